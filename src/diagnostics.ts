@@ -77,7 +77,7 @@ export function renderWhere(where: Where): string {
 function render(code: string, where: Where, text: Explanation): string {
   const place = renderWhere(where);
   const why = text.why === undefined ? "" : `: ${text.why}`;
-  return `${code} ${place === "" ? "" : `${place}: `}${text.what}${why}. ${text.fix}.`;
+  return `${code} ${place === "" ? "" : `${place}: `}${text.what}${why}. ${text.fix.charAt(0).toUpperCase()}${text.fix.slice(1)}.`;
 }
 
 const specs = new Map<string, ErrorSpec>();
