@@ -69,7 +69,7 @@ Bytes bytesOf(Napi::Env env, const Napi::Value& v) {
     return {static_cast<uint8_t*>(a.ArrayBuffer().Data()) + a.ByteOffset(), a.ByteLength()};
   }
   if (v.IsArrayBuffer()) {
-    const auto a = v.As<Napi::ArrayBuffer>();
+    auto a = v.As<Napi::ArrayBuffer>();
     return {static_cast<uint8_t*>(a.Data()), a.ByteLength()};
   }
   throw Napi::TypeError::New(env, "expected a typed array or an ArrayBuffer");
