@@ -1,0 +1,349 @@
+/**
+ * Turns decoded records into a graph: names become values, old spellings the canonical one (by the registry's readings), local functions
+ * are inlined, control-flow bodies become graphs with captures, Constant nodes become constants.
+ */
+import { defineError, didYouMean, type Remarks } from "../../diagnostics.js";
+import { Editor } from "../../ir/edit.js";
+import { NO_ATTRS } from "../../ir/graph.js";
+import { int64Constant, makeConstant } from "../../ir/payload.js";
+import type { Attr, Attrs, Body, Constant, Graph, ValueId, Verbatim } from "../../ir/types.js";
+import type { RawNode, Rewriter } from "../../ops/define.js";
+import { readingOf } from "../../ops/registry.js";
+import type { RawAttr, RawFunction, RawGraph, RawModel, RawNodeProto } from "./model.js";
+
+export const undefinedValue = defineError<{ name: string; near: string | undefined }>("P1210", "a node reads a value that nothing defines", ({ name, near }) => ({
+  what: `'${name}' is read and no node, input or initializer defines it`,
+  fix: near === undefined ? "define the value, or drop the input, where the model is made" : `did the model mean '${near}'? Mend it where the model is made`,
+}));
+export const definedTwice = defineError<{ name: string }>("P1211", "a value is defined twice", ({ name }) => ({
+  what: `'${name}' is defined more than once`,
+  why: "ONNX graphs are in static single assignment form",
+  fix: "give each output, input and initializer a name of its own",
+}));
+export const endlessFunction = defineError<{ name: string; why: string }>("P1212", "a model's local functions cannot be inlined", ({ name, why }) => ({
+  what: `function '${name}' ${why}`,
+  fix: "break the recursion, or inline the functions where the model is made",
+}));
+export const namelessOperator = defineError<Record<never, never>>("P1213", "a node names no operator", () => ({ what: "its op_type is empty", fix: "export the model again" }));
+export const noGraph = defineError<Record<never, never>>("P1214", "a model has no graph", () => ({ what: "the model holds no graph", fix: "check that this is an ONNX model file and that it is whole" }));
+export const badOpset = defineError<{ domain: string; version: number }>("P1215", "an operator set is missing or out of range", ({ domain, version }) => ({
+  what: version === 0 ? `the model imports no operator set for domain '${domain === "" ? "ai.onnx" : domain}'` : `operator set ${version} of domain '${domain === "" ? "ai.onnx" : domain}' does not exist`,
+  fix: "export the model with a released operator set (ai.onnx 1 to 28)",
+}));
+export const badAttribute = defineError<{ what: string }>("P1216", "an attribute is malformed", ({ what }) => ({ what, fix: "export the model again" }));
+
+/** ai.onnx operator sets that are read. */
+const NEWEST_OPSET = 28;
+/** Inlining that makes more nodes than this is an attack or a mistake. */
+const MAX_NODES = 10_000_000;
+const MAX_CALLS = 100;
+
+interface Scope {
+  readonly editor: Editor;
+  readonly names: Map<string, ValueId | undefined>;
+  /** The enclosing graph of a body; undefined at the top and inside a function. */
+  readonly parent: Scope | undefined;
+  /** Values of `parent` that this scope's graph captures, in order of `editor.captures`. */
+  readonly captured: ValueId[];
+  readonly opsets: ReadonlyMap<string, number>;
+  /** In front of names and node names, inside an inlined function. */
+  readonly prefix: string;
+  /** The calling node's attributes, for attribute references inside a function. */
+  readonly attributes: ReadonlyMap<string, RawAttr> | undefined;
+  readonly calls: readonly string[];
+}
+
+export class ModelBuilder {
+  readonly #model: RawModel;
+  readonly #file: string | undefined;
+  readonly #remarks: Remarks;
+  readonly #functions = new Map<string, RawFunction>();
+  #nodes = 0;
+
+  constructor(model: RawModel, file: string | undefined, remarks: Remarks) {
+    this.#model = model;
+    this.#file = file;
+    this.#remarks = remarks;
+    for (const f of model.functions) this.#functions.set(functionKey(f), f);
+  }
+
+  build(): Graph {
+    const m = this.#model;
+    if (m.graph === undefined) throw noGraph({}, { file: this.#file });
+    const opset = m.opsets.get("") ?? (m.opsets.size === 0 && m.irVersion < 3 ? 1 : 0);
+    if (opset > NEWEST_OPSET || opset < 0) throw badOpset({ domain: "", version: opset }, { file: this.#file });
+    const opsets = new Map(m.opsets);
+    if (opset > 0) opsets.set("", opset);
+    const verbatim = keep(m.doc, m.metadata, m.unknown);
+    const editor = new Editor({
+      name: m.graph.name,
+      opsets: Object.fromEntries([...opsets].sort(([a], [b]) => (a < b ? -1 : 1))),
+      extra: {
+        ...verbatim,
+        irVersion: m.irVersion,
+        producer: m.producer,
+        ...(m.domain === "" ? {} : { modelDomain: m.domain }),
+        ...(m.version === 0 ? {} : { modelVersion: m.version }),
+        ...(this.#file === undefined ? {} : { file: this.#file }),
+      },
+    });
+    this.#fill({ editor, names: new Map(), parent: undefined, captured: [], opsets, prefix: "", attributes: undefined, calls: [] }, m.graph);
+    return editor.finish();
+  }
+
+  #fill(scope: Scope, g: RawGraph): void {
+    const { editor, names } = scope;
+    const define = (name: string, id: ValueId): void => {
+      if (names.has(name)) throw definedTwice({ name }, { file: this.#file, value: name });
+      names.set(name, id);
+    };
+    const constants = new Set<string>();
+    for (const { name, constant } of g.initializers) {
+      if (name === "") throw undefinedValue({ name: "", near: undefined }, { file: this.#file });
+      if (constants.has(name)) throw definedTwice({ name }, { file: this.#file, value: name });
+      constants.add(name);
+      define(name, editor.addConstant(name, constant));
+    }
+    for (const { name, type } of g.inputs) {
+      // Up to IR version 3 every initializer is listed among the inputs; later ones list it to let callers override it. It is a constant here.
+      if (constants.has(name)) continue;
+      define(name, editor.addInput(name, type));
+    }
+    for (const n of g.nodes) {
+      for (const name of n.outs) if (name !== "") define(name, editor.declare(name, g.valueInfo.get(name)));
+    }
+    for (const n of g.nodes) this.#node(scope, n);
+    editor.setOutputs(
+      g.outputs.map(({ name, type }) => {
+        const id = this.#resolve(scope, name, undefined);
+        if (id === undefined) throw undefinedValue({ name, near: undefined }, { file: this.#file, value: name });
+        if (type.kind !== "unknown" && editor.constant(id) === undefined && editor.producer(id) !== undefined) editor.setType(id, type);
+        return id;
+      }),
+    );
+  }
+
+  /** The value a name stands for here; captures it from the enclosing graphs when needed. `undefined`: an absent optional input. */
+  #resolve(scope: Scope, name: string, node: RawNodeProto | undefined): ValueId | undefined {
+    if (name === "") return undefined;
+    if (scope.names.has(name)) return scope.names.get(name);
+    const outer = scope.parent === undefined ? undefined : this.#find(scope.parent, name);
+    if (outer === undefined || scope.parent === undefined) {
+      const near = scope.names.size > 5000 ? undefined : didYouMean(name, scope.names.keys());
+      throw undefinedValue({ name, near }, { file: this.#file, node: node?.name === "" ? node.outs[0] : node?.name, op: node?.op, value: name });
+    }
+    const id = scope.editor.addCapture(name, scope.parent.editor.type(outer));
+    scope.names.set(name, id);
+    scope.captured.push(outer);
+    return id;
+  }
+  #find(scope: Scope, name: string): ValueId | undefined {
+    if (scope.names.has(name)) return scope.names.get(name);
+    if (scope.parent === undefined) return undefined;
+    const outer = this.#find(scope.parent, name);
+    if (outer === undefined) return undefined;
+    const id = scope.editor.addCapture(name, scope.parent.editor.type(outer));
+    scope.names.set(name, id);
+    scope.captured.push(outer);
+    return id;
+  }
+
+  #node(scope: Scope, n: RawNodeProto): void {
+    if (++this.#nodes > MAX_NODES) throw endlessFunction({ name: n.op, why: `makes more than ${MAX_NODES} nodes` }, { file: this.#file });
+    const where = { file: this.#file, node: n.name === "" ? n.outs[0] : n.name, op: n.op };
+    if (n.op === "") throw namelessOperator({}, where);
+    const called = this.#functions.size === 0 ? undefined : (this.#functions.get(functionKey({ domain: n.domain, name: n.op, overload: n.overload })) ?? this.#functions.get(functionKey({ domain: n.domain, name: n.op, overload: "" })));
+    if (called !== undefined) {
+      this.#inline(scope, n, called);
+      return;
+    }
+    const { editor } = scope;
+    const ins = n.ins.map((name) => this.#resolve(scope, name, n));
+    while (ins.length > 0 && ins[ins.length - 1] === undefined) ins.pop();
+    const outs = n.outs.map((name) => (name === "" ? undefined : scope.names.get(name)));
+    const attrs = this.#attributes(scope, n);
+    const opset = scope.opsets.get(n.domain);
+    if (opset === undefined && n.domain === "") throw badOpset({ domain: n.domain, version: 0 }, where);
+    const name = n.name === "" ? "" : scope.prefix + n.name;
+    const origin = scope.prefix === "" ? undefined : [scope.calls.length > 0 && scope.prefix.endsWith("/") ? scope.prefix.slice(0, -1).split("/")[0] ?? name : name];
+    if (n.domain === "" && n.op === "Constant" && outs[0] !== undefined) {
+      const c = constantOfAttributes(attrs);
+      if (c === undefined) throw badAttribute({ what: "a Constant has none of the value attributes" }, where);
+      editor.setConstant(outs[0], c);
+      return;
+    }
+    const raw: RawNode = { op: n.op, name, ins, outs, attrs, opset: opset ?? 1 };
+    const verbatim = keep(n.doc, n.metadata, n.unknown);
+    const found = readingOf(n.domain, n.op, opset ?? 1);
+    const asItIs = (op: string): void => {
+      editor.add({
+        op,
+        domain: n.domain,
+        name,
+        ins,
+        outs,
+        attrs,
+        origin,
+        ...(n.overload === "" ? {} : { overload: n.overload }),
+        ...(verbatim === undefined ? {} : { extra: verbatim }),
+      });
+    };
+    if (found?.reading.adapt === undefined) {
+      asItIs(found?.def.name ?? n.op);
+      return;
+    }
+    found.reading.adapt(raw, this.#rewriter(editor, raw, origin, () => asItIs(n.op), where));
+  }
+
+  #rewriter(editor: Editor, raw: RawNode, origin: readonly string[] | undefined, asItIs: () => void, where: { node: string | undefined }): Rewriter {
+    const stem = raw.name === "" ? (where.node ?? raw.op.toLowerCase()) : raw.name;
+    return {
+      emit: (op, ins, attrs, outs, domain) => {
+        const spec = typeof outs === "object" ? outs : Array.from({ length: outs ?? 1 }, (_, i) => editor.declare(`${stem}/${op.toLowerCase()}${i === 0 ? "" : `:${i}`}`));
+        const node = editor.add({ op, domain: domain ?? "", name: raw.name, ins, outs: spec, attrs: attrs ?? NO_ATTRS, origin });
+        return node.outs.map((v) => v as ValueId);
+      },
+      constant: (c) => editor.addConstant(`${stem}/const`, c),
+      int64: (values) => editor.addConstant(`${stem}/const`, int64Constant(values)),
+      constantOf: (v) => editor.constant(v),
+      typeOf: (v) => (v === undefined ? { kind: "unknown" } : editor.type(v)),
+      keep: asItIs,
+    };
+  }
+
+  #inline(scope: Scope, call: RawNodeProto, f: RawFunction): void {
+    const key = functionKey(f);
+    const where = { file: this.#file, node: call.name, op: call.op };
+    if (scope.calls.includes(key)) throw endlessFunction({ name: f.name, why: "calls itself" }, where);
+    if (scope.calls.length >= MAX_CALLS) throw endlessFunction({ name: f.name, why: `is called more than ${MAX_CALLS} deep` }, where);
+    const stem = call.name !== "" ? call.name : (call.outs[0] ?? f.name);
+    const names = new Map<string, ValueId | undefined>();
+    f.ins.forEach((name, i) => names.set(name, this.#resolve(scope, call.ins[i] ?? "", call)));
+    const results = new Map<string, ValueId>();
+    f.outs.forEach((name, i) => {
+      const target = call.outs[i];
+      const id = target === undefined || target === "" ? undefined : scope.names.get(target);
+      if (id !== undefined && !results.has(name)) results.set(name, id);
+    });
+    const attributes = new Map(f.defaults.map((a) => [a.name, a]));
+    for (const a of call.attrs ?? []) attributes.set(a.name, a.ref === undefined || a.ref === "" ? a : { ...(scope.attributes?.get(a.ref) ?? a), name: a.name });
+    const prefix = `${scope.prefix}${stem}/`;
+    const inner: Scope = { editor: scope.editor, names, parent: undefined, captured: [], opsets: f.opsets.size > 0 ? f.opsets : scope.opsets, prefix, attributes, calls: [...scope.calls, key] };
+    for (const n of f.nodes) {
+      for (const name of n.outs) {
+        if (name === "") continue;
+        if (names.has(name)) throw definedTwice({ name }, { ...where, value: name });
+        names.set(name, results.get(name) ?? scope.editor.declare(prefix + name));
+      }
+    }
+    for (const n of f.nodes) this.#node(inner, n);
+    // An output that is one of the function's inputs (or asked for twice) has no node of its own.
+    f.outs.forEach((name, i) => {
+      const target = call.outs[i];
+      const id = target === undefined || target === "" ? undefined : scope.names.get(target);
+      const source = this.#resolve(inner, name, call);
+      if (id !== undefined && source !== undefined && id !== source) scope.editor.add({ op: "Identity", ins: [source], outs: [id], name: stem, origin: [stem] });
+    });
+  }
+
+  // ---- attributes -------------------------------------------------------------------------------------------------------------------------
+
+  #attributes(scope: Scope, n: RawNodeProto): Attrs {
+    if (n.attrs === undefined) return NO_ATTRS;
+    const attrs: Record<string, Attr> = {};
+    for (const raw of n.attrs) {
+      let a = raw;
+      if (raw.ref !== undefined && raw.ref !== "") {
+        const given = scope.attributes?.get(raw.ref);
+        if (given === undefined) continue;
+        a = { ...given, name: raw.name };
+      }
+      if (Object.hasOwn(attrs, a.name)) throw badAttribute({ what: "it is given twice" }, { file: this.#file, node: n.name, op: n.op, attribute: a.name });
+      // "__proto__" and its like are ordinary names to ONNX.
+      Object.defineProperty(attrs, a.name, { value: this.#attribute(scope, n, a), enumerable: true, configurable: true, writable: true });
+    }
+    return attrs;
+  }
+
+  #attribute(scope: Scope, n: RawNodeProto, a: RawAttr): Attr {
+    const fail = (what: string): never => {
+      throw badAttribute({ what }, { file: this.#file, node: n.name === "" ? n.outs[0] : n.name, op: n.op, attribute: a.name });
+    };
+    const type = a.type !== 0 ? a.type : guessType(a);
+    switch (type) {
+      case 1: return { kind: "float", value: a.f ?? 0 };
+      case 2: return { kind: "int", value: a.i ?? 0 };
+      case 3: return { kind: "string", value: utf8(a.s ?? new Uint8Array(0)) };
+      case 4: return { kind: "tensor", value: a.t ?? fail("it is of type TENSOR and holds none") };
+      case 5: return { kind: "graph", value: this.#body(scope, a.g ?? fail("it is of type GRAPH and holds none")) };
+      case 6: return { kind: "floats", value: a.floats ?? [] };
+      case 7: return { kind: "ints", value: a.ints ?? [] };
+      case 8: return { kind: "strings", value: (a.strings ?? []).map(utf8) };
+      case 9: return { kind: "tensors", value: a.tensors ?? [] };
+      case 10: return { kind: "graphs", value: (a.graphs ?? []).map((g) => this.#body(scope, g)) };
+      case 11: return { kind: "tensor", value: a.sparse ?? fail("it is of type SPARSE_TENSOR and holds none") };
+      case 13: return { kind: "type", value: a.tp ?? fail("it is of type TYPE_PROTO and holds none") };
+      case 14: return { kind: "types", value: a.types ?? [] };
+      default: return fail(type === 0 ? "it holds no value" : `its type ${type} is unknown`);
+    }
+  }
+
+  #body(scope: Scope, g: RawGraph): Body {
+    const verbatim = keep(g.doc, g.metadata, g.unknown);
+    const editor = new Editor({ name: g.name, opsets: {}, ...(verbatim === undefined ? {} : { extra: verbatim }) });
+    const inner: Scope = { editor, names: new Map(), parent: scope, captured: [], opsets: scope.opsets, prefix: scope.prefix, attributes: scope.attributes, calls: scope.calls };
+    this.#fill(inner, g);
+    return { graph: editor.finish(), captures: inner.captured };
+  }
+}
+
+const functionKey = (f: { readonly domain: string; readonly name: string; readonly overload: string }): string => `${f.domain}\0${f.name}\0${f.overload}`;
+
+function keep(doc: string | undefined, metadata: readonly [string, string][] | undefined, unknown: Uint8Array | undefined): Verbatim | undefined {
+  if (doc === undefined && metadata === undefined && unknown === undefined) return undefined;
+  return { ...(doc === undefined ? {} : { doc }), ...(metadata === undefined ? {} : { metadata }), ...(unknown === undefined ? {} : { unknown }) };
+}
+
+/** Old files leave out the type; the field that is there says it. */
+function guessType(a: RawAttr): number {
+  if (a.f !== undefined) return 1;
+  if (a.i !== undefined) return 2;
+  if (a.s !== undefined) return 3;
+  if (a.t !== undefined) return 4;
+  if (a.g !== undefined) return 5;
+  if (a.floats !== undefined) return 6;
+  if (a.ints !== undefined) return 7;
+  if (a.strings !== undefined) return 8;
+  if (a.tensors !== undefined) return 9;
+  if (a.graphs !== undefined) return 10;
+  if (a.sparse !== undefined) return 11;
+  if (a.tp !== undefined) return 13;
+  return 0;
+}
+
+const decoder = new TextDecoder("utf-8", { fatal: true });
+/** Attribute strings are bytes; what is UTF-8 becomes text. */
+function utf8(bytes: Uint8Array): string | Uint8Array {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    return bytes;
+  }
+}
+
+/** The tensor a Constant node's attributes say, in any of their forms. */
+function constantOfAttributes(attrs: Attrs): Constant | undefined {
+  const a = attrs["value"] ?? attrs["sparse_value"];
+  if (a?.kind === "tensor") return a.value;
+  const text = (s: string | Uint8Array): Uint8Array => (typeof s === "string" ? Buffer.from(s, "utf8") : s);
+  for (const [key, v] of Object.entries(attrs)) {
+    if (key === "value_int" && v.kind === "int") return int64Constant(Number(v.value));
+    if (key === "value_ints" && v.kind === "ints") return makeConstant("int64", [v.value.length], v.value);
+    if (key === "value_float" && v.kind === "float") return makeConstant("float32", [], [v.value]);
+    if (key === "value_floats" && v.kind === "floats") return makeConstant("float32", [v.value.length], v.value);
+    if (key === "value_string" && v.kind === "string") return { dtype: "string", dims: [], data: { kind: "strings", values: [text(v.value)] } };
+    if (key === "value_strings" && v.kind === "strings") return { dtype: "string", dims: [v.value.length], data: { kind: "strings", values: v.value.map(text) } };
+  }
+  return undefined;
+}
+
