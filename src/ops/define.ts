@@ -232,11 +232,12 @@ export interface OpDef<N extends string, I extends Slots, O extends Slots, S ext
   /** Random operators differ from run to run: never folded, never merged. */
   readonly random?: boolean | undefined;
   /** One fact per output slot that the node has; extra facts are ignored. */
-  infer(at: Site<I, AttrsOf<S>>): readonly Fact[];
-  cost(at: DoneSite<I, AttrsOf<S>>): Cost;
+  infer(at: Site<NoInfer<I>, AttrsOf<NoInfer<S>>>): readonly Fact[];
+  cost(at: DoneSite<NoInfer<I>, AttrsOf<NoInfer<S>>>): Cost;
   /** `axis`: the weight's output-channel axis. */
   readonly int8: { readonly axis: number; readonly accumulate: "i32" } | { readonly passes: "same-scale" } | Absent;
-  readonly on: Lowerings<I, AttrsOf<S>>;
+  /** Only `in` and `attrs` decide the type parameters, so that lowerings shared by many operators do not widen them. */
+  readonly on: Lowerings<NoInfer<I>, AttrsOf<NoInfer<S>>>;
   samples(): Iterable<Sample>;
 }
 /** Identity with inference: checks one operator against the contract without widening it. */

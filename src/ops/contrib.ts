@@ -1,0 +1,2 @@
+/** ONNX Runtime's own operators (com.microsoft). */
+export {};

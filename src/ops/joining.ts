@@ -1,0 +1,2 @@
+/** Operators that join tensors. */
+export {};

@@ -1,0 +1,2 @@
+/** Classical machine learning (ai.onnx.ml). */
+export {};

@@ -1,0 +1,2 @@
+/** Recurrent networks. */
+export {};

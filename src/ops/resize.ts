@@ -1,0 +1,2 @@
+/** Resampling of images. */
+export {};

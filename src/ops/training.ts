@@ -1,0 +1,2 @@
+/** Training operators (ai.onnx.preview.training). */
+export {};
