@@ -1,0 +1,119 @@
+/** Control flow. Bodies are graphs with captures (ir/types.ts); engines run them only when the host decides which and how often. */
+import { UNKNOWN } from "../ir/dims.js";
+import type { ValueType } from "../ir/types.js";
+import { hostOnly } from "./answers.js";
+import { absent, type Fact, defineOp, graphAttr, int, optInts, optional, shapeOf, tensor, unknownType, variadic } from "./define.js";
+import { fact, free } from "./shapes.js";
+
+const int8 = absent("its body is quantized in its own right");
+const on = hostOnly("the host decides which body runs and how often", "its body is partitioned in its own right");
+
+/** What holds of a value that is one or the other. */
+function either(a: Fact | undefined, b: Fact | undefined): Fact {
+  const [x, y] = [a?.type, b?.type];
+  if (x === undefined || y === undefined || x.kind !== y.kind) return { type: x ?? y ?? unknownType };
+  return { type: eitherType(x, y) };
+}
+function eitherType(x: ValueType, y: ValueType): ValueType {
+  if (x.kind === "tensor" && y.kind === "tensor") {
+    if (x.dtype !== y.dtype) return unknownType;
+    if (x.shape === undefined || y.shape === undefined || x.shape.length !== y.shape.length) return { ...x, shape: undefined };
+    return { ...x, shape: x.shape.map((d, i) => (d === y.shape?.[i] ? d : UNKNOWN)) };
+  }
+  if ((x.kind === "sequence" && y.kind === "sequence") || (x.kind === "optional" && y.kind === "optional")) return { ...x, of: eitherType(x.of, y.of) };
+  return x.kind === y.kind ? x : unknownType;
+}
+
+export const if_ = defineOp({
+  name: "If",
+  doc: "Runs one of two bodies.",
+  reads: { onnx: [{ since: 1 }] },
+  in: { condition: tensor("bool") },
+  out: { ys: variadic() },
+  attrs: { then_branch: graphAttr(), else_branch: graphAttr() },
+  role: "compute",
+  infer: (at) => {
+    const [a, b] = [at.body("then_branch", []), at.body("else_branch", [])];
+    return Array.from({ length: at.outs }, (_, i) => either(a[i], b[i]));
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+export const loop = defineOp({
+  name: "Loop",
+  doc: "Runs a body a number of times or while a condition holds, carrying values and stacking scan outputs.",
+  reads: { onnx: [{ since: 1 }] },
+  in: { trips: optional("int64"), condition: optional("bool"), carried: variadic() },
+  out: { ys: variadic() },
+  attrs: { body: graphAttr() },
+  role: "compute",
+  infer: (at) => {
+    const trip = fact("int64", []);
+    const condition = fact("bool", []);
+    const n = at.in.carried.length;
+    // A carried value keeps only what an iteration preserves; two rounds reach what matters, a third confirms it.
+    let carried: Fact[] = at.in.carried.map((f) => ({ type: f?.type ?? unknownType }));
+    let outs: readonly Fact[] = [];
+    for (let round = 0; round < 4; round++) {
+      outs = at.body("body", [trip, condition, ...carried]);
+      const next = carried.map((c, i) => either(c, outs[i + 1]));
+      const same = next.every((f, i) => JSON.stringify(f.type) === JSON.stringify(carried[i]?.type));
+      carried = next;
+      if (same) break;
+    }
+    const scans = outs.slice(n + 1).map((f): Fact => {
+      const t = f.type;
+      return t.kind === "tensor" ? { type: { ...t, shape: t.shape === undefined ? undefined : [UNKNOWN, ...t.shape.map((d) => (typeof d === "number" ? d : UNKNOWN))] } } : { type: unknownType };
+    });
+    return [...carried, ...scans];
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+export const scan = defineOp({
+  name: "Scan",
+  doc: "Runs a body over slices of its inputs, carrying state and stacking outputs.",
+  reads: { onnx: [{ since: 9 }] },
+  in: { ins: variadic() },
+  out: { ys: variadic() },
+  attrs: { body: graphAttr(), num_scan_inputs: int(), scan_input_axes: optInts(), scan_input_directions: optInts(), scan_output_axes: optInts(), scan_output_directions: optInts() },
+  role: "compute",
+  infer: (at) => {
+    const scans = at.attrs.num_scan_inputs;
+    const states = at.in.ins.length - scans;
+    let length: number | string = UNKNOWN;
+    const slices = at.in.ins.slice(states).map((f, i): Fact => {
+      const s = shapeOf(f);
+      if (f === undefined || f.type.kind !== "tensor" || s === undefined) return { type: f?.type.kind === "tensor" ? { ...f.type, shape: undefined } : unknownType };
+      const axis = at.attrs.scan_input_axes?.[i] ?? 0;
+      const a = axis < 0 ? axis + s.length : axis;
+      length = s[a] ?? UNKNOWN;
+      return { type: { ...f.type, shape: s.filter((_, k) => k !== a) } };
+    });
+    let carried: Fact[] = at.in.ins.slice(0, states).map((f) => ({ type: f?.type ?? unknownType }));
+    let outs: readonly Fact[] = [];
+    for (let round = 0; round < 4; round++) {
+      outs = at.body("body", [...carried, ...slices]);
+      const next = carried.map((c, i) => either(c, outs[i]));
+      const same = next.every((f, i) => JSON.stringify(f.type) === JSON.stringify(carried[i]?.type));
+      carried = next;
+      if (same) break;
+    }
+    const stacked = outs.slice(states).map((f, i): Fact => {
+      const t = f.type;
+      if (t.kind !== "tensor" || t.shape === undefined) return { type: t.kind === "tensor" ? t : unknownType };
+      const axis = at.attrs.scan_output_axes?.[i] ?? 0;
+      const a = axis < 0 ? axis + t.shape.length + 1 : axis;
+      return { type: { ...t, shape: [...t.shape.slice(0, a), length, ...t.shape.slice(a)] } };
+    });
+    return [...carried, ...stacked];
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
