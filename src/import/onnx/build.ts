@@ -2,7 +2,7 @@
  * Turns decoded records into a graph: names become values, old spellings the canonical one (by the registry's readings), local functions
  * are inlined, control-flow bodies become graphs with captures, Constant nodes become constants.
  */
-import { defineError, didYouMean, type Remarks } from "../../diagnostics.js";
+import { defineError, didYouMean } from "../../diagnostics.js";
 import { Editor } from "../../ir/edit.js";
 import { NO_ATTRS } from "../../ir/graph.js";
 import { int64Constant, makeConstant } from "../../ir/payload.js";
@@ -11,26 +11,53 @@ import type { RawNode, Rewriter } from "../../ops/define.js";
 import { readingOf } from "../../ops/registry.js";
 import type { RawAttr, RawFunction, RawGraph, RawModel, RawNodeProto } from "./model.js";
 
-export const undefinedValue = defineError<{ name: string; near: string | undefined }>("P1210", "a node reads a value that nothing defines", ({ name, near }) => ({
-  what: `'${name}' is read and no node, input or initializer defines it`,
-  fix: near === undefined ? "define the value, or drop the input, where the model is made" : `did the model mean '${near}'? Mend it where the model is made`,
-}));
+export const undefinedValue = defineError<{ name: string; near: string | undefined }>(
+  "P1210",
+  "a node reads a value that nothing defines",
+  ({ name, near }) => ({
+    what: `'${name}' is read and no node, input or initializer defines it`,
+    fix:
+      near === undefined
+        ? "define the value, or drop the input, where the model is made"
+        : `did the model mean '${near}'? Mend it where the model is made`,
+  }),
+);
 export const definedTwice = defineError<{ name: string }>("P1211", "a value is defined twice", ({ name }) => ({
   what: `'${name}' is defined more than once`,
   why: "ONNX graphs are in static single assignment form",
   fix: "give each output, input and initializer a name of its own",
 }));
-export const endlessFunction = defineError<{ name: string; why: string }>("P1212", "a model's local functions cannot be inlined", ({ name, why }) => ({
-  what: `function '${name}' ${why}`,
-  fix: "break the recursion, or inline the functions where the model is made",
+export const endlessFunction = defineError<{ name: string; why: string }>(
+  "P1212",
+  "a model's local functions cannot be inlined",
+  ({ name, why }) => ({
+    what: `function '${name}' ${why}`,
+    fix: "break the recursion, or inline the functions where the model is made",
+  }),
+);
+export const namelessOperator = defineError<Record<never, never>>("P1213", "a node names no operator", () => ({
+  what: "its op_type is empty",
+  fix: "export the model again",
 }));
-export const namelessOperator = defineError<Record<never, never>>("P1213", "a node names no operator", () => ({ what: "its op_type is empty", fix: "export the model again" }));
-export const noGraph = defineError<Record<never, never>>("P1214", "a model has no graph", () => ({ what: "the model holds no graph", fix: "check that this is an ONNX model file and that it is whole" }));
-export const badOpset = defineError<{ domain: string; version: number }>("P1215", "an operator set is missing or out of range", ({ domain, version }) => ({
-  what: version === 0 ? `the model imports no operator set for domain '${domain === "" ? "ai.onnx" : domain}'` : `operator set ${version} of domain '${domain === "" ? "ai.onnx" : domain}' does not exist`,
-  fix: "export the model with a released operator set (ai.onnx 1 to 28)",
+export const noGraph = defineError<Record<never, never>>("P1214", "a model has no graph", () => ({
+  what: "the model holds no graph",
+  fix: "check that this is an ONNX model file and that it is whole",
 }));
-export const badAttribute = defineError<{ what: string }>("P1216", "an attribute is malformed", ({ what }) => ({ what, fix: "export the model again" }));
+export const badOpset = defineError<{ domain: string; version: number }>(
+  "P1215",
+  "an operator set is missing or out of range",
+  ({ domain, version }) => ({
+    what:
+      version === 0
+        ? `the model imports no operator set for domain '${domain === "" ? "ai.onnx" : domain}'`
+        : `operator set ${version} of domain '${domain === "" ? "ai.onnx" : domain}' does not exist`,
+    fix: "export the model with a released operator set (ai.onnx 1 to 28)",
+  }),
+);
+export const badAttribute = defineError<{ what: string }>("P1216", "an attribute is malformed", ({ what }) => ({
+  what,
+  fix: "export the model again",
+}));
 
 /** ai.onnx operator sets that are read. */
 const NEWEST_OPSET = 28;
@@ -56,14 +83,12 @@ interface Scope {
 export class ModelBuilder {
   readonly #model: RawModel;
   readonly #file: string | undefined;
-  readonly #remarks: Remarks;
   readonly #functions = new Map<string, RawFunction>();
   #nodes = 0;
 
-  constructor(model: RawModel, file: string | undefined, remarks: Remarks) {
+  constructor(model: RawModel, file: string | undefined) {
     this.#model = model;
     this.#file = file;
-    this.#remarks = remarks;
     for (const f of model.functions) this.#functions.set(functionKey(f), f);
   }
 
@@ -87,7 +112,10 @@ export class ModelBuilder {
         ...(this.#file === undefined ? {} : { file: this.#file }),
       },
     });
-    this.#fill({ editor, names: new Map(), parent: undefined, captured: [], opsets, prefix: "", attributes: undefined, calls: [] }, m.graph);
+    this.#fill(
+      { editor, names: new Map(), parent: undefined, captured: [], opsets, prefix: "", attributes: undefined, calls: [] },
+      m.graph,
+    );
     return editor.finish();
   }
 
@@ -130,7 +158,10 @@ export class ModelBuilder {
     const outer = scope.parent === undefined ? undefined : this.#find(scope.parent, name);
     if (outer === undefined || scope.parent === undefined) {
       const near = scope.names.size > 5000 ? undefined : didYouMean(name, scope.names.keys());
-      throw undefinedValue({ name, near }, { file: this.#file, node: node?.name === "" ? node.outs[0] : node?.name, op: node?.op, value: name });
+      throw undefinedValue(
+        { name, near },
+        { file: this.#file, node: node?.name === "" ? node.outs[0] : node?.name, op: node?.op, value: name },
+      );
     }
     const id = scope.editor.addCapture(name, scope.parent.editor.type(outer));
     scope.names.set(name, id);
@@ -152,7 +183,11 @@ export class ModelBuilder {
     if (++this.#nodes > MAX_NODES) throw endlessFunction({ name: n.op, why: `makes more than ${MAX_NODES} nodes` }, { file: this.#file });
     const where = { file: this.#file, node: n.name === "" ? n.outs[0] : n.name, op: n.op };
     if (n.op === "") throw namelessOperator({}, where);
-    const called = this.#functions.size === 0 ? undefined : (this.#functions.get(functionKey({ domain: n.domain, name: n.op, overload: n.overload })) ?? this.#functions.get(functionKey({ domain: n.domain, name: n.op, overload: "" })));
+    const called =
+      this.#functions.size === 0
+        ? undefined
+        : (this.#functions.get(functionKey({ domain: n.domain, name: n.op, overload: n.overload })) ??
+          this.#functions.get(functionKey({ domain: n.domain, name: n.op, overload: "" })));
     if (called !== undefined) {
       this.#inline(scope, n, called);
       return;
@@ -165,7 +200,10 @@ export class ModelBuilder {
     const opset = scope.opsets.get(n.domain);
     if (opset === undefined && n.domain === "") throw badOpset({ domain: n.domain, version: 0 }, where);
     const name = n.name === "" ? "" : scope.prefix + n.name;
-    const origin = scope.prefix === "" ? undefined : [scope.calls.length > 0 && scope.prefix.endsWith("/") ? scope.prefix.slice(0, -1).split("/")[0] ?? name : name];
+    const origin =
+      scope.prefix === ""
+        ? undefined
+        : [scope.calls.length > 0 && scope.prefix.endsWith("/") ? (scope.prefix.slice(0, -1).split("/")[0] ?? name) : name];
     if (n.domain === "" && n.op === "Constant" && outs[0] !== undefined) {
       const c = constantOfAttributes(attrs);
       if (c === undefined) throw badAttribute({ what: "a Constant has none of the value attributes" }, where);
@@ -192,14 +230,26 @@ export class ModelBuilder {
       asItIs(found?.def.name ?? n.op);
       return;
     }
-    found.reading.adapt(raw, this.#rewriter(editor, raw, origin, () => asItIs(n.op), where));
+    found.reading.adapt(
+      raw,
+      this.#rewriter(editor, raw, origin, () => asItIs(n.op), where),
+    );
   }
 
-  #rewriter(editor: Editor, raw: RawNode, origin: readonly string[] | undefined, asItIs: () => void, where: { node: string | undefined }): Rewriter {
+  #rewriter(
+    editor: Editor,
+    raw: RawNode,
+    origin: readonly string[] | undefined,
+    asItIs: () => void,
+    where: { node: string | undefined },
+  ): Rewriter {
     const stem = raw.name === "" ? (where.node ?? raw.op.toLowerCase()) : raw.name;
     return {
       emit: (op, ins, attrs, outs, domain) => {
-        const spec = typeof outs === "object" ? outs : Array.from({ length: outs ?? 1 }, (_, i) => editor.declare(`${stem}/${op.toLowerCase()}${i === 0 ? "" : `:${i}`}`));
+        const spec =
+          typeof outs === "object"
+            ? outs
+            : Array.from({ length: outs ?? 1 }, (_, i) => editor.declare(`${stem}/${op.toLowerCase()}${i === 0 ? "" : `:${i}`}`));
         const node = editor.add({ op, domain: domain ?? "", name: raw.name, ins, outs: spec, attrs: attrs ?? NO_ATTRS, origin });
         return node.outs.map((v) => v as ValueId);
       },
@@ -226,9 +276,19 @@ export class ModelBuilder {
       if (id !== undefined && !results.has(name)) results.set(name, id);
     });
     const attributes = new Map(f.defaults.map((a) => [a.name, a]));
-    for (const a of call.attrs ?? []) attributes.set(a.name, a.ref === undefined || a.ref === "" ? a : { ...(scope.attributes?.get(a.ref) ?? a), name: a.name });
+    for (const a of call.attrs ?? [])
+      attributes.set(a.name, a.ref === undefined || a.ref === "" ? a : { ...(scope.attributes?.get(a.ref) ?? a), name: a.name });
     const prefix = `${scope.prefix}${stem}/`;
-    const inner: Scope = { editor: scope.editor, names, parent: undefined, captured: [], opsets: f.opsets.size > 0 ? f.opsets : scope.opsets, prefix, attributes, calls: [...scope.calls, key] };
+    const inner: Scope = {
+      editor: scope.editor,
+      names,
+      parent: undefined,
+      captured: [],
+      opsets: f.opsets.size > 0 ? f.opsets : scope.opsets,
+      prefix,
+      attributes,
+      calls: [...scope.calls, key],
+    };
     for (const n of f.nodes) {
       for (const name of n.outs) {
         if (name === "") continue;
@@ -242,7 +302,8 @@ export class ModelBuilder {
       const target = call.outs[i];
       const id = target === undefined || target === "" ? undefined : scope.names.get(target);
       const source = this.#resolve(inner, name, call);
-      if (id !== undefined && source !== undefined && id !== source) scope.editor.add({ op: "Identity", ins: [source], outs: [id], name: stem, origin: [stem] });
+      if (id !== undefined && source !== undefined && id !== source)
+        scope.editor.add({ op: "Identity", ins: [source], outs: [id], name: stem, origin: [stem] });
     });
   }
 
@@ -258,7 +319,8 @@ export class ModelBuilder {
         if (given === undefined) continue;
         a = { ...given, name: raw.name };
       }
-      if (Object.hasOwn(attrs, a.name)) throw badAttribute({ what: "it is given twice" }, { file: this.#file, node: n.name, op: n.op, attribute: a.name });
+      if (Object.hasOwn(attrs, a.name))
+        throw badAttribute({ what: "it is given twice" }, { file: this.#file, node: n.name, op: n.op, attribute: a.name });
       // "__proto__" and its like are ordinary names to ONNX.
       Object.defineProperty(attrs, a.name, { value: this.#attribute(scope, n, a), enumerable: true, configurable: true, writable: true });
     }
@@ -271,37 +333,69 @@ export class ModelBuilder {
     };
     const type = a.type !== 0 ? a.type : guessType(a);
     switch (type) {
-      case 1: return { kind: "float", value: a.f ?? 0 };
-      case 2: return { kind: "int", value: a.i ?? 0 };
-      case 3: return { kind: "string", value: utf8(a.s ?? new Uint8Array(0)) };
-      case 4: return { kind: "tensor", value: a.t ?? fail("it is of type TENSOR and holds none") };
-      case 5: return { kind: "graph", value: this.#body(scope, a.g ?? fail("it is of type GRAPH and holds none")) };
-      case 6: return { kind: "floats", value: a.floats ?? [] };
-      case 7: return { kind: "ints", value: a.ints ?? [] };
-      case 8: return { kind: "strings", value: (a.strings ?? []).map(utf8) };
-      case 9: return { kind: "tensors", value: a.tensors ?? [] };
-      case 10: return { kind: "graphs", value: (a.graphs ?? []).map((g) => this.#body(scope, g)) };
-      case 11: return { kind: "tensor", value: a.sparse ?? fail("it is of type SPARSE_TENSOR and holds none") };
-      case 13: return { kind: "type", value: a.tp ?? fail("it is of type TYPE_PROTO and holds none") };
-      case 14: return { kind: "types", value: a.types ?? [] };
-      default: return fail(type === 0 ? "it holds no value" : `its type ${type} is unknown`);
+      case 1:
+        return { kind: "float", value: a.f ?? 0 };
+      case 2:
+        return { kind: "int", value: a.i ?? 0 };
+      case 3:
+        return { kind: "string", value: utf8(a.s ?? new Uint8Array(0)) };
+      case 4:
+        return { kind: "tensor", value: a.t ?? fail("it is of type TENSOR and holds none") };
+      case 5:
+        return { kind: "graph", value: this.#body(scope, a.g ?? fail("it is of type GRAPH and holds none")) };
+      case 6:
+        return { kind: "floats", value: a.floats ?? [] };
+      case 7:
+        return { kind: "ints", value: a.ints ?? [] };
+      case 8:
+        return { kind: "strings", value: (a.strings ?? []).map(utf8) };
+      case 9:
+        return { kind: "tensors", value: a.tensors ?? [] };
+      case 10:
+        return { kind: "graphs", value: (a.graphs ?? []).map((g) => this.#body(scope, g)) };
+      case 11:
+        return { kind: "tensor", value: a.sparse ?? fail("it is of type SPARSE_TENSOR and holds none") };
+      case 13:
+        return { kind: "type", value: a.tp ?? fail("it is of type TYPE_PROTO and holds none") };
+      case 14:
+        return { kind: "types", value: a.types ?? [] };
+      default:
+        return fail(type === 0 ? "it holds no value" : `its type ${type} is unknown`);
     }
   }
 
   #body(scope: Scope, g: RawGraph): Body {
     const verbatim = keep(g.doc, g.metadata, g.unknown);
     const editor = new Editor({ name: g.name, opsets: {}, ...(verbatim === undefined ? {} : { extra: verbatim }) });
-    const inner: Scope = { editor, names: new Map(), parent: scope, captured: [], opsets: scope.opsets, prefix: scope.prefix, attributes: scope.attributes, calls: scope.calls };
+    const inner: Scope = {
+      editor,
+      names: new Map(),
+      parent: scope,
+      captured: [],
+      opsets: scope.opsets,
+      prefix: scope.prefix,
+      attributes: scope.attributes,
+      calls: scope.calls,
+    };
     this.#fill(inner, g);
     return { graph: editor.finish(), captures: inner.captured };
   }
 }
 
-const functionKey = (f: { readonly domain: string; readonly name: string; readonly overload: string }): string => `${f.domain}\0${f.name}\0${f.overload}`;
+const functionKey = (f: { readonly domain: string; readonly name: string; readonly overload: string }): string =>
+  `${f.domain}\0${f.name}\0${f.overload}`;
 
-function keep(doc: string | undefined, metadata: readonly [string, string][] | undefined, unknown: Uint8Array | undefined): Verbatim | undefined {
+function keep(
+  doc: string | undefined,
+  metadata: readonly [string, string][] | undefined,
+  unknown: Uint8Array | undefined,
+): Verbatim | undefined {
   if (doc === undefined && metadata === undefined && unknown === undefined) return undefined;
-  return { ...(doc === undefined ? {} : { doc }), ...(metadata === undefined ? {} : { metadata }), ...(unknown === undefined ? {} : { unknown }) };
+  return {
+    ...(doc === undefined ? {} : { doc }),
+    ...(metadata === undefined ? {} : { metadata }),
+    ...(unknown === undefined ? {} : { unknown }),
+  };
 }
 
 /** Old files leave out the type; the field that is there says it. */
@@ -341,9 +435,10 @@ function constantOfAttributes(attrs: Attrs): Constant | undefined {
     if (key === "value_ints" && v.kind === "ints") return makeConstant("int64", [v.value.length], v.value);
     if (key === "value_float" && v.kind === "float") return makeConstant("float32", [], [v.value]);
     if (key === "value_floats" && v.kind === "floats") return makeConstant("float32", [v.value.length], v.value);
-    if (key === "value_string" && v.kind === "string") return { dtype: "string", dims: [], data: { kind: "strings", values: [text(v.value)] } };
-    if (key === "value_strings" && v.kind === "strings") return { dtype: "string", dims: [v.value.length], data: { kind: "strings", values: v.value.map(text) } };
+    if (key === "value_string" && v.kind === "string")
+      return { dtype: "string", dims: [], data: { kind: "strings", values: [text(v.value)] } };
+    if (key === "value_strings" && v.kind === "strings")
+      return { dtype: "string", dims: [v.value.length], data: { kind: "strings", values: v.value.map(text) } };
   }
   return undefined;
 }
-

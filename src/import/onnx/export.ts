@@ -3,7 +3,7 @@
  * written bytes, and go to disk by `writev`. Models past 2 GiB, which protobuf readers refuse, put their weights into a data file beside.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writevSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync, writevSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { defineError } from "../../diagnostics.js";
 import { onnxNumber } from "../../ir/dtypes.js";
@@ -139,22 +139,45 @@ class ModelWriter {
     const body = (b: Body): void => this.graph(b.graph, new Map(b.graph.captures.map((inner, i) => [inner, name(b.captures[i] ?? inner)])));
     w.string(1, key);
     switch (a.kind) {
-      case "float": w.float(2, a.value); break;
-      case "int": w.int64(3, a.value); break;
-      case "string": text(4, a.value); break;
+      case "float":
+        w.float(2, a.value);
+        break;
+      case "int":
+        w.int64(3, a.value);
+        break;
+      case "string":
+        text(4, a.value);
+        break;
       case "tensor":
         if (a.value.data.kind === "sparse") w.message(22, () => this.#sparse(a.value, ""));
         else w.message(5, () => this.#tensor(a.value, ""));
         break;
-      case "graph": w.message(6, () => body(a.value)); break;
-      case "type": w.message(14, () => this.#type(a.value)); break;
-      case "floats": for (const x of a.value) w.float(7, x); break;
-      case "ints": for (const x of a.value) w.int64(8, x); break;
-      case "strings": for (const s of a.value) text(9, s); break;
-      case "tensors": for (const t of a.value) w.message(10, () => this.#tensor(t, "")); break;
-      case "graphs": for (const b of a.value) w.message(11, () => body(b)); break;
-      case "types": for (const t of a.value) w.message(15, () => this.#type(t)); break;
-      default: a satisfies never;
+      case "graph":
+        w.message(6, () => body(a.value));
+        break;
+      case "type":
+        w.message(14, () => this.#type(a.value));
+        break;
+      case "floats":
+        for (const x of a.value) w.float(7, x);
+        break;
+      case "ints":
+        for (const x of a.value) w.int64(8, x);
+        break;
+      case "strings":
+        for (const s of a.value) text(9, s);
+        break;
+      case "tensors":
+        for (const t of a.value) w.message(10, () => this.#tensor(t, ""));
+        break;
+      case "graphs":
+        for (const b of a.value) w.message(11, () => body(b));
+        break;
+      case "types":
+        for (const t of a.value) w.message(15, () => this.#type(t));
+        break;
+      default:
+        a satisfies never;
     }
     w.uint(20, a.kind === "tensor" && a.value.data.kind === "sparse" ? 11 : attributeTypes[a.kind]);
   }
@@ -177,7 +200,11 @@ class ModelWriter {
       const offset = e.length + padding;
       e.chunks.push(chunk);
       e.length = offset + chunkLength(chunk);
-      for (const [key, value] of [["location", e.location], ["offset", String(offset)], ["length", String(chunkLength(chunk))]] as const) {
+      for (const [key, value] of [
+        ["location", e.location],
+        ["offset", String(offset)],
+        ["length", String(chunkLength(chunk))],
+      ] as const) {
         w.message(13, () => {
           w.string(1, key);
           w.string(2, value);
@@ -214,13 +241,18 @@ class ModelWriter {
         w.message(t.kind === "tensor" ? 1 : 8, () => {
           w.uint(1, onnxNumber(t.dtype));
           const shape = t.shape;
-          if (shape !== undefined) w.message(2, () => {
-            for (const d of shape) w.message(1, () => this.#dim(d));
-          });
+          if (shape !== undefined)
+            w.message(2, () => {
+              for (const d of shape) w.message(1, () => this.#dim(d));
+            });
         });
         break;
-      case "sequence": w.message(4, () => w.message(1, () => this.#type(t.of))); break;
-      case "optional": w.message(9, () => w.message(1, () => this.#type(t.of))); break;
+      case "sequence":
+        w.message(4, () => w.message(1, () => this.#type(t.of)));
+        break;
+      case "optional":
+        w.message(9, () => w.message(1, () => this.#type(t.of)));
+        break;
       case "map":
         w.message(5, () => {
           w.uint(1, onnxNumber(t.key));
@@ -233,8 +265,10 @@ class ModelWriter {
           w.string(2, t.name);
         });
         break;
-      case "unknown": break;
-      default: t satisfies never;
+      case "unknown":
+        break;
+      default:
+        t satisfies never;
     }
   }
   #dim(d: Dim): void {
@@ -256,7 +290,18 @@ class ModelWriter {
 }
 
 const attributeTypes: Readonly<Record<Attr["kind"], number>> = {
-  float: 1, int: 2, string: 3, tensor: 4, graph: 5, floats: 6, ints: 7, strings: 8, tensors: 9, graphs: 10, type: 13, types: 14,
+  float: 1,
+  int: 2,
+  string: 3,
+  tensor: 4,
+  graph: 5,
+  floats: 6,
+  ints: 7,
+  strings: 8,
+  tensors: 9,
+  graphs: 10,
+  type: 13,
+  types: 14,
 };
 
 function chunkOf(c: Constant): Chunk {
@@ -293,13 +338,19 @@ export function writeOnnx(g: Graph, path: string, options: ExportOptions = {}): 
   let weights = 0;
   for (const c of g.constants.values()) weights += payloadLength(c.data);
   const threshold = options.externalDataThreshold ?? (weights > INLINE_LIMIT ? ALIGNMENT : Number.POSITIVE_INFINITY);
-  const external: External | undefined = Number.isFinite(threshold) ? { location: `${basename(path)}.data`, threshold, chunks: [], length: 0 } : undefined;
+  const external: External | undefined = Number.isFinite(threshold)
+    ? { location: `${basename(path)}.data`, threshold, chunks: [], length: 0 }
+    : undefined;
   const writer = new ModelWriter(external);
   writer.model(g, opsetOf(g));
   const stamp = randomBytes(6).toString("hex");
   const files: { readonly path: string; readonly temporary: string; readonly chunks: readonly Chunk[] }[] = [];
   if (external !== undefined && external.length > 0)
-    files.push({ path: join(dirname(path), external.location), temporary: join(dirname(path), `.${external.location}.${stamp}.tmp`), chunks: external.chunks });
+    files.push({
+      path: join(dirname(path), external.location),
+      temporary: join(dirname(path), `.${external.location}.${stamp}.tmp`),
+      chunks: external.chunks,
+    });
   files.push({ path, temporary: join(dirname(path), `.${basename(path)}.${stamp}.tmp`), chunks: writer.w.chunks() });
   try {
     for (const f of files) writeChunks(f.temporary, f.chunks);

@@ -1,19 +1,29 @@
 /** From an ONNX file to a graph: reads the bytes (by ranges when the file is big), resolves external data, decodes, builds. */
 import { closeSync, fstatSync, lstatSync, openSync, readFileSync, readSync, realpathSync, statSync } from "node:fs";
 import { dirname, isAbsolute, join, relative, sep } from "node:path";
-import { defineError, type Remarks } from "../../diagnostics.js";
+import { defineError } from "../../diagnostics.js";
 import type { Graph, Payload } from "../../ir/types.js";
 import { ModelBuilder } from "./build.js";
 import { badTensorProto, Decoder, type ExternalData } from "./model.js";
 import { skeletonOf } from "./skeleton.js";
 
-export const cannotRead = defineError<{ what: string }>("P1103", "a model file cannot be read", ({ what }) => ({ what, fix: "check the path and its permissions" }));
-export const externalEscape = defineError<{ location: string; why: string }>("P1220", "external data lies outside the model's folder", ({ location, why }) => ({
-  what: `external data location '${location}' ${why}`,
-  why: "a model may only name files below its own folder",
-  fix: "put the data file beside the model and write a relative path into it",
+export const cannotRead = defineError<{ what: string }>("P1103", "a model file cannot be read", ({ what }) => ({
+  what,
+  fix: "check the path and its permissions",
 }));
-export const externalMissing = defineError<{ what: string }>("P1221", "external data is missing or too short", ({ what }) => ({ what, fix: "copy the data file whole beside the model, or save the model again" }));
+export const externalEscape = defineError<{ location: string; why: string }>(
+  "P1220",
+  "external data lies outside the model's folder",
+  ({ location, why }) => ({
+    what: `external data location '${location}' ${why}`,
+    why: "a model may only name files below its own folder",
+    fix: "put the data file beside the model and write a relative path into it",
+  }),
+);
+export const externalMissing = defineError<{ what: string }>("P1221", "external data is missing or too short", ({ what }) => ({
+  what,
+  fix: "copy the data file whole beside the model, or save the model again",
+}));
 
 /** Files from this size on are indexed by ranges; their weights stay on disk. */
 const BY_RANGE = 64 * 2 ** 20;
@@ -23,7 +33,6 @@ export interface ImportOnnxOptions {
   readonly file?: string | undefined;
   /** Folder that external data is relative to; the model file's own by default. Bytes without one may not refer to external data. */
   readonly folder?: string | undefined;
-  readonly remarks?: Remarks | undefined;
 }
 
 /** Reads an ONNX model from a path or bytes. The bytes are kept by reference: do not change them afterwards. Throws P11xx, P12xx, P1401. */
@@ -52,7 +61,7 @@ export function importOnnx(input: string | Uint8Array, options: ImportOnnxOption
     }
   } else bytes = input;
   const model = new Decoder(file, external, ranges).model(bytes);
-  return new ModelBuilder(model, file, options.remarks ?? (() => {})).build();
+  return new ModelBuilder(model, file).build();
 }
 
 /** Resolves external-data references below `folder`, refusing everything that leaves it. */
@@ -65,7 +74,8 @@ function externalData(folder: string | undefined, file: string | undefined): Ext
       const text = entries.get(key);
       if (text === undefined || text === "") return fallback;
       const n = Number(text);
-      if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(n)) throw badTensorProto({ what: `its external data ${key} '${text}' is not a natural number` }, where);
+      if (!/^\d{1,16}$/.test(text) || !Number.isSafeInteger(n))
+        throw badTensorProto({ what: `its external data ${key} '${text}' is not a natural number` }, where);
       return n;
     };
     const offset = natural("offset", 0);
@@ -75,22 +85,26 @@ function externalData(folder: string | undefined, file: string | undefined): Ext
     if (folder === undefined) throw externalEscape({ location, why: "cannot be resolved: the model was given as bytes" }, where);
     let target = sizes.get(location);
     if (target === undefined) {
-      if (isAbsolute(location) || /^[A-Za-z]:/.test(location) || location.includes("\0")) throw externalEscape({ location, why: "is not a relative path" }, where);
+      if (isAbsolute(location) || /^[A-Za-z]:/.test(location) || location.includes("\0"))
+        throw externalEscape({ location, why: "is not a relative path" }, where);
       if (location.split(/[\\/]/).includes("..")) throw externalEscape({ location, why: "has '..' in it" }, where);
       const path = join(folder, location);
       try {
         const real = realpathSync(path);
         const inside = relative(realpathSync(folder), real);
-        if (inside.startsWith(`..${sep}`) || inside === ".." || isAbsolute(inside)) throw externalEscape({ location, why: `is a link to '${real}', outside` }, where);
+        if (inside.startsWith(`..${sep}`) || inside === ".." || isAbsolute(inside))
+          throw externalEscape({ location, why: `is a link to '${real}', outside` }, where);
         if (!lstatSync(real).isFile()) throw externalMissing({ what: `'${location}' is not a regular file` }, where);
         target = { path: real, size: statSync(real).size };
       } catch (cause) {
-        if (cause instanceof Error && "syscall" in cause) throw externalMissing({ what: `'${location}' cannot be read: ${cause.message}` }, where, cause);
+        if (cause instanceof Error && "syscall" in cause)
+          throw externalMissing({ what: `'${location}' cannot be read: ${cause.message}` }, where, cause);
         throw cause;
       }
       sizes.set(location, target);
     }
-    if (offset + length > target.size) throw externalMissing({ what: `'${location}' has ${target.size} bytes, the tensor wants ${offset} to ${offset + length}` }, where);
+    if (offset + length > target.size)
+      throw externalMissing({ what: `'${location}' has ${target.size} bytes, the tensor wants ${offset} to ${offset + length}` }, where);
     return { kind: "file", path: target.path, offset, length };
   };
 }

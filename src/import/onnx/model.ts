@@ -13,9 +13,18 @@ export const tooDeep = defineError<{ limit: number }>("P1202", "a model is neste
   what: `types or control-flow bodies are nested more than ${limit} deep`,
   fix: "flatten the model, or export it again",
 }));
-export const badTensorProto = defineError<{ what: string }>("P1203", "a tensor in a model is malformed", ({ what }) => ({ what, fix: "export the model again; the tensor is damaged or written by a faulty tool" }));
-export const badType = defineError<{ what: string }>("P1204", "a type in a model is malformed", ({ what }) => ({ what, fix: "export the model again with a current exporter" }));
-export const badText = defineError<{ what: string }>("P1205", "a name in a model is not UTF-8", ({ what }) => ({ what, fix: "export the model again with names in UTF-8" }));
+export const badTensorProto = defineError<{ what: string }>("P1203", "a tensor in a model is malformed", ({ what }) => ({
+  what,
+  fix: "export the model again; the tensor is damaged or written by a faulty tool",
+}));
+export const badType = defineError<{ what: string }>("P1204", "a type in a model is malformed", ({ what }) => ({
+  what,
+  fix: "export the model again with a current exporter",
+}));
+export const badText = defineError<{ what: string }>("P1205", "a name in a model is not UTF-8", ({ what }) => ({
+  what,
+  fix: "export the model again with names in UTF-8",
+}));
 
 const MAX_DEPTH = 64;
 /** Marks, in the skeleton of a file read by ranges, a raw_data that stayed in the file: 16 bytes, offset and length. */
@@ -107,20 +116,52 @@ export class Decoder {
 
   model(bytes: Uint8Array): RawModel {
     const c = new Cursor(bytes, 0, bytes.length, this.#file);
-    const m: RawModel = { irVersion: 0, producer: ["", ""], domain: "", version: 0, doc: undefined, graph: undefined, opsets: new Map(), functions: [], metadata: undefined, unknown: undefined };
+    const m: RawModel = {
+      irVersion: 0,
+      producer: ["", ""],
+      domain: "",
+      version: 0,
+      doc: undefined,
+      graph: undefined,
+      opsets: new Map(),
+      functions: [],
+      metadata: undefined,
+      unknown: undefined,
+    };
     while (c.next()) {
       switch (c.field) {
-        case 1: m.irVersion = this.#number(c); break;
-        case 2: m.producer[0] = this.text(c); break;
-        case 3: m.producer[1] = this.text(c); break;
-        case 4: m.domain = this.text(c); break;
-        case 5: m.version = this.#number(c); break;
-        case 6: m.doc = this.text(c); break;
-        case 7: m.graph = this.#graph(c.message()); break;
-        case 8: this.#opset(c.message(), m.opsets); break;
-        case 14: m.metadata = this.#entry(c.message(), m.metadata); break;
-        case 25: m.functions.push(this.#function(c.message())); break;
-        default: m.unknown = concat(m.unknown, c.skip());
+        case 1:
+          m.irVersion = this.#number(c);
+          break;
+        case 2:
+          m.producer[0] = this.text(c);
+          break;
+        case 3:
+          m.producer[1] = this.text(c);
+          break;
+        case 4:
+          m.domain = this.text(c);
+          break;
+        case 5:
+          m.version = this.#number(c);
+          break;
+        case 6:
+          m.doc = this.text(c);
+          break;
+        case 7:
+          m.graph = this.#graph(c.message());
+          break;
+        case 8:
+          this.#opset(c.message(), m.opsets);
+          break;
+        case 14:
+          m.metadata = this.#entry(c.message(), m.metadata);
+          break;
+        case 25:
+          m.functions.push(this.#function(c.message()));
+          break;
+        default:
+          m.unknown = concat(m.unknown, c.skip());
       }
     }
     return m;
@@ -143,7 +184,7 @@ export class Decoder {
       if (n < 12) {
         s = "";
         for (let i = from; i < from + n; i++) s += String.fromCharCode(bytes[i] as number);
-      } else s = Buffer.from(bytes.buffer, bytes.byteOffset + from, n).latin1Slice();
+      } else s = Buffer.from(bytes.buffer, bytes.byteOffset + from, n).toString("latin1");
     } else {
       try {
         s = this.#decoder.decode(bytes.subarray(from, from + n));
@@ -187,19 +228,39 @@ export class Decoder {
 
   #graph(c: Cursor): RawGraph {
     if (++this.#depth > MAX_DEPTH) throw tooDeep({ limit: MAX_DEPTH }, { file: this.#file, offset: c.at });
-    const g: RawGraph = { name: "", nodes: [], initializers: [], inputs: [], outputs: [], valueInfo: new Map(), doc: undefined, metadata: undefined, unknown: undefined };
+    const g: RawGraph = {
+      name: "",
+      nodes: [],
+      initializers: [],
+      inputs: [],
+      outputs: [],
+      valueInfo: new Map(),
+      doc: undefined,
+      metadata: undefined,
+      unknown: undefined,
+    };
     while (c.next()) {
       switch (c.field) {
-        case 1: g.nodes.push(this.#node(c.message())); break;
-        case 2: g.name = this.text(c); break;
+        case 1:
+          g.nodes.push(this.#node(c.message()));
+          break;
+        case 2:
+          g.name = this.text(c);
+          break;
         case 5: {
           const { name, constant } = this.#tensor(c.message());
           g.initializers.push({ name, constant });
           break;
         }
-        case 10: g.doc = this.text(c); break;
-        case 11: g.inputs.push(this.#valueInfo(c.message())); break;
-        case 12: g.outputs.push(this.#valueInfo(c.message())); break;
+        case 10:
+          g.doc = this.text(c);
+          break;
+        case 11:
+          g.inputs.push(this.#valueInfo(c.message()));
+          break;
+        case 12:
+          g.outputs.push(this.#valueInfo(c.message()));
+          break;
         case 13: {
           const v = this.#valueInfo(c.message());
           g.valueInfo.set(v.name, v.type);
@@ -210,8 +271,11 @@ export class Decoder {
           g.initializers.push({ name, constant });
           break;
         }
-        case 16: g.metadata = this.#entry(c.message(), g.metadata); break;
-        default: g.unknown = concat(g.unknown, c.skip());
+        case 16:
+          g.metadata = this.#entry(c.message(), g.metadata);
+          break;
+        default:
+          g.unknown = concat(g.unknown, c.skip());
       }
     }
     this.#depth--;
@@ -219,23 +283,51 @@ export class Decoder {
   }
 
   #node(c: Cursor): RawNodeProto {
-    const n: RawNodeProto = { ins: [], outs: [], name: "", op: "", domain: "", overload: "", attrs: undefined, doc: undefined, metadata: undefined, unknown: undefined };
+    const n: RawNodeProto = {
+      ins: [],
+      outs: [],
+      name: "",
+      op: "",
+      domain: "",
+      overload: "",
+      attrs: undefined,
+      doc: undefined,
+      metadata: undefined,
+      unknown: undefined,
+    };
     while (c.next()) {
       switch (c.field) {
-        case 1: n.ins.push(this.text(c)); break;
-        case 2: n.outs.push(this.text(c)); break;
-        case 3: n.name = this.text(c); break;
-        case 4: n.op = this.text(c); break;
-        case 5: (n.attrs ??= []).push(this.#attribute(c.message())); break;
-        case 6: n.doc = this.text(c); break;
+        case 1:
+          n.ins.push(this.text(c));
+          break;
+        case 2:
+          n.outs.push(this.text(c));
+          break;
+        case 3:
+          n.name = this.text(c);
+          break;
+        case 4:
+          n.op = this.text(c);
+          break;
+        case 5:
+          (n.attrs ??= []).push(this.#attribute(c.message()));
+          break;
+        case 6:
+          n.doc = this.text(c);
+          break;
         case 7: {
           const domain = this.text(c);
           n.domain = domain === "ai.onnx" ? "" : domain;
           break;
         }
-        case 8: n.overload = this.text(c); break;
-        case 9: n.metadata = this.#entry(c.message(), n.metadata); break;
-        default: n.unknown = concat(n.unknown, c.skip());
+        case 8:
+          n.overload = this.text(c);
+          break;
+        case 9:
+          n.metadata = this.#entry(c.message(), n.metadata);
+          break;
+        default:
+          n.unknown = concat(n.unknown, c.skip());
       }
     }
     return n;
@@ -246,23 +338,56 @@ export class Decoder {
     let name = "";
     while (c.next()) {
       switch (c.field) {
-        case 1: name = this.text(c); break;
-        case 2: a.f = this.#float(c); break;
-        case 3: a.i = this.#int64(c); break;
-        case 4: a.s = c.view(); break;
-        case 5: a.t = this.#tensor(c.message()).constant; break;
-        case 6: a.g = this.#graph(c.message()); break;
-        case 7: this.#floats(c, (a.floats ??= [])); break;
-        case 8: this.#ints(c, (a.ints ??= [])); break;
-        case 9: (a.strings ??= []).push(c.view()); break;
-        case 10: (a.tensors ??= []).push(this.#tensor(c.message()).constant); break;
-        case 11: (a.graphs ??= []).push(this.#graph(c.message())); break;
-        case 14: a.tp = this.#type(c.message(), 0); break;
-        case 15: (a.types ??= []).push(this.#type(c.message(), 0)); break;
-        case 20: a.type = this.#number(c); break;
-        case 21: a.ref = this.text(c); break;
-        case 22: a.sparse = this.#sparse(c.message()).constant; break;
-        default: c.skip();
+        case 1:
+          name = this.text(c);
+          break;
+        case 2:
+          a.f = this.#float(c);
+          break;
+        case 3:
+          a.i = this.#int64(c);
+          break;
+        case 4:
+          a.s = c.view();
+          break;
+        case 5:
+          a.t = this.#tensor(c.message()).constant;
+          break;
+        case 6:
+          a.g = this.#graph(c.message());
+          break;
+        case 7:
+          this.#floats(c, (a.floats ??= []));
+          break;
+        case 8:
+          this.#ints(c, (a.ints ??= []));
+          break;
+        case 9:
+          (a.strings ??= []).push(c.view());
+          break;
+        case 10:
+          (a.tensors ??= []).push(this.#tensor(c.message()).constant);
+          break;
+        case 11:
+          (a.graphs ??= []).push(this.#graph(c.message()));
+          break;
+        case 14:
+          a.tp = this.#type(c.message(), 0);
+          break;
+        case 15:
+          (a.types ??= []).push(this.#type(c.message(), 0));
+          break;
+        case 20:
+          a.type = this.#number(c);
+          break;
+        case 21:
+          a.ref = this.text(c);
+          break;
+        case 22:
+          a.sparse = this.#sparse(c.message()).constant;
+          break;
+        default:
+          c.skip();
       }
     }
     return Object.assign(a, { name });
@@ -293,20 +418,37 @@ export class Decoder {
     const f: RawFunction = { name: "", domain: "", overload: "", ins: [], outs: [], attrs: [], defaults: [], nodes: [], opsets: new Map() };
     while (c.next()) {
       switch (c.field) {
-        case 1: f.name = this.text(c); break;
-        case 4: f.ins.push(this.text(c)); break;
-        case 5: f.outs.push(this.text(c)); break;
-        case 6: f.attrs.push(this.text(c)); break;
-        case 7: f.nodes.push(this.#node(c.message())); break;
-        case 9: this.#opset(c.message(), f.opsets); break;
+        case 1:
+          f.name = this.text(c);
+          break;
+        case 4:
+          f.ins.push(this.text(c));
+          break;
+        case 5:
+          f.outs.push(this.text(c));
+          break;
+        case 6:
+          f.attrs.push(this.text(c));
+          break;
+        case 7:
+          f.nodes.push(this.#node(c.message()));
+          break;
+        case 9:
+          this.#opset(c.message(), f.opsets);
+          break;
         case 10: {
           const domain = this.text(c);
           f.domain = domain === "ai.onnx" ? "" : domain;
           break;
         }
-        case 11: f.defaults.push(this.#attribute(c.message())); break;
-        case 13: f.overload = this.text(c); break;
-        default: c.skip();
+        case 11:
+          f.defaults.push(this.#attribute(c.message()));
+          break;
+        case 13:
+          f.overload = this.text(c);
+          break;
+        default:
+          c.skip();
       }
     }
     return f;
@@ -337,8 +479,12 @@ export class Decoder {
           type = t === undefined ? { kind: "unknown" } : { kind, ...t };
           break;
         }
-        case 4: type = { kind: "sequence", of: this.#elementType(c.message(), depth) }; break;
-        case 9: type = { kind: "optional", of: this.#elementType(c.message(), depth) }; break;
+        case 4:
+          type = { kind: "sequence", of: this.#elementType(c.message(), depth) };
+          break;
+        case 9:
+          type = { kind: "optional", of: this.#elementType(c.message(), depth) };
+          break;
         case 5: {
           const sub = c.message();
           let key: DType = "int64";
@@ -362,7 +508,8 @@ export class Decoder {
           type = { kind: "opaque", domain, name };
           break;
         }
-        default: c.skip();
+        default:
+          c.skip();
       }
     }
     return type;
@@ -430,12 +577,19 @@ export class Decoder {
     const where = { file: this.#file, offset: start, value: values?.name };
     const size = elementCount(dims);
     const nnz = values?.constant.dims[0] ?? 0;
-    if (values === undefined || indices === undefined || size === undefined) throw badTensorProto({ what: "a sparse tensor lacks its values, its indices or legal dims" }, where);
+    if (values === undefined || indices === undefined || size === undefined)
+      throw badTensorProto({ what: "a sparse tensor lacks its values, its indices or legal dims" }, where);
     const rank = indices.dims.length;
     const fits = indices.dtype === "int64" && indices.dims[0] === nnz && (rank === 1 || (rank === 2 && indices.dims[1] === dims.length));
     if (values.constant.dims.length !== 1 || !fits || nnz > size || size > 2 ** 31)
-      throw badTensorProto({ what: `a sparse tensor of dims [${dims}] has values [${values.constant.dims}] and indices [${indices.dims}]` }, where);
-    return { name: values.name, constant: { dtype: values.constant.dtype, dims, data: { kind: "sparse", values: values.constant, indices } } };
+      throw badTensorProto(
+        { what: `a sparse tensor of dims [${dims}] has values [${values.constant.dims}] and indices [${indices.dims}]` },
+        where,
+      );
+    return {
+      name: values.name,
+      constant: { dtype: values.constant.dtype, dims, data: { kind: "sparse", values: values.constant, indices } },
+    };
   }
 
   #tensor(c: Cursor): { name: string; constant: Constant } {
@@ -451,17 +605,29 @@ export class Decoder {
     let location = 0;
     while (c.next()) {
       switch (c.field) {
-        case 1: this.#ints(c, dims); break;
-        case 2: number = this.#number(c); break;
-        case 6: (strings ??= []).push(c.view()); break;
-        case 8: name = this.text(c); break;
-        case 9: raw = { kind: "bytes", bytes: c.view() }; break;
+        case 1:
+          this.#ints(c, dims);
+          break;
+        case 2:
+          number = this.#number(c);
+          break;
+        case 6:
+          (strings ??= []).push(c.view());
+          break;
+        case 8:
+          name = this.text(c);
+          break;
+        case 9:
+          raw = { kind: "bytes", bytes: c.view() };
+          break;
         case 13: {
           const [pair] = this.#entry(c.message(), undefined);
           if (pair !== undefined) (external ??= new Map()).set(pair[0], pair[1]);
           break;
         }
-        case 14: location = this.#number(c); break;
+        case 14:
+          location = this.#number(c);
+          break;
         case 4:
         case 5:
         case 7:
@@ -474,10 +640,16 @@ export class Decoder {
           if (this.#ranges !== undefined) {
             const v = c.view();
             const view = new DataView(v.buffer, v.byteOffset, 16);
-            raw = { kind: "file", path: this.#ranges, offset: Number(view.getBigUint64(0, true)), length: Number(view.getBigUint64(8, true)) };
+            raw = {
+              kind: "file",
+              path: this.#ranges,
+              offset: Number(view.getBigUint64(0, true)),
+              length: Number(view.getBigUint64(8, true)),
+            };
           } else c.skip();
           break;
-        default: c.skip();
+        default:
+          c.skip();
       }
     }
     const where = { file: this.#file, offset: start, value: name === "" ? undefined : name };
@@ -485,18 +657,21 @@ export class Decoder {
     if (dtype === undefined) throw badTensorProto({ what: `its element type ${number} is unknown` }, where);
     const shape = dims.map(Number);
     const count = elementCount(shape);
-    if (count === undefined) throw badTensorProto({ what: `its dims [${dims.join(", ")}] are not natural numbers with a representable product` }, where);
+    if (count === undefined)
+      throw badTensorProto({ what: `its dims [${dims.join(", ")}] are not natural numbers with a representable product` }, where);
     const done = (data: Payload): { name: string; constant: Constant } => ({ name, constant: { dtype, dims: shape, data } });
     if (dtype === "string") {
       const values = strings ?? [];
-      if (values.length !== count) throw badTensorProto({ what: `dims [${shape}] ask for ${count} strings, ${values.length} are there` }, where);
+      if (values.length !== count)
+        throw badTensorProto({ what: `dims [${shape}] ask for ${count} strings, ${values.length} are there` }, where);
       return done({ kind: "strings", values });
     }
     const needs = byteLength(dtype, count);
     if (location === 1) return done(this.#external(external ?? new Map(), needs, name));
     if (raw !== undefined) {
       const has = raw.kind === "bytes" ? raw.bytes.length : raw.kind === "file" ? raw.length : 0;
-      if (has !== needs) throw badTensorProto({ what: `a ${dtype} tensor of dims [${shape}] needs ${needs} bytes, raw_data has ${has}` }, where);
+      if (has !== needs)
+        throw badTensorProto({ what: `a ${dtype} tensor of dims [${shape}] needs ${needs} bytes, raw_data has ${has}` }, where);
       return done(raw);
     }
     if (count === 0) return done({ kind: "bytes", bytes: new Uint8Array(0) });
@@ -505,7 +680,14 @@ export class Decoder {
   }
 
   /** Data in the typed repeated fields: packed floats and doubles are views, varints are decoded when asked for. */
-  #typedFields(bytes: Uint8Array, start: number, end: number, dtype: DType, count: number, where: { file: string | undefined; offset: number; value: string | undefined }): Payload {
+  #typedFields(
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    dtype: DType,
+    count: number,
+    where: { file: string | undefined; offset: number; value: string | undefined },
+  ): Payload {
     const field = typedField(dtype);
     const fail = (has: number): never => {
       throw badTensorProto({ what: `its dims ask for ${count} ${dtype} elements, ${has} are in the data field` }, where);
@@ -548,13 +730,18 @@ function dtypeIsPacked(d: DType): boolean {
 function typedField(d: DType): number {
   switch (d) {
     case "float32":
-    case "complex64": return 4;
-    case "int64": return 7;
+    case "complex64":
+      return 4;
+    case "int64":
+      return 7;
     case "float64":
-    case "complex128": return 10;
+    case "complex128":
+      return 10;
     case "uint32":
-    case "uint64": return 11;
-    default: return 5;
+    case "uint64":
+      return 11;
+    default:
+      return 5;
   }
 }
 function varints(run: Uint8Array): number {
@@ -573,7 +760,15 @@ function decodeRuns(runs: readonly Uint8Array[], field: number, dtype: DType, le
     return out;
   }
   const view = new DataView(out.buffer);
-  const width = dtypeIsPacked(dtype) ? 1 : dtype === "int64" || dtype === "uint64" ? 8 : dtype === "int32" || dtype === "uint32" ? 4 : dtype.endsWith("16") ? 2 : 1;
+  const width = dtypeIsPacked(dtype)
+    ? 1
+    : dtype === "int64" || dtype === "uint64"
+      ? 8
+      : dtype === "int32" || dtype === "uint32"
+        ? 4
+        : dtype.endsWith("16")
+          ? 2
+          : 1;
   let at = 0;
   for (const r of runs) {
     const c = new Cursor(r, 0, r.length, undefined);

@@ -3,7 +3,7 @@
  * length in the file. The copy is read with a window, so that neither the file nor its weights pass through memory as a whole.
  */
 import { RANGE_FIELD } from "./model.js";
-import { wireError, Writer } from "./wire.js";
+import { Writer, wireError } from "./wire.js";
 
 /** raw_data from this many bytes on stays in the file. */
 const LARGE = 1 << 16;

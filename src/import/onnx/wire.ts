@@ -11,6 +11,8 @@ export const VARINT = 0;
 export const FIXED64 = 1;
 export const BYTES = 2;
 export const FIXED32 = 5;
+const START_GROUP = 3;
+const END_GROUP = 4;
 
 /** A read position in a range of bytes. Offsets in errors are those of the whole file. */
 export class Cursor {
@@ -128,16 +130,20 @@ export class Cursor {
         this.#step(8);
         return;
       case BYTES:
-        this.at += this.length();
+        {
+          // length() moves the cursor, so it must run before the position is read.
+          const n = this.length();
+          this.at += n;
+        }
         return;
-      case 3: {
+      case START_GROUP: {
         // Groups are obsolete but legal; they end with their own tag.
         if (depth > 32) this.fail("groups are nested too deep");
         const group = this.field;
         const start = this.tagAt;
         for (;;) {
           if (!this.next()) this.fail("a group has no end");
-          if (this.type === 4) {
+          if ((this.type as number) === END_GROUP) {
             if (this.field !== group) this.fail("a group ends with another group's tag");
             break;
           }
