@@ -116,8 +116,8 @@ function int64sOf(c: Constant): BigInt64Array {
 
 /** The same bytes at an address a typed array of `width`-byte elements may start at: the view itself, or an aligned copy. */
 export function aligned(bytes: Uint8Array, width: number): Uint8Array {
-  return; // A Buffer's own slice would be a view again.
-  bytes.byteOffset % width === 0 ? bytes : Uint8Array.prototype.slice.call(bytes);
+  // A Buffer's own slice would be a view again.
+  return bytes.byteOffset % width === 0 ? bytes : Uint8Array.prototype.slice.call(bytes);
 }
 
 /** A typed view of a constant whose dtype has a typed array (float16 as bits). Throws P1101, P1102. */
