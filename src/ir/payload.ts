@@ -163,6 +163,12 @@ export function smallNumbers(c: Constant | undefined, limit = 4096): readonly nu
   return Array.from(typedOf(c) as ArrayLike<number | bigint>, Number);
 }
 
+/** As a 64-bit integer; numbers beyond the range (2^63, where a double rounded 2^63 - 1 up to) stop at its end. */
+function saturated(x: number | bigint | boolean): bigint {
+  if (typeof x !== "number") return BigInt(x);
+  return x >= 2 ** 63 ? 2n ** 63n - 1n : x <= -(2 ** 63) ? -(2n ** 63n) : BigInt(x);
+}
+
 /** A constant from numbers, for dtypes with whole bytes. Values are converted as the typed array converts them; floats round to nearest even. */
 export function makeConstant(
   dtype: Exclude<DType, "string">,
@@ -172,7 +178,7 @@ export function makeConstant(
   let array: ArrayBufferView;
   if (dtype === "float16") array = Uint16Array.from(values, (x) => numberToHalf(Number(x)));
   else if (dtype === "bfloat16") array = Uint16Array.from(values, (x) => numberToBfloat16(Number(x)));
-  else if (dtype === "int64") array = BigInt64Array.from(values, (x) => BigInt(x));
+  else if (dtype === "int64") array = BigInt64Array.from(values, saturated);
   else if (dtype === "uint64") array = BigUint64Array.from(values, (x) => BigInt(x));
   else if (isTensorDType(dtype)) array = (typedArrayOf(dtype as NumericDType) as unknown as Float32ArrayConstructor).from(values, Number);
   else throw new Error(`makeConstant does not write ${dtype}`);

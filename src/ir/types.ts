@@ -182,6 +182,8 @@ export interface GraphExtra extends Verbatim {
   readonly producer?: readonly [name: string, version: string] | undefined;
   readonly modelDomain?: string | undefined;
   readonly modelVersion?: number | undefined;
+  /** Constants that the file lists among its inputs too, so that a caller may override them (IR version 4 on); compiled, they are constants. */
+  readonly overridable?: readonly string[] | undefined;
   /** The model file it came from, for messages. */
   readonly file?: string | undefined;
 }

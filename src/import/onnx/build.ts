@@ -100,12 +100,15 @@ export class ModelBuilder {
     const opsets = new Map(m.opsets);
     if (opset > 0) opsets.set("", opset);
     const verbatim = keep(m.doc, m.metadata, m.unknown);
+    const initialized = new Set(m.graph.initializers.map((i) => i.name));
+    const overridable = m.irVersion < 4 ? [] : m.graph.inputs.map((i) => i.name).filter((name) => initialized.has(name));
     const editor = new Editor({
       name: m.graph.name,
       opsets: Object.fromEntries([...opsets].sort(([a], [b]) => (a < b ? -1 : 1))),
       extra: {
         ...verbatim,
         irVersion: m.irVersion,
+        ...(overridable.length === 0 ? {} : { overridable }),
         producer: m.producer,
         ...(m.domain === "" ? {} : { modelDomain: m.domain }),
         ...(m.version === 0 ? {} : { modelVersion: m.version }),

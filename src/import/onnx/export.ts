@@ -116,6 +116,11 @@ class ModelWriter {
       else w.message(5, () => this.#tensor(c, name(id)));
     }
     for (const v of g.inputs) w.message(11, () => this.#valueInfo(name(v), valueAt(g, v).type));
+    if (suffix === "" && g.extra?.overridable !== undefined) {
+      const names = new Set(g.extra.overridable);
+      for (const id of g.constants.keys())
+        if (names.has(valueAt(g, id).name)) w.message(11, () => this.#valueInfo(name(id), valueAt(g, id).type));
+    }
     for (const v of g.outputs) w.message(12, () => this.#valueInfo(name(v), valueAt(g, v).type));
     if (suffix !== "") this.#verbatim(g.extra, 10, 16);
   }
