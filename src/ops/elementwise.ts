@@ -217,11 +217,11 @@ export const bitwiseOr = bits("BitwiseOr", "Bitwise or, elementwise.");
 export const bitwiseXor = bits("BitwiseXor", "Bitwise exclusive or, elementwise.");
 export const bitShift = defineOp({
   name: "BitShift",
-  doc: "a shifted by b bits, elementwise, on unsigned integers.",
+  doc: "a shifted by b bits, elementwise, on integers.",
   reads: { onnx: [{ since: 11 }] },
   in: { a: tensor("T"), b: tensor("T") },
   out: { y: tensor("T") },
-  types: { T: UNSIGNED },
+  types: { T: [...SIGNED, ...UNSIGNED] },
   attrs: { direction: word(undefined, "LEFT", "RIGHT") },
   role: "compute",
   infer: (at) => [fact(dtypeOf(at.in.a), shapeOfTwo(at))],
@@ -269,7 +269,7 @@ export const acosh = defineOp({
 export const atanh = unary("Atanh", "Inverse hyperbolic tangent.", F, 9, 8, { positive: true });
 export const not = unary("Not", "Logical not.", ["bool"], 1);
 export const bitwiseNot = unary("BitwiseNot", "Bitwise not.", [...SIGNED, ...UNSIGNED], 18, 1, { dtype: "int32" });
-export const isNaN = unary("IsNaN", "Whether x is NaN.", F, 9, 1, { out: "bool" });
+export const isNan = unary("IsNaN", "Whether x is NaN.", F, 9, 1, { out: "bool" });
 export const isInf = defineOp({
   name: "IsInf",
   doc: "Whether x is infinite, of the signs asked for.",

@@ -4,10 +4,11 @@
  */
 import { defineError, type Remarks } from "../diagnostics.js";
 import { isUnknown, substitute, UNKNOWN } from "../ir/dims.js";
+import { isDType } from "../ir/dtypes.js";
 import { bodiesOf, displayName, qualifiedOp, typeAt, valueAt } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
-import type { Attr, Body, Constant, Dim, Graph, Node, Shape, Value, ValueId, ValueType } from "../ir/types.js";
-import { type AnyOp, type AttrSpecs, type Cost, type DoneSite, type Fact, MAX_ELEMENTS, type Site, type Slot } from "./define.js";
+import type { Attr, Body, Constant, Dim, DType, Graph, Node, Shape, Value, ValueId, ValueType } from "../ir/types.js";
+import { type AnyOp, type AttrSpecs, type Cost, type DoneSite, dtypeOf, type Fact, MAX_ELEMENTS, type Site, type Slot } from "./define.js";
 import { lookup } from "./registry.js";
 
 export const operandError = defineError<{ what: string; fix: string }>(
@@ -24,6 +25,16 @@ export const attributeError = defineError<{ what: string; allowed: string }>(
   "an attribute does not fit its operator",
   ({ what, allowed }) => ({ what, fix: allowed === "" ? "set it where the model is made" : `use one of ${allowed}` }),
 );
+
+export const typeError = defineError<{ slot: string; has: DType; wants: string }>(
+  "P1504",
+  "an operand's element type does not fit its operator",
+  ({ slot, has, wants }) => ({ what: `'${slot}' is ${has}, where ${wants} is needed`, fix: "insert a Cast where the model is made" }),
+);
+export const surplusError = defineError<{ takes: number; has: number }>("P1505", "a node has too many inputs", ({ takes, has }) => ({
+  what: `the operator takes ${takes} inputs, the node has ${has}`,
+  fix: "export the model again; the node was written for another version of the operator",
+}));
 
 // biome-ignore lint/suspicious/noExplicitAny: sites of operators of any signature.
 type AnySite = Site<any, any>;
@@ -134,6 +145,7 @@ class Inference {
         throw operandError({ what, fix }, where);
       },
     };
+    checkTypes(n, def, (v) => facts[v], where);
     return def.infer(site);
   }
 
@@ -209,6 +221,27 @@ export function constantFact(c: Constant): Fact {
   return { type: { kind, dtype: c.dtype, shape: c.dims }, constant: c, ...(safe ? { elements } : {}) };
 }
 
+/** Slots of one type variable agree, and lie within its types. */
+function checkTypes(n: Node, def: AnyOp, factAt: (v: ValueId) => Fact | undefined, where: object): void {
+  const slots = Object.entries(def.in) as [string, Slot][];
+  const bound = new Map<string, DType>();
+  n.ins.forEach((v, i) => {
+    const [name, slot] = slots[Math.min(i, slots.length - 1)] ?? [];
+    if (v === undefined || name === undefined || slot?.type === undefined) return;
+    const has = dtypeOf(factAt(v));
+    if (has === undefined) return;
+    const allowed = def.types?.[slot.type];
+    if (allowed === undefined) {
+      if (isDType(slot.type) && slot.type !== has) throw typeError({ slot: name, has, wants: slot.type }, where);
+      return;
+    }
+    const known = bound.get(slot.type);
+    if (known !== undefined && known !== has) throw typeError({ slot: name, has, wants: `${known}, as its other operands are,` }, where);
+    if (!allowed.includes(has)) throw typeError({ slot: name, has, wants: `one of ${allowed.join(", ")}` }, where);
+    bound.set(slot.type, has);
+  });
+}
+
 function bindInputs(
   n: Node,
   def: AnyOp,
@@ -231,6 +264,7 @@ function bindInputs(
     if (f === undefined && slot.kind === "tensor") throw arityError({ slot: name, has: n.ins.length }, where);
     bound[name] = f;
   }
+  if (i < n.ins.length) throw surplusError({ takes: i, has: n.ins.length }, where);
   return bound;
 }
 

@@ -1,5 +1,5 @@
 /** Pools over sliding windows, over the whole plane, and over regions. x is [N, C, spatial...]. */
-import { UNKNOWN } from "../ir/dims.js";
+import { add, mul, sub, UNKNOWN } from "../ir/dims.js";
 import type { Shape } from "../ir/types.js";
 import { FLOATS64, gpu, hostOnly } from "./answers.js";
 import {
@@ -175,14 +175,10 @@ export const maxUnpool = defineOp({
       fact(
         dtypeOf(at.in.x),
         x?.map((d, i) => {
-          if (i < 2 || typeof d !== "number") return d;
+          if (i < 2) return d;
           const k = i - 2;
-          return (
-            (d - 1) * (at.attrs.strides?.[k] ?? 1) +
-            (at.attrs.kernel_shape[k] ?? 1) -
-            (at.attrs.pads?.[k] ?? 0) -
-            (at.attrs.pads?.[k + n] ?? 0)
-          );
+          const pads = (at.attrs.pads?.[k] ?? 0) + (at.attrs.pads?.[k + n] ?? 0);
+          return add(mul(sub(d, 1), at.attrs.strides?.[k] ?? 1), (at.attrs.kernel_shape[k] ?? 1) - pads);
         }),
       ),
     ];

@@ -8,6 +8,7 @@ import * as conv from "./conv.js";
 import type { AnyOp, OnnxReading } from "./define.js";
 import * as elementwise from "./elementwise.js";
 import * as gather from "./gather.js";
+import * as image from "./image.js";
 import * as joining from "./joining.js";
 import * as losses from "./losses.js";
 import * as matmul from "./matmul.js";
@@ -38,6 +39,7 @@ const families = {
   ...conv,
   ...elementwise,
   ...gather,
+  ...image,
   ...joining,
   ...losses,
   ...matmul,

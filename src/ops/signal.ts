@@ -1,6 +1,6 @@
 /** Fourier transforms and their windows. */
 
-import { add, floorDiv, sub, UNKNOWN } from "../ir/dims.js";
+import { add, floorDiv, mul, sub, UNKNOWN } from "../ir/dims.js";
 import { dtypeFromOnnx } from "../ir/dtypes.js";
 import { FLOATS64, hostOnly } from "./answers.js";
 import { absent, defineOp, dtypeOf, flag, int, optional, type RawNode, type Rewriter, shapeOf, tensor } from "./define.js";
@@ -34,8 +34,11 @@ export const dft = defineOp({
         ),
       ];
     const a = axisOf(axis, x.length) ?? 0;
-    const n = at.in.length === undefined ? (x[a] ?? UNKNOWN) : (elementsOf(at.in.length)?.[0] ?? UNKNOWN);
     const real = at.attrs.onesided && at.attrs.inverse;
+    const bins = x[a] ?? UNKNOWN;
+    // A one-sided spectrum of b bins is that of 2 (b - 1) samples, unless the length says otherwise.
+    const n = at.in.length === undefined ? (real ? mul(sub(bins, 1), 2) : bins) : (elementsOf(at.in.length)?.[0] ?? UNKNOWN);
+
     return [
       fact(
         dtypeOf(at.in.x),

@@ -8,13 +8,16 @@ import { valueAt } from "../../src/ir/graph.js";
 import { numberToHalf } from "../../src/ir/numeric.js";
 import { fromTensor } from "../../src/ir/payload.js";
 import type { Dim, Graph, Shape, ValueId } from "../../src/ir/types.js";
-import { type AnyOp, engineNames, type Sample, type SampleInput, type Slot, type Target } from "../../src/ops/define.js";
+import { type AnyOp, type AttrSpecs, engineNames, type Sample, type SampleInput, type Slot, type Target } from "../../src/ops/define.js";
 import { costOf, doneSite, inferGraph } from "../../src/ops/infer.js";
 import { allOps } from "../../src/ops/registry.js";
 import { isTensorDType, Tensor } from "../../src/tensor.js";
 
-/** What ONNX Runtime 1.30's CPU provider has no kernel for: these samples are inferred and costed, not run. */
+/** Operators with bodies, and ImageDecoder (no kernel, and its input is an encoded file), carry no samples. What ONNX Runtime 1.30's CPU provider has no kernel for: these samples are inferred and costed, not run. */
 const NO_KERNEL = /NOT_IMPLEMENTED|is not a registered function\/op|No Op registered|Could not find an implementation/;
+
+/** Their output sizes depend on element values: inference leaves those dims open. */
+const DATA_DEPENDENT = new Set(["Compress", "NonZero", "Unique", "NonMaxSuppression", "Range", "ConstantOfShape"]);
 
 function randomOf(seed: number): () => number {
   let s = (seed * 2654435761 + 1) >>> 0;
@@ -100,7 +103,8 @@ describe("every operator", () => {
   it.each(allOps().map((def) => ({ def, name: def.name })))(
     "$name has samples, a canonical reading and an answer for every engine",
     ({ def }) => {
-      expect([...def.samples()].length).toBeGreaterThan(0);
+      const hasBody = Object.values(def.attrs as AttrSpecs).some((a) => a.kind === "graph");
+      if (!hasBody && def.name !== "ImageDecoder") expect([...def.samples()].length).toBeGreaterThan(0);
       expect(def.reads.onnx.at(-1)?.adapt).toBeUndefined();
       for (const e of engineNames) expect(def.on[e]).toBeDefined();
       expect(def.doc).toMatch(/\.$/);
@@ -148,7 +152,8 @@ describe("samples", () => {
       const type = done.facts(v).type;
       if (real === undefined || type.kind !== "tensor") return;
       expect(type.dtype).toBe(real.type);
-      expect(type.shape).toEqual(real.dims);
+      if (DATA_DEPENDENT.has(def.name)) expect(contradicts(type.shape, real.dims, new Map())).toBe(false);
+      else expect(type.shape).toEqual(real.dims);
       const w = symbolic.graph.outputs[i];
       const loose = w === undefined ? undefined : half.facts(w).type;
       if (loose?.kind === "tensor")
