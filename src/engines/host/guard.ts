@@ -1,0 +1,43 @@
+/**
+ * A known wrong result of ONNX Runtime 1.30: at full optimisation a Transpose is folded into a MatMul that has a 1-D operand, which then
+ * multiplies the wrong axis. A vector operand beside a transposed one is made a matrix, which is not affected, and squeezed back.
+ */
+import { Editor } from "../../ir/edit.js";
+import { shapeOfType } from "../../ir/graph.js";
+import { int64Constant } from "../../ir/payload.js";
+import type { Graph, Node, ValueId } from "../../ir/types.js";
+
+export function guarded(g: Graph): Graph {
+  if (!g.nodes.some((n) => n.op === "MatMul" && n.domain === "") || !g.nodes.some((n) => n.op === "Transpose")) return g;
+  const draft = new Editor(g);
+  // ONNX Runtime looks through Cast, and may move a Transpose through other operators before it fuses; any transposed operand counts.
+  const transposed = (v: ValueId | undefined, depth = 0): boolean => {
+    const p = draft.producer(v);
+    if (p === undefined || depth > 4) return false;
+    return p.op === "Transpose" || (p.ins.length > 0 && p.ins.some((i) => transposed(i, depth + 1)));
+  };
+  const rank = (v: ValueId | undefined): number | undefined => (v === undefined ? undefined : shapeOfType(draft.type(v))?.length);
+  for (const n of draft.nodes()) {
+    if (n.op !== "MatMul" || n.domain !== "") continue;
+    const [a, b] = n.ins;
+    if (a === undefined || b === undefined) continue;
+    // An unknown rank may be 1, but then nothing can be rewritten safely here; ONNX Runtime does not fuse without a known shape either.
+    if (rank(b) === 1 && rank(a) !== 1 && transposed(a)) widen(draft, n, 1);
+    else if (rank(a) === 1 && rank(b) !== 1 && transposed(b)) widen(draft, n, 0);
+  }
+  return draft.finish();
+}
+
+/** MatMul(a, v) as Squeeze(MatMul(a, [v])): the vector becomes a column (side 1) or a row (side 0). */
+function widen(draft: Editor, n: Node, side: 0 | 1): void {
+  const [out] = n.outs;
+  const vector = n.ins[side];
+  if (out === undefined || vector === undefined) return;
+  const axis = side === 1 ? -1 : -2;
+  const axes = draft.addConstant(`${n.name}/axis`, int64Constant([side === 1 ? 1 : 0]));
+  const back = draft.addConstant(`${n.name}/axis`, int64Constant([axis]));
+  const wide = draft.add({ op: "Unsqueeze", ins: [vector, axes], outs: 1, name: n.name, origin: n.origin }).outs[0];
+  const product = draft.declare(`${n.name}/matrix`);
+  draft.patch(n.id, { ins: side === 1 ? [n.ins[0], wide] : [wide, n.ins[1]], outs: [product] });
+  draft.add({ op: "Squeeze", ins: [product, back], outs: [out], name: n.name, origin: n.origin });
+}

@@ -1,0 +1,170 @@
+/** The host engine: a segment as an ONNX model, run by ONNX Runtime in worker threads. Always there. */
+import { randomUUID } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { no, PartitaError, yes } from "../../diagnostics.js";
+import { encodeOnnx, writeOnnx } from "../../import/onnx/export.js";
+import { valueAt } from "../../ir/graph.js";
+import { graphHash } from "../../ir/hash.js";
+import { fromTensor, payloadLength } from "../../ir/payload.js";
+import type { Constant, Graph } from "../../ir/types.js";
+import { Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
+import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
+import { guarded } from "./guard.js";
+import { type HostWorker, pickWorker, workerDied } from "./pool.js";
+
+/** Models above this go to ONNX Runtime as files. */
+const IN_MEMORY = 1 << 30;
+/** Bump when the way a segment is written changes: caches hold artifacts by key. */
+const VERSION = "host/1";
+
+export const hostEngine: Engine = {
+  name: "host",
+  async available() {
+    try {
+      import.meta.resolve("onnxruntime-node");
+      return yes;
+    } catch (error) {
+      return no(
+        `onnxruntime-node is not installed: ${error instanceof Error ? error.message : error}`,
+        "npm install --ignore-scripts onnxruntime-node",
+      );
+    }
+  },
+  async build(segment) {
+    const graph = guarded(segment);
+    const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
+    let weights = 0;
+    for (const c of graph.constants.values()) weights += payloadLength(c.data);
+    const key = graphHash(graph, VERSION);
+    const signature = { engine: "host" as const, key, inputs: names(graph.inputs), outputs: names(graph.outputs) };
+    if (weights < IN_MEMORY) return { ...signature, files: [{ name: "model.onnx", bytes: encodeOnnx(graph) }] };
+    const folder = mkdtempSync(join(tmpdir(), "partita-host-"));
+    process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+    writeOnnx(graph, join(folder, "model.onnx"));
+    return {
+      ...signature,
+      files: [
+        { name: "model.onnx", path: join(folder, "model.onnx") },
+        { name: "model.onnx.data", path: join(folder, "model.onnx.data") },
+      ],
+    };
+  },
+  open: (artifact, context) => openModel(artifact, context, "all"),
+};
+
+type Level = "all" | "basic";
+
+async function openModel(artifact: Artifact, context: OpenContext, level: Level): Promise<Executable> {
+  const streams: Stream[] = [];
+  for (let i = 0; i < Math.max(1, context.streams); i++)
+    streams.push(
+      await Stream.open(
+        artifact,
+        context.threads,
+        level,
+        streams.map((s) => s.worker),
+      ),
+    );
+  let disposed = false;
+  return {
+    async run(inputs, options = {}) {
+      const stream = streams.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
+      return await stream.run(inputs, options);
+    },
+    async dispose() {
+      if (disposed) return;
+      disposed = true;
+      await Promise.all(streams.map((s) => s.dispose()));
+    },
+  };
+}
+
+/** One ONNX Runtime session on one worker. It is made again when the worker had to be replaced. */
+class Stream {
+  readonly worker: HostWorker;
+  readonly #artifact: Artifact;
+  readonly #threads: number;
+  readonly #level: Level;
+  #session = randomUUID();
+  #generation: number;
+
+  private constructor(worker: HostWorker, artifact: Artifact, threads: number, level: Level) {
+    this.worker = worker;
+    this.#artifact = artifact;
+    this.#threads = threads;
+    this.#level = level;
+    this.#generation = worker.generation;
+  }
+
+  static async open(artifact: Artifact, threads: number, level: Level, except: readonly HostWorker[]): Promise<Stream> {
+    const stream = new Stream(pickWorker(except), artifact, threads, level);
+    await stream.#create();
+    stream.worker.sessions++;
+    return stream;
+  }
+
+  async #create(): Promise<void> {
+    const [file] = this.#artifact.files;
+    if (file === undefined) throw new Error("a host artifact without its model");
+    let model: string | SharedArrayBuffer;
+    if ("path" in file) model = file.path;
+    else {
+      // Shared memory reaches every stream's worker without a further copy.
+      model = new SharedArrayBuffer(file.bytes.length);
+      new Uint8Array(model).set(file.bytes);
+    }
+    this.#generation = this.worker.generation;
+    this.#session = randomUUID();
+    await this.worker.call({
+      op: "create",
+      session: this.#session,
+      model,
+      options: {
+        graphOptimizationLevel: this.#level,
+        intraOpNumThreads: this.#threads > 0 ? this.#threads : availableParallelism(),
+        logSeverityLevel: 3,
+        // Threads that spin between runs starve the event loop on small machines.
+        extra: { session: { intra_op: { allow_spinning: "0" } } },
+      },
+    });
+  }
+
+  async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
+    if (this.#generation !== this.worker.generation) await this.#create();
+    const feeds = inputs.map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]);
+    const transfer: ArrayBuffer[] = [];
+    if (options.transfer === true)
+      for (const t of inputs)
+        if (ArrayBuffer.isView(t.data) && t.data.buffer instanceof ArrayBuffer && !transfer.includes(t.data.buffer))
+          transfer.push(t.data.buffer);
+    const { out } = await this.worker.call<{ out: readonly (readonly [TensorDType, never, readonly number[]])[] }>(
+      { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
+      transfer,
+      options.signal,
+    );
+    return out.map(([type, data, dims]) => new Tensor(type, data, dims));
+  }
+
+  async dispose(): Promise<void> {
+    this.worker.sessions--;
+    try {
+      await this.worker.call({ op: "dispose", session: this.#session });
+    } catch (error) {
+      // A worker that died has nothing left to release.
+      if (!(error instanceof PartitaError) || error.code !== workerDied({ why: "" }).code) throw error;
+    }
+  }
+}
+
+/** Runs a graph without inputs and gives its outputs as constants: the evaluator of constant folding. Exactness over speed: level basic. */
+export async function evaluate(graph: Graph): Promise<readonly Constant[]> {
+  const artifact = await hostEngine.build(graph, { target: { sm: 0, tensorrt: 0, precision: "fp32" } });
+  const executable = await openModel(artifact, { streams: 1, threads: 1 }, "basic");
+  try {
+    return (await executable.run([])).map((t) => fromTensor(t));
+  } finally {
+    await executable.dispose();
+  }
+}
