@@ -99,7 +99,7 @@ export class ModelBuilder {
     if (opset > NEWEST_OPSET || opset < 0) throw badOpset({ domain: "", version: opset }, { file: this.#file });
     const opsets = new Map(m.opsets);
     if (opset > 0) opsets.set("", opset);
-    const verbatim = keep(m.doc, m.metadata, m.unknown);
+    const verbatim = keep(m.doc === "" ? undefined : m.doc, m.metadata, m.unknown);
     const initialized = new Set(m.graph.initializers.map((i) => i.name));
     const overridable = m.irVersion < 4 ? [] : m.graph.inputs.map((i) => i.name).filter((name) => initialized.has(name));
     const editor = new Editor({
@@ -214,7 +214,7 @@ export class ModelBuilder {
       return;
     }
     const raw: RawNode = { op: n.op, name, ins, outs, attrs, opset: opset ?? 1 };
-    const verbatim = keep(n.doc, n.metadata, n.unknown);
+    const verbatim = keep(n.doc === "" ? undefined : n.doc, n.metadata, n.unknown);
     const found = readingOf(n.domain, n.op, opset ?? 1);
     const asItIs = (op: string): void => {
       editor.add({
