@@ -108,27 +108,25 @@ class Stream {
   async #create(): Promise<void> {
     const [file] = this.#artifact.files;
     if (file === undefined) throw new Error("a host artifact without its model");
-    let model: string | SharedArrayBuffer;
-    if ("path" in file) model = file.path;
-    else {
-      // Shared memory reaches every stream's worker without a further copy.
-      model = new SharedArrayBuffer(file.bytes.length);
-      new Uint8Array(model).set(file.bytes);
-    }
+    // The artifact keeps its bytes (they are saved, and other streams load them); ONNX Runtime refuses shared memory, so a copy moves over.
+    const model = "path" in file ? file.path : (Uint8Array.prototype.slice.call(file.bytes).buffer as ArrayBuffer);
     this.#generation = this.worker.generation;
     this.#session = randomUUID();
-    await this.worker.call({
-      op: "create",
-      session: this.#session,
-      model,
-      options: {
-        graphOptimizationLevel: this.#level,
-        intraOpNumThreads: this.#threads > 0 ? this.#threads : availableParallelism(),
-        logSeverityLevel: 3,
-        // Threads that spin between runs starve the event loop on small machines.
-        extra: { session: { intra_op: { allow_spinning: "0" } } },
+    await this.worker.call(
+      {
+        op: "create",
+        session: this.#session,
+        model,
+        options: {
+          graphOptimizationLevel: this.#level,
+          intraOpNumThreads: this.#threads > 0 ? this.#threads : availableParallelism(),
+          logSeverityLevel: 3,
+          // Threads that spin between runs starve the event loop on small machines.
+          extra: { session: { intra_op: { allow_spinning: "0" } } },
+        },
       },
-    });
+      typeof model === "string" ? [] : [model],
+    );
   }
 
   async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {

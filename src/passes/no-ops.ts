@@ -1,0 +1,84 @@
+/** Removes nodes that give back their input. */
+import { sameDim } from "../ir/dims.js";
+import { dtypeFromOnnx } from "../ir/dtypes.js";
+import { Editor } from "../ir/edit.js";
+import { shapeOfType } from "../ir/graph.js";
+import { smallNumbers } from "../ir/payload.js";
+import type { Graph, Node, Shape, ValueId } from "../ir/types.js";
+import { dtypeOf, type Fact } from "../ops/define.js";
+import { definePass } from "./pass.js";
+
+export const noOps = definePass({
+  name: "no-ops",
+  why: "Identities, inference Dropouts, casts to the same type and reshapes to the same dims stand between operators that fuse.",
+  run(g, context) {
+    const facts = context.facts(g);
+    const draft = new Editor(g);
+    for (const n of g.nodes) {
+      const [x] = n.ins;
+      const [y] = n.outs;
+      if (x === undefined || y === undefined || n.domain !== "" || !passesThrough(g, n, facts)) continue;
+      // An input that goes straight to an output keeps its Identity: the output has a name of its own.
+      if (draft.isOutput(y) && draft.producer(x) === undefined) continue;
+      if (draft.isOutput(y) && draft.isOutput(x)) continue;
+      draft.replaceUses(y, x);
+      draft.remove(n.id);
+    }
+    return draft.finish();
+  },
+});
+
+function passesThrough(g: Graph, n: Node, facts: (v: ValueId) => Fact): boolean {
+  const x = n.ins[0] as ValueId;
+  const [from, to] = [shapeOfType(facts(x).type), shapeOfType(facts(n.outs[0] as ValueId).type)];
+  const others = n.outs.slice(1).every((v) => v === undefined);
+  const constant = (i: number): readonly number[] | undefined =>
+    smallNumbers(n.ins[i] === undefined ? undefined : g.constants.get(n.ins[i]));
+  const ints = (name: string): readonly number[] | undefined => {
+    const a = n.attrs[name];
+    return a?.kind === "ints" ? a.value.map(Number) : undefined;
+  };
+  switch (n.op) {
+    case "Identity":
+      return true;
+    case "Dropout":
+      return others && (n.ins[2] === undefined || constant(2)?.[0] === 0);
+    case "Cast": {
+      const a = n.attrs["to"];
+      return a?.kind === "int" && dtypeFromOnnx(Number(a.value)) === dtypeOf(facts(x));
+    }
+    case "Transpose":
+      return ints("perm")?.every((p, i) => p === i) ?? false;
+    case "Reshape":
+    case "Expand":
+    case "Flatten":
+    case "Squeeze":
+    case "Unsqueeze":
+    case "Tile":
+      return equalShapes(from, to) && (n.op !== "Tile" || (constant(1)?.every((r) => r === 1) ?? false));
+    case "Pad":
+      return constant(1)?.every((p) => p === 0) ?? false;
+    case "Slice":
+      return equalShapes(from, to) && (n.ins[4] === undefined || (constant(4)?.every((s) => s === 1) ?? false));
+    case "Concat":
+      return n.ins.length === 1;
+    case "Sum":
+    case "Max":
+    case "Min":
+    case "Mean":
+      return n.ins.length === 1;
+    case "Mul":
+    case "Div":
+      return n.ins[1] !== undefined && equalShapes(from, to) && isAll(g, n.ins[1], 1);
+    default:
+      return false;
+  }
+}
+
+/** Certainly the same dims; unknown ones are never the same. */
+export const equalShapes = (a: Shape, b: Shape): boolean =>
+  a !== undefined && b !== undefined && a.length === b.length && a.every((d, i) => sameDim(d, b[i] ?? "?") === true);
+const isAll = (g: Graph, v: ValueId, x: number): boolean => {
+  const values = smallNumbers(g.constants.get(v), 4096);
+  return values !== undefined && values.length > 0 && values.every((e) => e === x);
+};

@@ -1,0 +1,12 @@
+/** The passes in their order. */
+import { cancelViews } from "./cancel-views.js";
+import { commonSubexpressions } from "./common-subexpressions.js";
+import { deadCode } from "./dead-code.js";
+import { foldBatchNorm } from "./fold-batchnorm.js";
+import { foldConstants } from "./fold-constants.js";
+import { foldShapes } from "./fold-shapes.js";
+import { noOps } from "./no-ops.js";
+import type { Pass } from "./pass.js";
+
+/** Every pass once, in the order of its first use; docs and `inspect --after` name them. */
+export const pipeline: readonly Pass[] = [noOps, foldShapes, foldConstants, foldBatchNorm, cancelViews, commonSubexpressions, deadCode];
