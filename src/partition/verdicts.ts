@@ -1,0 +1,112 @@
+/** Asks every engine about every node, and keeps the answers: the reasons of the report. */
+import { defineError, didYouMean, no, type Verdict, yes } from "../diagnostics.js";
+import { displayName, originOf, qualifiedOp } from "../ir/graph.js";
+import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
+import { type EngineName, engineNames, type Fact, type Target } from "../ops/define.js";
+import { doneSite } from "../ops/infer.js";
+
+/** User control: nodes whose name, origin or operator matches go to `to`. Strings are exact names, operators, or patterns with `*`. */
+export interface Pin {
+  readonly match: string | RegExp;
+  readonly to: EngineName;
+}
+export const pinNowhere = defineError<{ match: string; near: string | undefined }>("P1701", "a pin matches nothing", ({ match, near }) => ({
+  what: `no node, origin or operator matches the pin '${match}'`,
+  fix: near === undefined ? "list the names with `partita inspect --ops`" : `did you mean '${near}'?`,
+}));
+export const pinRefused = defineError<{ to: string; why: string }>("P1702", "a pin asks for what an engine cannot do", ({ to, why }) => ({
+  what: `it is pinned to '${to}', which cannot run it: ${why}`,
+  fix: "pin it elsewhere, or remove the pin",
+}));
+export const strictRefused = defineError<{ count: number; why: string }>(
+  "P1703",
+  "strict mode: something would run on the host",
+  ({ count, why }) => ({
+    what: `${count} node${count === 1 ? "" : "s"} would run on the host, the first because ${why}`,
+    why: "strict allows no node outside the engines asked for",
+    fix: "pin them to the host, cut them off with `outputs`, or compile without strict",
+  }),
+);
+
+/** Per engine, the verdict on each node by node id. */
+export interface Verdicts {
+  /** Engines besides the host, in order of preference. */
+  readonly engines: readonly EngineName[];
+  readonly of: (node: NodeId, engine: EngineName) => Verdict;
+  /** Where a pin sends a node. */
+  readonly pinned: ReadonlyMap<NodeId, EngineName>;
+}
+
+export interface JudgeOptions {
+  readonly engines: readonly EngineName[];
+  readonly target: Target;
+  readonly pins?: readonly Pin[] | undefined;
+  readonly facts: (v: ValueId) => Fact;
+  /** Verdicts as if: operator name to engine that is taken to support it ("host": to refuse it everywhere). */
+  readonly whatIf?: ReadonlyMap<string, EngineName> | undefined;
+}
+
+/** Throws P1701 for a pin that matches nothing, P1702 for one that asks too much. */
+export function judge(g: Graph, options: JudgeOptions): Verdicts {
+  const table = new Map<NodeId, readonly Verdict[]>();
+  for (const n of g.nodes)
+    table.set(
+      n.id,
+      engineNames.map((e) => ask(g, n, e, options)),
+    );
+  const pinned = new Map<NodeId, EngineName>();
+  for (const pin of options.pins ?? []) {
+    const matches = matcher(pin.match);
+    let any = false;
+    for (const n of g.nodes) {
+      if (![displayName(g, n), ...originOf(n), n.op, qualifiedOp(n)].some(matches)) continue;
+      any = true;
+      const verdict = table.get(n.id)?.[engineNames.indexOf(pin.to)] ?? yes;
+      if (!verdict.ok)
+        throw pinRefused({ to: pin.to, why: verdict.why }, { file: g.extra?.file, node: displayName(g, n), op: qualifiedOp(n) });
+      pinned.set(n.id, pin.to);
+    }
+    if (!any)
+      throw pinNowhere({
+        match: String(pin.match),
+        near: typeof pin.match === "string" ? didYouMean(pin.match, new Set(g.nodes.flatMap((n) => [displayName(g, n), n.op]))) : undefined,
+      });
+  }
+  return {
+    engines: options.engines,
+    pinned,
+    of: (node, engine) => {
+      const pin = pinned.get(node);
+      if (pin !== undefined && pin !== engine && engine !== "host") return no(`it is pinned to '${pin}'`, "remove the pin");
+      return table.get(node)?.[engineNames.indexOf(engine)] ?? no("the node is not in the graph");
+    },
+  };
+}
+
+function ask(g: Graph, n: Node, engine: EngineName, options: JudgeOptions): Verdict {
+  if (engine === "host") return yes;
+  const assumed = options.whatIf?.get(n.op) ?? options.whatIf?.get(qualifiedOp(n));
+  if (assumed !== undefined)
+    return assumed === engine
+      ? yes
+      : assumed === "host"
+        ? no("what-if: taken as unsupported")
+        : no(`what-if: taken as supported by '${assumed}' alone`);
+  const done = doneSite(g, n, options.facts);
+  if (done === undefined) return no(`${qualifiedOp(n)} is not an operator Partita knows`, "it runs on the host as it is");
+  const lowering = done.def.on[engine];
+  if ("absent" in lowering) return no(lowering.absent, lowering.fix);
+  return lowering.supports(done.site, options.target);
+}
+
+function matcher(match: string | RegExp): (text: string) => boolean {
+  if (match instanceof RegExp) return (text) => match.test(text);
+  if (!match.includes("*")) return (text) => text === match;
+  const pattern = new RegExp(
+    `^${match
+      .split("*")
+      .map((s) => s.replace(/[.+?^${}()|[\]\\]/g, "\\$&"))
+      .join(".*")}$`,
+  );
+  return (text) => pattern.test(text);
+}
