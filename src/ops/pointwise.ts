@@ -31,6 +31,12 @@ export function legacyBroadcast(n: RawNode, to: Rewriter): void {
   to.emit(n.op, [a, b], rest, n.outs);
 }
 
+/** `axes` moved from an attribute to an input. */
+export function axesToInput(n: RawNode, to: Rewriter): void {
+  const { axes, ...rest } = n.attrs;
+  to.emit(n.op, axes?.kind === "ints" ? [n.ins[0], to.int64(axes.value.map(Number))] : [n.ins[0]], rest, n.outs);
+}
+
 /** Drops attributes that opset 1 had for in-place hints. */
 export const bare = (n: RawNode, to: Rewriter): void => void to.emit(n.op, n.ins, {}, n.outs);
 export const unary = <const N extends string>(

@@ -3,29 +3,12 @@
 import { product } from "../ir/dims.js";
 import type { DType } from "../ir/types.js";
 import { FLOATS64, gpu, NUMBERS } from "./answers.js";
-import {
-  absent,
-  defineOp,
-  dtypeOf,
-  flag,
-  int,
-  type OnnxReading,
-  optional,
-  type RawNode,
-  type Rewriter,
-  shapeOf,
-  tensor,
-} from "./define.js";
+import { absent, defineOp, dtypeOf, flag, int, type OnnxReading, optional, shapeOf, tensor } from "./define.js";
+import { axesToInput } from "./pointwise.js";
 import { aInt, ints64, random } from "./samples.js";
 import { elementsOf, fact, numbersOf, perInput, reducedShape, unknownDims } from "./shapes.js";
 
 const island = absent("a reduction accumulates in float; its neighbours requantize");
-/** `axes` moved from an attribute to an input. */
-export function axesToInput(n: RawNode, to: Rewriter): void {
-  const { axes, ...rest } = n.attrs;
-  to.emit(n.op, axes?.kind === "ints" ? [n.ins[0], to.int64(axes.value.map(Number))] : [n.ins[0]], rest, n.outs);
-}
-
 const reduce = <const N extends string>(name: N, doc: string, types: readonly DType[], flops: number, inputSince = 18) =>
   defineOp({
     name,

@@ -9,7 +9,6 @@ import type { AnyOp, OnnxReading } from "./define.js";
 import * as elementwise from "./elementwise.js";
 import * as gather from "./gather.js";
 import * as image from "./image.js";
-import * as joining from "./joining.js";
 import * as losses from "./losses.js";
 import * as matmul from "./matmul.js";
 import * as ml from "./ml.js";
@@ -19,7 +18,6 @@ import * as quantization from "./quantization.js";
 import * as random from "./random.js";
 import * as recurrent from "./recurrent.js";
 import * as reductions from "./reductions.js";
-import * as resize from "./resize.js";
 import * as sequences from "./sequences.js";
 import * as signal from "./signal.js";
 import * as slicing from "./slicing.js";
@@ -28,8 +26,6 @@ import * as strings from "./strings.js";
 import * as training from "./training.js";
 import * as views from "./views.js";
 
-// The adapter that moves `axes` is shared with the view operators and is not an operator.
-const { axesToInput: _, ...reductionOps } = reductions;
 const families = {
   ...activations,
   ...attention,
@@ -40,7 +36,6 @@ const families = {
   ...elementwise,
   ...gather,
   ...image,
-  ...joining,
   ...losses,
   ...matmul,
   ...ml,
@@ -49,8 +44,7 @@ const families = {
   ...quantization,
   ...random,
   ...recurrent,
-  ...reductionOps,
-  ...resize,
+  ...reductions,
   ...sequences,
   ...signal,
   ...slicing,

@@ -18,7 +18,7 @@ import {
   tensor,
   word,
 } from "./define.js";
-import { axesToInput } from "./reductions.js";
+import { axesToInput } from "./pointwise.js";
 import { aInt, aInts, aText, fed, ints64, random } from "./samples.js";
 import { axesOf, broadcast, elementsFact, elementsOf, fact, free, moves, numbersOf, unknownDims } from "./shapes.js";
 

@@ -1,2 +1,0 @@
-/** Operators that join tensors. */
-export {};

@@ -1,2 +1,0 @@
-/** Resampling of images. */
-export {};
