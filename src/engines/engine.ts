@@ -15,6 +15,8 @@ export interface Artifact {
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly files: readonly ArtifactFile[];
+  /** What `open` must know besides the files. */
+  readonly settings?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface BuildContext {

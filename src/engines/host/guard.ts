@@ -36,8 +36,8 @@ function widen(draft: Editor, n: Node, side: 0 | 1): void {
   const axis = side === 1 ? -1 : -2;
   const axes = draft.addConstant(`${n.name}/axis`, int64Constant([side === 1 ? 1 : 0]));
   const back = draft.addConstant(`${n.name}/axis`, int64Constant([axis]));
-  const wide = draft.add({ op: "Unsqueeze", ins: [vector, axes], outs: 1, name: n.name, origin: n.origin }).outs[0];
+  const wide = draft.add({ op: "Unsqueeze", ins: [vector, axes], outs: 1, name: `${n.name}/vector`, origin: n.origin ?? [n.name] }).outs[0];
   const product = draft.declare(`${n.name}/matrix`);
   draft.patch(n.id, { ins: side === 1 ? [n.ins[0], wide] : [wide, n.ins[1]], outs: [product] });
-  draft.add({ op: "Squeeze", ins: [product, back], outs: [out], name: n.name, origin: n.origin });
+  draft.add({ op: "Squeeze", ins: [product, back], outs: [out], name: `${n.name}/squeeze`, origin: n.origin ?? [n.name] });
 }

@@ -32,13 +32,23 @@ export const hostEngine: Engine = {
       );
     }
   },
-  async build(segment) {
+  async build(segment, context) {
     const graph = guarded(segment);
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
     let weights = 0;
     for (const c of graph.constants.values()) weights += payloadLength(c.data);
-    const key = graphHash(graph, VERSION);
-    const signature = { engine: "host" as const, key, inputs: names(graph.inputs), outputs: names(graph.outputs) };
+    // ONNX Runtime turns Q/DQ pairs into integer kernels, whose rounding is that of int8; a graph compiled for a float precision keeps the
+    // arithmetic it spells.
+    const quantized = graph.nodes.some((n) => n.op === "QuantizeLinear" || n.op === "DequantizeLinear");
+    const level: Level = quantized && context.target.precision !== "int8" ? "basic" : "all";
+    const key = graphHash(graph, `${VERSION} ${level}`);
+    const signature = {
+      settings: { level },
+      engine: "host" as const,
+      key,
+      inputs: names(graph.inputs),
+      outputs: names(graph.outputs),
+    };
     if (weights < IN_MEMORY) return { ...signature, files: [{ name: "model.onnx", bytes: encodeOnnx(graph) }] };
     const folder = mkdtempSync(join(tmpdir(), "partita-host-"));
     process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
@@ -51,7 +61,7 @@ export const hostEngine: Engine = {
       ],
     };
   },
-  open: (artifact, context) => openModel(artifact, context, "all"),
+  open: (artifact, context) => openModel(artifact, context, artifact.settings?.["level"] === "basic" ? "basic" : "all"),
 };
 
 type Level = "all" | "basic";

@@ -71,6 +71,7 @@ class ModelWriter {
   readonly #external: External | undefined;
   readonly types = new Set<number>();
   #scope = 0;
+  readonly #nodeNames = new Set<string>();
 
   constructor(external: External | undefined) {
     this.#external = external;
@@ -130,12 +131,20 @@ class ModelWriter {
     const last = (list: readonly (ValueId | undefined)[]): number => list.findLastIndex((v) => v !== undefined);
     for (const v of n.ins.slice(0, last(n.ins) + 1)) w.string(1, v === undefined ? "" : name(v));
     for (const v of n.outs.slice(0, last(n.outs) + 1)) w.string(2, v === undefined ? "" : name(v));
-    if (n.name !== "") w.string(3, n.name);
+    if (n.name !== "") w.string(3, this.#uniqueName(n.name));
     w.string(4, n.op);
     for (const [key, a] of Object.entries(n.attrs)) w.message(5, () => this.#attribute(key, a, name));
     if (n.domain !== "") w.string(7, n.domain);
     if (n.overload !== undefined && n.overload !== "") w.string(8, n.overload);
     this.#verbatim(n.extra, 6, 9);
+  }
+
+  /** ONNX lets nodes share a name; ONNX Runtime's optimizers do not. */
+  #uniqueName(name: string): string {
+    let unique = name;
+    for (let i = 1; this.#nodeNames.has(unique); i++) unique = `${name}.${i}`;
+    this.#nodeNames.add(unique);
+    return unique;
   }
 
   #attribute(key: string, a: Attr, name: (v: ValueId) => string): void {

@@ -1,0 +1,30 @@
+// Builds dist/: TypeScript compiled, the worker copied. Skips when dist is newer than every source (`--force` builds anyway).
+import { spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const stamp = join(root, "dist/.built");
+
+function newest(folder) {
+  let time = 0;
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    time = Math.max(time, entry.isDirectory() ? newest(path) : statSync(path).mtimeMs);
+  }
+  return time;
+}
+
+export function build({ force = false } = {}) {
+  if (!force && existsSync(stamp) && statSync(stamp).mtimeMs > newest(join(root, "src"))) return;
+  rmSync(join(root, "dist"), { recursive: true, force: true });
+  const tsc = join(root, "node_modules/typescript/bin/tsc");
+  const result = spawnSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json")], { stdio: "inherit" });
+  if (result.status !== 0) process.exit(result.status ?? 1);
+  mkdirSync(join(root, "dist/engines/host"), { recursive: true });
+  copyFileSync(join(root, "src/engines/host/worker.mjs"), join(root, "dist/engines/host/worker.mjs"));
+  writeFileSync(stamp, "");
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) build({ force: process.argv.includes("--force") });

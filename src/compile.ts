@@ -1,0 +1,179 @@
+/**
+ * The pipeline, read from top to bottom: bytes -> import -> IR -> passes -> partition -> engines -> program. Each stage is a function from
+ * values to values; none calls the next.
+ */
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import { defineError, didYouMean } from "./diagnostics.js";
+import { type Artifact, cudaAbsent, type Engine, tensorrtAbsent } from "./engines/engine.js";
+import { evaluate, hostEngine } from "./engines/host/index.js";
+import { importModel } from "./import/index.js";
+import { Editor } from "./ir/edit.js";
+import type { Graph, ValueId } from "./ir/types.js";
+import type { EngineName, Target } from "./ops/define.js";
+import { type Inferred, inferGraph } from "./ops/infer.js";
+import { type CompileOptions, type Settings, settle } from "./options.js";
+import { bindingsOf, type Partition, partition } from "./partition/assign.js";
+import { extractSegment } from "./partition/extract.js";
+import { judge, type Verdicts } from "./partition/verdicts.js";
+import { deadCode } from "./passes/dead-code.js";
+import { type PassRecord, runPasses } from "./passes/pass.js";
+import { pipeline } from "./passes/pipeline.js";
+import { buildReport, type Report } from "./report/report.js";
+import { loadBundle } from "./runtime/bundle.js";
+import { planOf } from "./runtime/plan.js";
+import { Program } from "./runtime/program.js";
+
+/** A path, a file URL, the bytes of a model, or a graph. */
+export type ModelInput = string | URL | Uint8Array | Graph;
+
+export const unknownOutput = defineError<{ name: string; near: string | undefined }>(
+  "P1003",
+  "an option names a value that the graph does not have",
+  ({ name, near }) => ({
+    what: `the graph has no value '${name}'`,
+    fix: near === undefined ? "list the values with `partita inspect --ir`" : `did you mean '${near}'?`,
+  }),
+);
+
+/** Everything up to the engines: what a report needs, with nothing built. */
+export interface Planned {
+  readonly original: Graph;
+  readonly inferred: Inferred;
+  readonly verdicts: Verdicts;
+  readonly partition: Partition;
+  readonly passes: readonly PassRecord[];
+  readonly report: Report;
+  readonly settings: Settings;
+}
+
+/** Compiles a model into a program. Throws a coded `PartitaError`; docs/errors.md lists the codes. */
+export async function compile(model: ModelInput, options: CompileOptions = {}): Promise<Program> {
+  const planned = await plan(model, options);
+  const { settings, partition: parts, inferred } = planned;
+  const artifacts: Artifact[] = [];
+  for (const [i, segment] of parts.segments.entries()) {
+    settings.signal?.throwIfAborted();
+    settings.onProgress({ stage: `build ${segment.name}`, fraction: 0.6 + (0.4 * i) / parts.segments.length });
+    artifacts.push(
+      await engineNamed(segment.engine).build(extractSegment(inferred.graph, segment), {
+        target: targetOf(settings),
+        signal: settings.signal,
+      }),
+    );
+  }
+  settings.onProgress({ stage: "done", fraction: 1 });
+  return new Program({ plan: planOf(inferred.graph, parts.segments), artifacts, engines: engineNamed, report: planned.report });
+}
+
+/** The partition report of a model; nothing is built, and no engine need be there. */
+export async function report(model: ModelInput, options: CompileOptions = {}): Promise<Report> {
+  return (await plan(model, options)).report;
+}
+
+/** Opens a bundle that `program.save` wrote. Throws P3001 to P3004. */
+export async function load(path: string): Promise<Program> {
+  const { plan: loaded, artifacts, report: stored } = await loadBundle(path);
+  return new Program({ plan: loaded, artifacts, engines: engineNamed, report: stored });
+}
+
+/** Import, passes, partition and report. */
+export async function plan(model: ModelInput, options: CompileOptions = {}): Promise<Planned> {
+  const settings = settle(options);
+  const step = (stage: string, fraction: number): void => {
+    settings.signal?.throwIfAborted();
+    settings.onProgress({ stage, fraction });
+  };
+  step("import", 0);
+  const imported =
+    typeof model === "object" && "nodes" in model
+      ? model
+      : await importModel(model instanceof URL ? fileURLToPath(model) : model, { signature: settings.signature });
+  const original = cut(imported, settings.outputs);
+  const shapes = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
+  for (const name of Object.keys(shapes)) known(original, name);
+  step("infer", 0.1);
+  const typed = inferGraph(original, { shapes, remarks: settings.onRemark }).graph;
+  const { graph, log } = await runPasses(typed, pipeline, {
+    evaluate,
+    remarks: settings.onRemark,
+    shapes,
+    verify: settings.verify,
+    onPass: (pass) => step(pass, 0.2),
+  });
+  step("partition", 0.5);
+  const inferred = inferGraph(graph, { shapes });
+  const engines = settings.targets.filter((t) => t !== "host");
+  const verdicts = judge(inferred.graph, { engines, target: targetOf(settings), pins: settings.pin, facts: inferred.facts });
+  const optimal = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, s.opt]));
+  const parts = partition(inferred.graph, verdicts, {
+    minimumSegmentSize: settings.minimumSegmentSize,
+    strict: settings.strict,
+    facts: inferred.facts,
+    bindings: bindingsOf(typed, optimal),
+  });
+  const written = buildReport({
+    original,
+    graph: inferred.graph,
+    partition: parts,
+    verdicts,
+    facts: inferred.facts,
+    passes: log,
+    modelName: nameOf(model, original),
+    options: { precision: settings.precision, minimumSegmentSize: settings.minimumSegmentSize, strict: settings.strict, shapes: optimal },
+  });
+  return { original, inferred, verdicts, partition: parts, passes: log, report: written, settings };
+}
+
+/** Engines that can be built and run; the others have a plan alone, and say so. */
+function engineNamed(name: EngineName): Engine {
+  switch (name) {
+    case "host":
+      return hostEngine;
+    case "cuda":
+      throw cudaAbsent({ why: "this version plans CUDA segments and does not emit them" });
+    case "tensorrt":
+      throw tensorrtAbsent({ why: "this version plans TensorRT segments and does not build them" });
+    default:
+      return name satisfies never;
+  }
+}
+
+const targetOf = (s: Settings): Target => ({ sm: 90, tensorrt: 110_200, precision: s.precision });
+
+/** Dims of a range: those that do not vary are numbers, the others stay open. */
+function dynamicDims(s: Settings["shapes"][string]): readonly (number | string)[] {
+  return s.opt.map((d, i) => (s.min[i] === s.max[i] ? d : "?"));
+}
+
+function known(g: Graph, name: string): ValueId {
+  const found = g.values.find((v) => v !== undefined && (v.name === name || v.name === `${name}:0`));
+  if (found !== undefined) return found.id;
+  throw unknownOutput(
+    { name, near: didYouMean(name, g.values.flatMap((v) => (v === undefined ? [] : [v.name])).slice(0, 20_000)) },
+    { file: g.extra?.file, value: name },
+  );
+}
+
+/** The part of a graph that some values need. */
+function cut(g: Graph, outputs: readonly string[] | undefined): Graph {
+  if (outputs === undefined) return g;
+  const draft = new Editor(g);
+  draft.setOutputs(outputs.map((name) => known(g, name)));
+  const swept = deadCode.run(draft.finish(), {
+    remarks: () => {},
+    maxFoldedBytes: 0,
+    facts: () => () => ({ type: { kind: "unknown" } }),
+  }) as Graph;
+  const used = new Set<ValueId>(swept.outputs);
+  for (const n of swept.nodes) for (const v of n.ins) if (v !== undefined) used.add(v);
+  const trimmed = new Editor(swept);
+  trimmed.setInputs(swept.inputs.filter((v) => used.has(v)));
+  return trimmed.finish();
+}
+
+function nameOf(model: ModelInput, g: Graph): string {
+  if (typeof model === "string") return basename(model);
+  if (model instanceof URL) return basename(model.pathname);
+  return g.name === "" ? "graph" : g.name;
+}

@@ -1,0 +1,18 @@
+/** `partita/ir`: for people who write passes and operators. */
+
+export { encodeOnnx, writeOnnx } from "./import/onnx/export.js";
+export { importOnnx } from "./import/onnx/index.js";
+export * as dims from "./ir/dims.js";
+export { Editor, type NodeSpec } from "./ir/edit.js";
+export { bodiesOf, constantOf, displayName, originOf, producersOf, qualifiedOp, readsOf, typeAt, usesOf, valueAt } from "./ir/graph.js";
+export { constantHash, graphHash } from "./ir/hash.js";
+export { type ParseOptions, parse } from "./ir/parse.js";
+export { bytesOf, fromTensor, makeConstant, smallNumbers, toTensor, typedOf } from "./ir/payload.js";
+export { type PrintOptions, print } from "./ir/print.js";
+export type * from "./ir/types.js";
+export { verify } from "./ir/verify.js";
+export { absent, defineOp, type OpDef, type Sample } from "./ops/define.js";
+export { inferGraph } from "./ops/infer.js";
+export { allOps, lookup } from "./ops/registry.js";
+export { definePass, type Pass, type PassContext, runPasses } from "./passes/pass.js";
+export { pipeline } from "./passes/pipeline.js";

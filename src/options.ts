@@ -1,0 +1,198 @@
+/** Every compile option: type, default, validation. Shared by the API and the command line. */
+import * as v from "valibot";
+import { defineError, didYouMean, type Remark } from "./diagnostics.js";
+import type { Pin } from "./partition/verdicts.js";
+
+export const badOption = defineError<{ name: string; what: string; fix: string }>(
+  "P1001",
+  "an option has an illegal value",
+  ({ name, what, fix }) => ({ what: `option '${name}' ${what}`, fix }),
+  2,
+);
+export const unknownOption = defineError<{ name: string; near: string | undefined; known: readonly string[] }>(
+  "P1002",
+  "an option does not exist",
+  ({ name, near, known }) => ({
+    what: `there is no option '${name}'`,
+    fix: near === undefined ? `the options are ${known.join(", ")}` : `did you mean '${near}'?`,
+  }),
+  2,
+);
+
+export type TargetName = "auto" | "host" | "cuda" | "tensorrt";
+export type Precision = "fp32" | "tf32" | "fp16" | "bf16" | "int8";
+/** Dims of an input, or a range of them. */
+export type ShapeOption =
+  | readonly number[]
+  | { readonly min: readonly number[]; readonly opt: readonly number[]; readonly max: readonly number[] };
+export interface ProgressEvent {
+  /** What is being done: import, a pass's name, partition, build, ... */
+  readonly stage: string;
+  /** 0 to 1 over the whole compilation. */
+  readonly fraction: number;
+}
+
+export interface CompileOptions {
+  /** Where the graph should run; a list is an order of preference. "auto" takes the best engine this machine has. Default "auto". */
+  readonly target?: TargetName | readonly Exclude<TargetName, "auto">[] | undefined;
+  /** Default "fp32". */
+  readonly precision?: Precision | undefined;
+  /** Engine candidates with fewer compute nodes stay on the host. Default 3. */
+  readonly minimumSegmentSize?: number | undefined;
+  /** Shapes of inputs, by name: fixed, or a range. */
+  readonly shapes?: Readonly<Record<string, ShapeOption>> | undefined;
+  /** Cut the graph: only these inputs and outputs, by value name. */
+  readonly outputs?: readonly string[] | undefined;
+  /** SavedModel signature. Default "serving_default". */
+  readonly signature?: string | undefined;
+  /** Scratch memory an engine may take, bytes. Default 1 GiB. */
+  readonly maxWorkspaceSizeBytes?: number | undefined;
+  /** Engines kept per segment with dynamic shapes. Default 1. */
+  readonly maximumCachedEngines?: number | undefined;
+  /** Sends nodes to an engine by name, operator or pattern. */
+  readonly pin?: readonly Pin[] | undefined;
+  /** Fail rather than run something elsewhere than asked. Default false. */
+  readonly strict?: boolean | undefined;
+  /** Check the graph after every pass. Default false. */
+  readonly verify?: boolean | undefined;
+  readonly onProgress?: ((event: ProgressEvent) => void) | undefined;
+  readonly onRemark?: ((remark: Remark) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+export interface Settings {
+  readonly targets: readonly Exclude<TargetName, "auto">[];
+  /** Whether the targets were chosen by "auto": then an engine that is missing is no error. */
+  readonly auto: boolean;
+  readonly precision: Precision;
+  readonly minimumSegmentSize: number;
+  readonly shapes: Readonly<
+    Record<string, { readonly min: readonly number[]; readonly opt: readonly number[]; readonly max: readonly number[] }>
+  >;
+  readonly outputs: readonly string[] | undefined;
+  readonly signature: string;
+  readonly maxWorkspaceSizeBytes: number;
+  readonly maximumCachedEngines: number;
+  readonly pin: readonly Pin[];
+  readonly strict: boolean;
+  readonly verify: boolean;
+  readonly onProgress: (event: ProgressEvent) => void;
+  readonly onRemark: (remark: Remark) => void;
+  readonly signal: AbortSignal | undefined;
+}
+
+const natural = (low: number) =>
+  v.pipe(v.number("is not a number"), v.safeInteger("is not a whole number"), v.minValue(low, `is below ${low}`));
+const dims = v.array(
+  v.pipe(
+    v.number("has a dim that is not a number"),
+    v.safeInteger("has a dim that is not a whole number"),
+    v.minValue(0, "has a negative dim"),
+  ),
+);
+const word = <const W extends readonly string[]>(words: W) =>
+  v.picklist(words, (issue) => `is ${issue.received}; it takes ${words.join(", ")}${near(issue.input, words)}`);
+const near = (found: unknown, words: readonly string[]): string => {
+  const guess = typeof found === "string" ? didYouMean(found, words) : undefined;
+  return guess === undefined ? "" : ` (did you mean '${guess}'?)`;
+};
+const engines = ["host", "cuda", "tensorrt"] as const;
+const callback = v.custom<(...args: never[]) => void>((x) => typeof x === "function", "is not a function");
+
+const schemas = {
+  target: v.union(
+    [v.pipe(v.array(word(engines)), v.minLength(1, "is empty")), word(["auto", ...engines])],
+    (issue) => `is ${issue.received}; it takes auto, ${engines.join(", ")}${near(issue.input, ["auto", ...engines])}, or a list of engines`,
+  ),
+  precision: word(["fp32", "tf32", "fp16", "bf16", "int8"]),
+  minimumSegmentSize: natural(1),
+  shapes: v.record(
+    v.string(),
+    v.union([dims, v.strictObject({ min: dims, opt: dims, max: dims })], "is neither a list of dims nor { min, opt, max }"),
+  ),
+  outputs: v.pipe(v.array(v.string("holds something that is no name")), v.minLength(1, "is empty")),
+  signature: v.string("is not a name"),
+  maxWorkspaceSizeBytes: natural(0),
+  maximumCachedEngines: natural(1),
+  pin: v.array(
+    v.strictObject({
+      match: v.union([v.string(), v.instance(RegExp)], "has a match that is neither text nor a RegExp"),
+      to: word(engines),
+    }),
+  ),
+  strict: v.boolean("is not true or false"),
+  verify: v.boolean("is not true or false"),
+  onProgress: callback,
+  onRemark: callback,
+  signal: v.instance(AbortSignal, "is not an AbortSignal"),
+} satisfies Record<keyof CompileOptions, v.GenericSchema>;
+export const optionNames = Object.keys(schemas) as readonly (keyof CompileOptions)[];
+
+/** Checks and completes options. Throws P1001 and P1002. */
+export function settle(options: CompileOptions): Settings {
+  for (const [name, value] of Object.entries(options)) {
+    if (!Object.hasOwn(schemas, name)) throw unknownOption({ name, near: didYouMean(name, optionNames), known: optionNames });
+    if (value === undefined) continue;
+    const result = v.safeParse(schemas[name as keyof CompileOptions], value);
+    if (!result.success) {
+      const [issue] = result.issues;
+      throw badOption({ name, what: issue.message, fix: "see docs/api.md for what it takes" });
+    }
+  }
+  const target = options.target ?? "auto";
+  const shapes: Record<string, Settings["shapes"][string]> = {};
+  for (const [name, shape] of Object.entries(options.shapes ?? {})) {
+    const range = Array.isArray(shape)
+      ? { min: shape as readonly number[], opt: shape as readonly number[], max: shape as readonly number[] }
+      : (shape as Settings["shapes"][string]);
+    const rank = range.opt.length;
+    const ordered =
+      range.min.length === rank &&
+      range.max.length === rank &&
+      range.opt.every((d, i) => (range.min[i] ?? 0) <= d && d <= (range.max[i] ?? 0));
+    if (!ordered)
+      throw badOption({
+        name: `shapes.${name}`,
+        what: `has min [${range.min}], opt [${range.opt}], max [${range.max}], which are not in order`,
+        fix: "give the three one rank, and min <= opt <= max in every dim",
+      });
+    shapes[name] = range;
+  }
+  return {
+    targets: target === "auto" ? ["host"] : typeof target === "string" ? [target] : target,
+    auto: target === "auto",
+    precision: options.precision ?? "fp32",
+    minimumSegmentSize: options.minimumSegmentSize ?? 3,
+    shapes,
+    outputs: options.outputs,
+    signature: options.signature ?? "serving_default",
+    maxWorkspaceSizeBytes: options.maxWorkspaceSizeBytes ?? 2 ** 30,
+    maximumCachedEngines: options.maximumCachedEngines ?? 1,
+    pin: options.pin ?? [],
+    strict: options.strict ?? false,
+    verify: options.verify ?? false,
+    onProgress: options.onProgress ?? (() => {}),
+    onRemark: options.onRemark ?? (() => {}),
+    signal: options.signal,
+  };
+}
+
+/** `input=8x3x224x224`, or `input=1x3x224x224:8x...:32x...` (min, opt, max). Throws P1001. */
+export function parseShape(text: string): readonly [name: string, shape: ShapeOption] {
+  const at = text.lastIndexOf("=");
+  const fail = (): never => {
+    throw badOption({
+      name: "--shape",
+      what: `'${text}' is not NAME=DIMS`,
+      fix: "write it as input=8x3x224x224, or input=1x3:8x3:32x3 for min, opt and max",
+    });
+  };
+  if (at <= 0) return fail();
+  const lists = text
+    .slice(at + 1)
+    .split(":")
+    .map((part) => (/^\d+(x\d+)*$/.test(part) ? part.split("x").map(Number) : part === "scalar" ? [] : fail()));
+  const [min, opt, max] = lists;
+  if (lists.length === 1 && min !== undefined) return [text.slice(0, at), min];
+  if (lists.length === 3 && min !== undefined && opt !== undefined && max !== undefined) return [text.slice(0, at), { min, opt, max }];
+  return fail();
+}

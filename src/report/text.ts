@@ -1,0 +1,118 @@
+/** The report for a terminal: the answer first, then segments, reasons, and what would change them. */
+import { styleText } from "node:util";
+import type { ReportData } from "./report.js";
+
+export interface TextOptions {
+  readonly color?: boolean | undefined;
+  /** Columns. Default 100. */
+  readonly width?: number | undefined;
+  /** Segments and reasons shown before the rest is summed up. Default 20. */
+  readonly rows?: number | undefined;
+}
+
+const UNITS = ["", "k", "M", "G", "T", "P"];
+/** 1234567 as "1.23 M". */
+export function human(x: number, unit = ""): string {
+  let [value, i] = [x, 0];
+  while (value >= 1000 && i < UNITS.length - 1) {
+    value /= 1000;
+    i++;
+  }
+  const digits = value >= 100 || Number.isInteger(value) ? 0 : value >= 10 ? 1 : 2;
+  return `${value.toFixed(digits)} ${UNITS[i] ?? ""}${unit}`.trim();
+}
+export const humanUs = (us: number): string =>
+  us >= 1e6 ? `${(us / 1e6).toFixed(2)} s` : us >= 1000 ? `${(us / 1000).toFixed(2)} ms` : `${us.toFixed(1)} us`;
+const percent = (x: number): string => `${(100 * x).toFixed(x > 0 && x < 0.0995 ? 2 : 1)} %`;
+const COLORS = { host: "yellow", cuda: "green", tensorrt: "cyan" } as const;
+
+export function renderText(r: ReportData, options: TextOptions = {}): string {
+  const width = Math.max(60, options.width ?? 100);
+  const rows = options.rows ?? 20;
+  const paint = (style: Parameters<typeof styleText>[0], s: string): string => (options.color === true ? styleText(style, s) : s);
+  const lines: string[] = [];
+  const heading = (s: string): void => void lines.push("", paint("bold", s));
+  const q = r.quality;
+  const engines = r.options.targets.filter((t) => t !== "host");
+  lines.push(paint("bold", `Partita report: ${r.model.name}`));
+  lines.push(
+    `${r.model.nodes} nodes, ${q.nodes} after passes; ${human(q.flops, "FLOP")}; weights ${human(r.model.weightsBytes, "B")}; opset ${r.model.opset}; precision ${r.options.precision}`,
+  );
+  for (const t of r.model.inputs) lines.push(`  in   ${t.name}: ${t.type}`);
+  for (const t of r.model.outputs) lines.push(`  out  ${t.name}: ${t.type}`);
+  if (engines.length === 0) lines.push("Everything runs on the host, on ONNX Runtime.");
+  else {
+    lines.push(
+      `${percent(q.flopsCovered)} of the FLOPs and ${percent(q.nodesCovered)} of the nodes in ${q.engineSegments} engine segment${q.engineSegments === 1 ? "" : "s"} (lower bound ${q.lowerBound}); the rest in ${q.segments - q.engineSegments} host part${q.segments - q.engineSegments === 1 ? "" : "s"}.`,
+    );
+    lines.push(`${q.cutTensors} tensors cross (${human(q.boundaryBytes, "B")} a run), at most ${q.crossings} changes of side on a path.`);
+    lines.push(bar(r, Math.min(width, 80), paint));
+  }
+  heading("Segments");
+  lines.push(row(["segment", "nodes", "FLOPs", "bytes", "estimate", "in/out", "operators"], width));
+  const shown =
+    r.segments.length > rows ? [...r.segments].sort((a, b) => b.flops - a.flops || b.nodes - a.nodes).slice(0, rows) : r.segments;
+  for (const s of shown) {
+    const ops = Object.entries(s.ops)
+      .map(([op, n]) => (n === 1 ? op : `${op} x${n}`))
+      .join(", ");
+    const text = row(
+      [s.name, String(s.nodes), human(s.flops), human(s.bytes, "B"), humanUs(s.estimatedUs), `${s.inputs.length}/${s.outputs.length}`, ops],
+      width,
+    );
+    lines.push(paint(COLORS[s.engine], text));
+  }
+  if (shown.length < r.segments.length)
+    lines.push(`... and ${r.segments.length - shown.length} smaller ones (all are in the JSON and HTML forms)`);
+  if (r.reasons.length > 0) {
+    heading("On the host, and why");
+    for (const reason of r.reasons.slice(0, rows)) {
+      lines.push(
+        ...wrap(
+          `${reason.nodes} node${reason.nodes === 1 ? "" : "s"}, ${human(reason.flops, "FLOP")} (${reason.ops.slice(0, 6).join(", ")}${reason.ops.length > 6 ? ", ..." : ""}), not on ${reason.engine}: ${reason.why}`,
+          width,
+          "  ",
+          "    ",
+        ),
+      );
+      if (reason.fix !== undefined) lines.push(...wrap(paint("dim", `to change it: ${reason.fix}`), width, "    ", "      "));
+    }
+  }
+  const changed = r.passes.filter((p) => p.changed);
+  if (changed.length > 0) {
+    heading("Passes that changed the graph");
+    for (const p of changed) lines.push(`  ${p.pass.padEnd(24)} ${String(p.nodesBefore).padStart(6)} -> ${p.nodesAfter} nodes`);
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+const COLUMNS = [16, 7, 9, 10, 10, 7] as const;
+function row(cells: readonly string[], width: number): string {
+  const fixed = COLUMNS.map((w, i) => (i === 0 ? (cells[i] ?? "").padEnd(w) : (cells[i] ?? "").padStart(w))).join("");
+  const rest = Math.max(10, width - fixed.length - 4);
+  const last = cells[COLUMNS.length] ?? "";
+  return `  ${fixed}  ${last.length > rest ? `${last.slice(0, rest - 3)}...` : last}`;
+}
+
+/** Where the FLOPs are, left to right in the order of execution. */
+function bar(r: ReportData, width: number, paint: (style: Parameters<typeof styleText>[0], s: string) => string): string {
+  const total = r.segments.reduce((a, s) => a + s.flops, 0);
+  if (total === 0) return "";
+  const glyph = { host: "░", cuda: "█", tensorrt: "▓" } as const;
+  const pieces = r.segments.map((s) => ({ s, cells: Math.round((s.flops / total) * (width - 4)) })).filter((p) => p.cells > 0);
+  return `  ${pieces.map(({ s, cells }) => paint(COLORS[s.engine], glyph[s.engine].repeat(cells))).join("")}`;
+}
+
+function wrap(text: string, width: number, first: string, next: string): string[] {
+  const lines: string[] = [];
+  let line = first;
+  for (const word of text.split(" ")) {
+    if (line.trim() !== "" && line.length + word.length + 1 > width) {
+      lines.push(line.trimEnd());
+      line = next;
+    }
+    line += `${word} `;
+  }
+  lines.push(line.trimEnd());
+  return lines;
+}

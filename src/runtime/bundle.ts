@@ -1,0 +1,215 @@
+/**
+ * Bundles on disk: manifest.json, report.json, and a folder of files per artifact, named by content. Saving writes a folder beside and
+ * renames it; loading verifies the schema and every hash, and leaves the folder for nothing.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import {
+  closeSync,
+  copyFileSync,
+  createReadStream,
+  existsSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join, resolve, sep } from "node:path";
+import * as v from "valibot";
+import { defineError } from "../diagnostics.js";
+import type { Artifact } from "../engines/engine.js";
+import { type Report, reportFromJSON } from "../report/report.js";
+import { decodePlan, encodePlan } from "./plan.js";
+import type { Plan } from "./session.js";
+
+export const SCHEMA = "partita.bundle/1";
+export const notABundle = defineError<{ what: string }>("P3001", "a folder is not a bundle", ({ what }) => ({
+  what,
+  fix: "give a folder that program.save or `partita compile -o` wrote",
+}));
+export const bundleDamaged = defineError<{ what: string }>("P3002", "a bundle is damaged", ({ what }) => ({
+  what,
+  fix: "compile the model again; do not edit bundles by hand",
+}));
+export const bundleEscape = defineError<{ path: string }>("P3003", "a bundle refers to a file outside itself", ({ path }) => ({
+  what: `'${path}' is not a plain path inside the bundle`,
+  fix: "do not load bundles from sources you do not trust",
+}));
+export const bundleVersion = defineError<{ found: string }>("P3004", "a bundle was written by another version", ({ found }) => ({
+  what: `its schema is '${found}', this version reads '${SCHEMA}'`,
+  fix: "compile the model again with this version",
+}));
+export const cannotSave = defineError<{ what: string }>("P3005", "a bundle cannot be written", ({ what }) => ({
+  what,
+  fix: "check the folder, its permissions and the room on the disk",
+}));
+
+/** A manifest is small; a larger one is no manifest. */
+const MAX_MANIFEST = 64 * 2 ** 20;
+const hash = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+const manifestSchema = v.strictObject({
+  schema: v.literal(SCHEMA),
+  plan: v.unknown(),
+  artifacts: v.array(
+    v.strictObject({
+      engine: v.picklist(["host", "cuda", "tensorrt"]),
+      key: hash,
+      inputs: v.array(v.string()),
+      outputs: v.array(v.string()),
+      settings: v.record(v.string(), v.string()),
+      files: v.array(
+        v.strictObject({ name: v.string(), path: v.string(), bytes: v.pipe(v.number(), v.safeInteger(), v.minValue(0)), sha256: hash }),
+      ),
+    }),
+  ),
+  report: v.strictObject({ path: v.literal("report.json"), sha256: hash }),
+});
+
+export interface BundleContent {
+  readonly plan: Plan;
+  readonly artifacts: readonly Artifact[];
+  readonly report: Report;
+}
+
+/** Throws P3005; whatever stood at `path` is untouched then. */
+export async function saveBundle(path: string, content: BundleContent): Promise<void> {
+  const target = resolve(path);
+  const staging = join(dirname(target), `.${randomBytes(6).toString("hex")}.partita.tmp`);
+  try {
+    if (existsSync(target) && !existsSync(join(target, "manifest.json")))
+      throw cannotSave({ what: "something that is not a bundle is in the way" }, { file: path });
+    mkdirSync(staging, { recursive: false });
+    const artifacts = [];
+    for (const a of content.artifacts) {
+      const folder = a.engine === "host" ? "host" : `engines/${a.key}`;
+      mkdirSync(join(staging, folder), { recursive: true });
+      const files = [];
+      for (const f of a.files) {
+        // ONNX external data is found by name beside the model: each host segment has a folder of its own.
+        const relative = a.engine === "host" ? `host/${a.key.slice(0, 16)}/${f.name}` : `${folder}/${f.name}`;
+        mkdirSync(dirname(join(staging, relative)), { recursive: true });
+        if ("bytes" in f) writeFileSync(join(staging, relative), f.bytes);
+        else copyFileSync(f.path, join(staging, relative));
+        sync(join(staging, relative));
+        const bytes = lstatSync(join(staging, relative)).size;
+        files.push({ name: f.name, path: relative, bytes, sha256: await fileHash(join(staging, relative)) });
+      }
+      artifacts.push({ engine: a.engine, key: a.key, inputs: a.inputs, outputs: a.outputs, settings: a.settings ?? {}, files });
+    }
+    const report = `${JSON.stringify(content.report.toJSON(), null, 1)}\n`;
+    writeFileSync(join(staging, "report.json"), report);
+    const manifest = {
+      schema: SCHEMA,
+      plan: encodePlan(content.plan),
+      artifacts,
+      report: { path: "report.json", sha256: createHash("sha256").update(report).digest("hex") },
+    };
+    writeFileSync(join(staging, "manifest.json"), `${JSON.stringify(manifest, null, 1)}\n`);
+    sync(join(staging, "report.json"));
+    sync(join(staging, "manifest.json"));
+    swap(staging, target);
+  } catch (cause) {
+    rmSync(staging, { recursive: true, force: true });
+    if (cause instanceof Error && "syscall" in cause) throw cannotSave({ what: cause.message }, { file: path }, cause);
+    throw cause;
+  }
+}
+
+/** Puts the new folder in the old one's place; the old one steps aside first, as a rename does not replace a full folder. */
+function swap(staging: string, target: string): void {
+  if (!existsSync(target)) {
+    renameSync(staging, target);
+    return;
+  }
+  const aside = `${staging}.old`;
+  renameSync(target, aside);
+  try {
+    renameSync(staging, target);
+  } catch (error) {
+    renameSync(aside, target);
+    throw error;
+  }
+  rmSync(aside, { recursive: true, force: true });
+}
+
+function sync(path: string): void {
+  const file = openSync(path, "r+");
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}
+
+async function fileHash(path: string): Promise<string> {
+  const h = createHash("sha256");
+  for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) h.update(piece as Buffer);
+  return h.digest("hex");
+}
+
+/** Reads and verifies a bundle. Throws P3001 to P3004. Nothing in it is executed. */
+export async function loadBundle(path: string): Promise<BundleContent> {
+  const manifestPath = join(path, "manifest.json");
+  let text: string;
+  try {
+    const stat = lstatSync(manifestPath);
+    if (!stat.isFile()) throw bundleEscape({ path: "manifest.json" }, { file: path });
+    if (stat.size > MAX_MANIFEST) throw bundleDamaged({ what: `its manifest has ${stat.size} bytes` }, { file: path });
+    text = readFileSync(manifestPath, "utf8");
+  } catch (cause) {
+    if (cause instanceof Error && "syscall" in cause)
+      throw notABundle({ what: `it has no readable manifest.json: ${cause.message}` }, { file: path }, cause);
+    throw cause;
+  }
+  let raw: unknown;
+  try {
+    raw = JSON.parse(text);
+  } catch (cause) {
+    throw bundleDamaged({ what: "its manifest is not JSON" }, { file: manifestPath }, cause);
+  }
+  const schema = raw !== null && typeof raw === "object" && "schema" in raw ? String(raw.schema) : "missing";
+  if (schema !== SCHEMA) throw bundleVersion({ found: schema }, { file: manifestPath });
+  const parsed = v.safeParse(manifestSchema, raw);
+  if (!parsed.success) {
+    const [issue] = parsed.issues;
+    throw bundleDamaged({ what: `its manifest is not valid at '${v.getDotPath(issue) ?? ""}': ${issue.message}` }, { file: manifestPath });
+  }
+  const root = realpathSync(path);
+  const inside = (relative: string): string => {
+    if (!/^[\w.-]+(\/[\w.-]+)*$/.test(relative) || relative.split("/").includes(".."))
+      throw bundleEscape({ path: relative }, { file: path });
+    const full = join(root, relative);
+    try {
+      if (!lstatSync(full).isFile() || !realpathSync(full).startsWith(root + sep) || realpathSync(full) !== full)
+        throw bundleEscape({ path: relative }, { file: path });
+    } catch (cause) {
+      if (cause instanceof Error && "syscall" in cause) throw bundleDamaged({ what: `'${relative}' is missing` }, { file: path }, cause);
+      throw cause;
+    }
+    return full;
+  };
+  const artifacts: Artifact[] = [];
+  for (const a of parsed.output.artifacts) {
+    const files = [];
+    for (const f of a.files) {
+      const full = inside(f.path);
+      const size = lstatSync(full).size;
+      if (size !== f.bytes) throw bundleDamaged({ what: `'${f.path}' has ${size} bytes, the manifest says ${f.bytes}` }, { file: path });
+      if ((await fileHash(full)) !== f.sha256)
+        throw bundleDamaged({ what: `'${f.path}' does not have the content the manifest says` }, { file: path });
+      files.push({ name: f.name, path: full });
+    }
+    artifacts.push({ engine: a.engine, key: a.key, inputs: a.inputs, outputs: a.outputs, settings: a.settings, files });
+  }
+  const reportText = readFileSync(inside("report.json"), "utf8");
+  if (createHash("sha256").update(reportText).digest("hex") !== parsed.output.report.sha256)
+    throw bundleDamaged({ what: "'report.json' does not have the content the manifest says" }, { file: path });
+  const plan = decodePlan(parsed.output.plan, (what) => bundleDamaged({ what }, { file: manifestPath }));
+  if (plan.steps.length !== artifacts.length)
+    throw bundleDamaged({ what: `its plan has ${plan.steps.length} steps and ${artifacts.length} artifacts` }, { file: manifestPath });
+  return { plan, artifacts, report: reportFromJSON(JSON.parse(reportText)) };
+}

@@ -1,0 +1,68 @@
+/** Plans: made from a partition, and as JSON in a bundle's manifest. */
+import * as v from "valibot";
+import type { PartitaError } from "../diagnostics.js";
+import { valueAt } from "../ir/graph.js";
+import { toTensor } from "../ir/payload.js";
+import type { Graph } from "../ir/types.js";
+import { npyBytes, readNpy } from "../npz.js";
+import type { Segment } from "../partition/assign.js";
+import { type Plan, portOf } from "./session.js";
+
+/** The plan of a partitioned graph: its segments in order, by names of values. */
+export function planOf(g: Graph, segments: readonly Segment[]): Plan {
+  const name = (id: Graph["inputs"][number]): string => valueAt(g, id).name;
+  const direct: Record<string, Plan["direct"][string]> = {};
+  for (const out of g.outputs) {
+    const c = g.constants.get(out);
+    const t = c === undefined ? undefined : toTensor(c);
+    if (t !== undefined) direct[name(out)] = { constant: t };
+    else if (g.inputs.includes(out)) direct[name(out)] = { input: name(out) };
+  }
+  return {
+    inputs: g.inputs.map((id) => portOf(name(id), valueAt(g, id).type)),
+    outputs: g.outputs.map((id) => portOf(name(id), valueAt(g, id).type)),
+    steps: segments.map((s) => ({ segment: s.name, inputs: s.inputs.map(name), outputs: s.outputs.map(name) })),
+    direct,
+  };
+}
+
+const port = v.strictObject({ name: v.string(), type: v.string(), dims: v.optional(v.array(v.union([v.number(), v.string()]))) });
+const names = v.array(v.string());
+const schema = v.strictObject({
+  inputs: v.array(port),
+  outputs: v.array(port),
+  steps: v.array(v.strictObject({ segment: v.string(), inputs: names, outputs: names })),
+  direct: v.record(v.string(), v.union([v.strictObject({ input: v.string() }), v.strictObject({ npy: v.string() })])),
+});
+
+export function encodePlan(plan: Plan): unknown {
+  const direct = Object.fromEntries(
+    Object.entries(plan.direct).map(([name, d]) => [
+      name,
+      "input" in d ? d : { npy: Buffer.from(npyBytes(d.constant)).toString("base64") },
+    ]),
+  );
+  return { inputs: plan.inputs, outputs: plan.outputs, steps: plan.steps, direct };
+}
+
+/** `fail` makes the error for a plan that is not sound: wrong shape, or a step that reads what nothing made. */
+export function decodePlan(raw: unknown, fail: (what: string) => PartitaError): Plan {
+  const parsed = v.safeParse(schema, raw);
+  if (!parsed.success) throw fail(`its plan is not valid at '${v.getDotPath(parsed.issues[0]) ?? ""}': ${parsed.issues[0].message}`);
+  const { inputs, outputs, steps } = parsed.output;
+  const known = new Set(inputs.map((p) => p.name));
+  for (const s of steps) {
+    for (const name of s.inputs) if (!known.has(name)) throw fail(`segment '${s.segment}' reads '${name}', which nothing before it makes`);
+    for (const name of s.outputs) known.add(name);
+  }
+  const direct: Record<string, Plan["direct"][string]> = {};
+  for (const [name, d] of Object.entries(parsed.output.direct))
+    direct[name] = "input" in d ? d : { constant: readNpy(Buffer.from(d.npy, "base64"), "manifest.json") };
+  for (const p of outputs) if (!known.has(p.name) && direct[p.name] === undefined) throw fail(`output '${p.name}' is made by nothing`);
+  return {
+    inputs: inputs.map((p) => ({ name: p.name, type: p.type, dims: p.dims })),
+    outputs: outputs.map((p) => ({ name: p.name, type: p.type, dims: p.dims })),
+    steps,
+    direct,
+  };
+}
