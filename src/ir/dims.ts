@@ -38,7 +38,8 @@ function combine(a: Dim, b: Dim, sign: 1 | -1): Dim {
 }
 
 export function mul(a: Dim, b: Dim): Dim {
-  if (isStatic(a) && isStatic(b)) return a * b;
+  // Adding 0 keeps -0 out.
+  if (isStatic(a) && isStatic(b)) return a * b + 0;
   if (a === 0 || b === 0) return 0;
   if (isUnknown(a) || isUnknown(b)) return UNKNOWN;
   const product = new Map<string, number>();
@@ -55,14 +56,14 @@ export const product = (dims: readonly Dim[]): Dim => dims.reduce(mul, 1);
 
 /** Rounds towards negative infinity. Division by zero is unknown. */
 export function floorDiv(a: Dim, b: Dim): Dim {
-  if (isStatic(a) && isStatic(b)) return b === 0 ? UNKNOWN : Math.floor(a / b);
+  if (isStatic(a) && isStatic(b)) return b === 0 ? UNKNOWN : Math.floor(a / b) + 0;
   if (b === 1) return a;
   return exactQuotient(a, b) ?? call("floordiv", a, b);
 }
 
 /** Rounds towards positive infinity. */
 export function ceilDiv(a: Dim, b: Dim): Dim {
-  if (isStatic(a) && isStatic(b)) return b === 0 ? UNKNOWN : Math.ceil(a / b);
+  if (isStatic(a) && isStatic(b)) return b === 0 ? UNKNOWN : Math.ceil(a / b) + 0;
   if (b === 1) return a;
   return exactQuotient(a, b) ?? call("ceildiv", a, b);
 }
@@ -113,7 +114,15 @@ export function sameDim(a: Dim, b: Dim): boolean | undefined {
   if (isUnknown(a) || isUnknown(b)) return undefined;
   if (a === b) return true;
   const difference = sub(a, b);
-  return isStatic(difference) ? difference === 0 : undefined;
+  if (isStatic(difference)) return difference === 0;
+  if (isUnknown(difference)) return undefined;
+  // Symbols and products of them are at least 0: a sum of one sign with a constant is never 0.
+  const terms = read(difference);
+  const constant = terms.get("") ?? 0;
+  const plain = [...terms.keys()].every((m) => splitMonomial(m).every((atom) => callParts(atom) === undefined));
+  if (plain && constant > 0 && [...terms.values()].every((c) => c > 0)) return false;
+  if (plain && constant < 0 && [...terms.values()].every((c) => c < 0)) return false;
+  return undefined;
 }
 
 /** Broadcast of two dims by NumPy's rule; undefined when they certainly do not broadcast. */

@@ -183,7 +183,7 @@ export class Session {
     const wrong = (found: string): never => {
       throw wrongFeed({ expected: expected(), found }, { value: port.name });
     };
-    if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) return wrong("no tensor");
+    if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) wrong("no tensor");
     if (t.type !== port.type) wrong(`${t.type}[${t.dims.join(", ")}]`);
     if (port.dims === undefined) return;
     if (t.dims.length !== port.dims.length) wrong(`${t.type}[${t.dims.join(", ")}]`);
@@ -212,13 +212,16 @@ export class Session {
   /** Waits for running calls, then releases everything. Further runs are refused with P3105. May be called twice. */
   dispose(): Promise<void> {
     this.#disposed ??= (async () => {
-      if (this.#active > 0)
-        await new Promise<void>((resolve) => {
-          this.#idle = resolve;
-        });
+      await this.#whenIdle();
       await Promise.all(this.#executables.map((e) => e.dispose()));
     })();
     return this.#disposed;
+  }
+  async #whenIdle(): Promise<void> {
+    if (this.#active === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve;
+    });
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();

@@ -1,0 +1,313 @@
+/** What the commands do. */
+
+import { randomBytes } from "node:crypto";
+import { copyFileSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { basename, extname, join } from "node:path";
+import { compile, load, report } from "../compile.js";
+import { defineError, didYouMean } from "../diagnostics.js";
+import { evaluate } from "../engines/host/index.js";
+import { detect, importModel } from "../import/index.js";
+import { qualifiedOp } from "../ir/graph.js";
+import { print } from "../ir/print.js";
+import { readNpy, readNpz, writeNpz } from "../npz.js";
+import { inferGraph } from "../ops/infer.js";
+import type { CompileOptions } from "../options.js";
+import { passContext } from "../passes/pass.js";
+import { pipeline } from "../passes/pipeline.js";
+import type { Report } from "../report/report.js";
+import { human, humanUs } from "../report/text.js";
+import { loadBundle } from "../runtime/bundle.js";
+import { doctor } from "../runtime/doctor.js";
+import { measure, randomFeeds, reference } from "../runtime/measure.js";
+import type { Program } from "../runtime/program.js";
+import type { Port } from "../runtime/session.js";
+import type { Tensor } from "../tensor.js";
+import type { Terminal } from "./terminal.js";
+
+export const badFile = defineError<{ what: string; fix: string }>(
+  "P4001",
+  "a file named on the command line does not serve",
+  ({ what, fix }) => ({ what, fix }),
+  2,
+);
+export const noSuchNode = defineError<{ name: string; near: string | undefined }>(
+  "P4002",
+  "a report has no such node",
+  ({ name, near }) => ({
+    what: `no node or origin is named '${name}'`,
+    fix: near === undefined ? "list the nodes with --json" : `did you mean '${near}'?`,
+  }),
+);
+export const noSuchPass = defineError<{ name: string; near: string | undefined; known: readonly string[] }>(
+  "P4003",
+  "there is no such pass",
+  ({ name, near, known }) => ({
+    what: `there is no pass '${name}'`,
+    fix: near === undefined ? `the passes are ${known.join(", ")}` : `did you mean '${near}'?`,
+  }),
+  2,
+);
+export const noSuchFormat = defineError<{ name: string }>(
+  "P4004",
+  "there is no such export format",
+  ({ name }) => ({ what: `a bundle cannot be exported as '${name}'`, fix: "use onnx" }),
+  2,
+);
+
+const isBundle = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true && detect(path) === "bundle";
+const open = async (path: string, options: CompileOptions): Promise<Program> =>
+  isBundle(path) ? await load(path) : await compile(path, options);
+
+function write(path: string, text: string): void {
+  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  try {
+    writeFileSync(temporary, text);
+    renameSync(temporary, path);
+  } catch (cause) {
+    rmSync(temporary, { force: true });
+    throw badFile(
+      { what: `it cannot be written: ${cause instanceof Error ? cause.message : cause}`, fix: "check the folder" },
+      { file: path },
+      cause,
+    );
+  }
+}
+function writeReport(path: string, r: Report): void {
+  switch (extname(path)) {
+    case ".html":
+      write(path, r.toHTML());
+      break;
+    case ".json":
+      write(path, `${JSON.stringify(r.toJSON(), null, 1)}\n`);
+      break;
+    case ".txt":
+      write(path, r.toText());
+      break;
+    default:
+      throw badFile({ what: "a report is .html, .json or .txt", fix: "name it so" }, { file: path });
+  }
+}
+
+export async function compileCommand(
+  t: Terminal,
+  path: string,
+  options: CompileOptions,
+  flags: { readonly output?: string; readonly report?: string; readonly json?: boolean },
+): Promise<void> {
+  const program = await compile(path, options);
+  const output = flags.output ?? `${basename(path).replace(/\.(onnx|pb|pbtxt)$/, "")}.partita`;
+  await program.save(output);
+  if (flags.report !== undefined) writeReport(flags.report, program.report);
+  if (flags.json === true) t.json({ schema: "partita.compile/1", bundle: output, report: program.report.toJSON() });
+  else {
+    t.out(program.report.toText({ color: t.color, width: t.width, rows: 8 }));
+    t.out(`bundle: ${output}`);
+  }
+}
+
+export async function reportCommand(
+  t: Terminal,
+  path: string,
+  options: CompileOptions,
+  flags: { readonly html?: string; readonly why?: string; readonly rows: string; readonly json?: boolean },
+): Promise<void> {
+  const r = isBundle(path) ? (await load(path)).report : await report(path, options);
+  if (flags.html !== undefined) writeReport(flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`, r);
+  if (flags.why !== undefined) why(t, r, flags.why, flags.json === true);
+  else if (flags.json === true) t.json(r.toJSON());
+  else t.out(r.toText({ color: t.color, width: t.width, rows: Number(flags.rows) || 20 }));
+}
+
+function why(t: Terminal, r: Report, name: string, json: boolean): void {
+  const nodes = r.find(name);
+  if (nodes.length === 0)
+    throw noSuchNode({
+      name,
+      near: didYouMean(
+        name,
+        r.data.nodes.map((n) => n.name),
+      ),
+    });
+  if (json) {
+    t.json({ schema: "partita.why/1", nodes: nodes.map((n) => ({ ...n, runsIn: r.data.segments[n.segment]?.name })) });
+    return;
+  }
+  for (const n of nodes) {
+    t.out(`${n.op} '${n.name}' runs in ${r.data.segments[n.segment]?.name ?? "?"}; ${n.output}; ${human(n.flops, "FLOP")}`);
+    for (const reason of n.notOn) {
+      t.out(`  not on ${reason.engine}: ${reason.why}`);
+      if (reason.fix !== undefined) t.out(`    to change it: ${reason.fix}`);
+    }
+  }
+}
+
+/** Feeds from `--input` files: .npz by name, .npy for the only input, name=file. */
+function readFeeds(inputs: readonly Port[], files: readonly string[]): Record<string, Tensor> {
+  const feeds: Record<string, Tensor> = {};
+  for (const text of files) {
+    const at = text.indexOf("=");
+    if (at > 0) feeds[text.slice(0, at)] = readNpy(text.slice(at + 1));
+    else if (text.endsWith(".npz")) for (const [name, tensor] of readNpz(text)) feeds[name] = tensor;
+    else {
+      const [only] = inputs;
+      if (inputs.length !== 1 || only === undefined)
+        throw badFile(
+          { what: `a bare file feeds a graph with one input; this one has ${inputs.length}`, fix: "write name=file.npy, or use an .npz" },
+          { file: text },
+        );
+      feeds[only.name] = readNpy(text);
+    }
+  }
+  return feeds;
+}
+
+export async function runCommand(
+  t: Terminal,
+  path: string,
+  options: CompileOptions,
+  flags: { readonly input: readonly string[]; readonly output?: string; readonly json?: boolean },
+): Promise<void> {
+  const program = await open(path, options);
+  const session = await program.createSession();
+  try {
+    const results = await session.run(readFeeds(session.inputs, flags.input));
+    if (flags.output !== undefined) writeNpz(flags.output, Object.entries(results));
+    const shown = Object.entries(results).map(([name, r]) => ({
+      name,
+      type: r.type,
+      dims: r.dims,
+      first: Array.from(r.data as ArrayLike<unknown>)
+        .slice(0, 8)
+        .map((x) => (typeof x === "bigint" ? String(x) : x)),
+    }));
+    if (flags.json === true) t.json({ schema: "partita.run/1", outputs: shown });
+    else
+      for (const o of shown)
+        t.out(
+          `${o.name}: ${o.type}[${o.dims.join(", ")}] = ${o.first.join(", ")}${o.first.length < o.dims.reduce((a, d) => a * d, 1) ? ", ..." : ""}`,
+        );
+  } finally {
+    await session.dispose();
+  }
+}
+
+export async function verifyCommand(
+  t: Terminal,
+  path: string,
+  options: CompileOptions,
+  flags: { readonly input: readonly string[]; readonly tolerance: string; readonly json?: boolean },
+): Promise<void> {
+  if (isBundle(path)) throw badFile({ what: "a bundle does not hold the untouched model", fix: "give the model itself" }, { file: path });
+  const program = await compile(path, options);
+  const session = await program.createSession();
+  try {
+    const feeds = flags.input.length > 0 ? readFeeds(session.inputs, flags.input) : randomFeeds(session.inputs, 1);
+    const [ours, theirs] = [await session.run(feeds), await reference(path, feeds)];
+    const rows = Object.entries(theirs).map(([name, expected]) => ({ name, ...measure(ours[name], expected) }));
+    const limit = Number(flags.tolerance);
+    const ok = rows.every((r) => r.relative <= limit);
+    if (flags.json === true) t.json({ schema: "partita.verify/1", ok, tolerance: limit, outputs: rows });
+    else {
+      for (const r of rows)
+        t.out(
+          `${r.name}: max error ${r.maxError.toExponential(2)} (${r.relative.toExponential(2)} of the largest value) at ${r.index}: ${r.actual}, expected ${r.expected}; SQNR ${r.sqnrDb === Number.POSITIVE_INFINITY ? "exact" : `${r.sqnrDb.toFixed(1)} dB`}`,
+        );
+      t.out(ok ? "verified" : `NOT within ${limit}`);
+    }
+    if (!ok) t.exitCode = 1;
+  } finally {
+    await session.dispose();
+  }
+}
+
+export async function bench(
+  t: Terminal,
+  path: string,
+  options: CompileOptions,
+  flags: { readonly batch: string; readonly seconds: string; readonly json?: boolean },
+): Promise<void> {
+  const { benchmark } = await import("../runtime/bench.js");
+  const program = await open(path, options);
+  const batches = flags.batch.split(",").map(Number);
+  const rows = await benchmark(program, isBundle(path) ? undefined : path, batches, Number(flags.seconds), (stage, f) =>
+    t.progress(stage, f),
+  );
+  if (flags.json === true) t.json({ schema: "partita.bench/1", energy: "not available", results: rows });
+  else {
+    t.out("batch  engine            items/s      p50        p90        p99     memory peak");
+    for (const r of rows)
+      t.out(
+        `${String(r.batch).padStart(5)}  ${r.engine.padEnd(16)}${r.itemsPerSecond.toFixed(1).padStart(9)}${humanUs(r.p50Us).padStart(11)}${humanUs(r.p90Us).padStart(11)}${humanUs(r.p99Us).padStart(11)}${human(r.peakBytes, "B").padStart(12)}`,
+      );
+    t.out("energy per item: not available on this machine");
+  }
+}
+
+export async function inspect(
+  t: Terminal,
+  path: string,
+  flags: { readonly ir?: boolean; readonly ops?: boolean; readonly after?: string; readonly json?: boolean },
+): Promise<void> {
+  let g = inferGraph(await importModel(path)).graph;
+  if (flags.after !== undefined) {
+    const known = pipeline.map((p) => p.name);
+    const last = flags.after === "all" ? pipeline.length - 1 : known.indexOf(flags.after);
+    if (last < 0) throw noSuchPass({ name: flags.after, near: didYouMean(flags.after, known), known });
+    const context = passContext({ evaluate });
+    for (const pass of pipeline.slice(0, last + 1)) g = await pass.run(g, context);
+    g = inferGraph(g).graph;
+  }
+  const ops = new Map<string, number>();
+  for (const n of g.nodes) ops.set(qualifiedOp(n), (ops.get(qualifiedOp(n)) ?? 0) + 1);
+  const counts = [...ops].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1));
+  if (flags.json === true)
+    t.json({
+      schema: "partita.inspect/1",
+      name: g.name,
+      nodes: g.nodes.length,
+      constants: g.constants.size,
+      opsets: g.opsets,
+      operators: Object.fromEntries(counts),
+      ...(flags.ir === true ? { ir: print(g) } : {}),
+    });
+  else if (flags.ir === true) t.out(print(g));
+  else {
+    t.out(`${g.name}: ${g.nodes.length} nodes, ${g.constants.size} constants, opset ${g.opsets[""] ?? "?"}`);
+    for (const [op, n] of counts) t.out(`${String(n).padStart(7)}  ${op}`);
+  }
+}
+
+export async function exportOnnx(
+  t: Terminal,
+  path: string,
+  format: string,
+  flags: { readonly output: string; readonly json?: boolean },
+): Promise<void> {
+  if (format !== "onnx") throw noSuchFormat({ name: format });
+  const { artifacts, plan: loaded } = await loadBundle(path);
+  mkdirSync(flags.output, { recursive: true });
+  const files: string[] = [];
+  artifacts.forEach((a, i) => {
+    const folder = artifacts.length === 1 ? flags.output : join(flags.output, loaded.steps[i]?.segment ?? String(i));
+    mkdirSync(folder, { recursive: true });
+    for (const f of a.files) {
+      if (!("path" in f)) continue;
+      const temporary = join(folder, `.${f.name}.${randomBytes(6).toString("hex")}.tmp`);
+      copyFileSync(f.path, temporary);
+      renameSync(temporary, join(folder, f.name));
+      files.push(join(folder, f.name));
+    }
+  });
+  if (flags.json === true) t.json({ schema: "partita.export/1", files });
+  else for (const f of files) t.out(f);
+}
+
+export async function doctorCommand(t: Terminal, flags: { readonly json?: boolean }): Promise<void> {
+  const facts = doctor();
+  if (flags.json === true) t.json({ schema: "partita.doctor/1", facts });
+  else
+    for (const f of facts)
+      t.out(
+        `${f.ok ? "found  " : "missing"}  ${f.name.padEnd(18)} ${f.detail}${f.remedy === undefined ? "" : `\n         ${" ".repeat(18)} ${f.remedy}`}`,
+      );
+}

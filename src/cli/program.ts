@@ -1,0 +1,154 @@
+/** Commands and their options. Everything goes through the public API; results to stdout, progress and errors to stderr. */
+import { Command, CommanderError, Option } from "commander";
+import { PartitaError } from "../diagnostics.js";
+import { type CompileOptions, parseShape } from "../options.js";
+import { bench, compileCommand, doctorCommand, exportOnnx, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
+import { type Io, Terminal } from "./terminal.js";
+
+interface ModelFlags {
+  readonly target?: string;
+  readonly precision?: string;
+  readonly minSegmentSize?: string;
+  readonly shape?: readonly string[];
+  readonly outputs?: string;
+  readonly signature?: string;
+  readonly pin?: readonly string[];
+  readonly strict?: boolean;
+  readonly json?: boolean;
+}
+
+/** Exit codes: 0 done, 1 the model or the options are at fault, 2 usage, 3 the machine lacks what was asked for, 70 internal error. */
+export async function run(argv: readonly string[], io: Io): Promise<number> {
+  const terminal = new Terminal(io);
+  const program = commands(terminal);
+  try {
+    await program.parseAsync(argv, { from: "user" });
+    return terminal.exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    terminal.done();
+    if (error instanceof PartitaError) {
+      if (argv.includes("--json")) terminal.json({ schema: "partita.error/1", error: error.toJSON() });
+      terminal.error(error.message);
+      return error.exit;
+    }
+    terminal.error(`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    return 70;
+  }
+}
+
+/** The commander program; docs/cli.md is made from it. */
+export function commands(terminal: Terminal): Command {
+  const program = new Command("partita")
+    .description("Compiles ONNX graphs into partitioned bundles, and explains what went where.")
+    .exitOverride()
+    .showSuggestionAfterError(true)
+    .configureOutput({ writeOut: (s) => terminal.out(s), writeErr: (s) => terminal.err(s) });
+
+  const model = (c: Command): Command =>
+    c
+      .option("--target <list>", "auto, host, cuda, tensorrt, or a list in order of preference", "auto")
+      .addOption(
+        new Option("--precision <precision>", "arithmetic of the engines")
+          .choices(["fp32", "tf32", "fp16", "bf16", "int8"])
+          .default("fp32"),
+      )
+      .option("--min-segment-size <n>", "engine segments with fewer compute nodes stay on the host", "3")
+      .option("--shape <name=dims>", "an input's shape: x=8x3x224x224, or min:opt:max; may be repeated", collect, [])
+      .option("--outputs <names>", "compile only what these values need (comma-separated)")
+      .option("--signature <name>", "SavedModel signature", "serving_default")
+      .option("--pin <match=engine>", "send nodes to an engine by name, operator or pattern with *; may be repeated", collect, [])
+      .option("--strict", "fail rather than leave anything on the host")
+      .option("--json", "machine-readable result");
+
+  model(program.command("compile <model>").description("compile a model into a bundle"))
+    .option("-o, --output <folder>", "where the bundle goes (default: the model's name with .partita)")
+    .option("--report <file>", "write the report too: .html, .json or .txt")
+    .action(
+      async (path: string, flags: ModelFlags & { output?: string; report?: string }) =>
+        await compileCommand(terminal, path, compileOptions(flags, terminal), flags),
+    );
+
+  model(program.command("report <model>").description("the partition report of a model or a bundle; builds nothing"))
+    .option("--html <file>", "write the report as one HTML page")
+    .option("--why <node>", "why a node runs where it does")
+    .option("--rows <n>", "rows of the tables", "20")
+    .action(
+      async (path: string, flags: ModelFlags & { html?: string; why?: string; rows: string }) =>
+        await reportCommand(terminal, path, compileOptions(flags, terminal), flags),
+    );
+
+  model(program.command("run <model>").description("run a model or a bundle on tensors from files"))
+    .option("--input <file>", "in.npz, in.npy or name=file.npy; may be repeated", collect, [])
+    .option("--output <file>", "write the results as .npz")
+    .action(
+      async (path: string, flags: ModelFlags & { input: readonly string[]; output?: string }) =>
+        await runCommand(terminal, path, compileOptions(flags, terminal), flags),
+    );
+
+  model(program.command("verify <model>").description("compare a compiled model with ONNX Runtime on the untouched model"))
+    .option("--input <file>", "in.npz, in.npy or name=file.npy (default: seeded random feeds); may be repeated", collect, [])
+    .option("--tolerance <x>", "allowed error as a share of the largest value", "1e-3")
+    .action(
+      async (path: string, flags: ModelFlags & { input: readonly string[]; tolerance: string }) =>
+        await verifyCommand(terminal, path, compileOptions(flags, terminal), flags),
+    );
+
+  model(program.command("bench <model>").description("throughput, latency and memory, next to bare onnxruntime-node in the same run"))
+    .option("--batch <list>", "sizes of the first dynamic dim", "1")
+    .option("--seconds <s>", "seconds per measurement", "2")
+    .action(
+      async (path: string, flags: ModelFlags & { batch: string; seconds: string }) =>
+        await bench(terminal, path, compileOptions(flags, terminal), flags),
+    );
+
+  program
+    .command("inspect <model>")
+    .description("what is in a graph")
+    .option("--ir", "print the graph as text")
+    .option("--ops", "count the operators")
+    .option("--after <pass>", "apply the passes up to this one first (`all` for every pass)")
+    .option("--json", "machine-readable result")
+    .action(
+      async (path: string, flags: { ir?: boolean; ops?: boolean; after?: string; json?: boolean }) => await inspect(terminal, path, flags),
+    );
+
+  program
+    .command("export <bundle> <format>")
+    .description("write a bundle's host segments in another format; the format is onnx")
+    .requiredOption("-o, --output <folder>", "where the files go")
+    .option("--json", "machine-readable result")
+    .action(
+      async (path: string, format: string, flags: { output: string; json?: boolean }) => await exportOnnx(terminal, path, format, flags),
+    );
+
+  program
+    .command("doctor")
+    .description("what this machine has, what is missing, and how to get it")
+    .option("--json", "machine-readable result")
+    .action(async (flags: { json?: boolean }) => await doctorCommand(terminal, flags));
+  return program;
+}
+
+const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
+
+function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
+  const targets = (flags.target ?? "auto").split(",").map((t) => t.trim());
+  const pins = (flags.pin ?? []).map((text) => {
+    const at = text.lastIndexOf("=");
+    return { match: text.slice(0, Math.max(0, at)), to: text.slice(at + 1) as "host" };
+  });
+  const options: Record<string, unknown> = {
+    target: targets.length === 1 ? targets[0] : targets,
+    precision: flags.precision,
+    minimumSegmentSize: Number(flags.minSegmentSize ?? 3),
+    shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
+    outputs: flags.outputs?.split(",").map((s) => s.trim()),
+    signature: flags.signature,
+    pin: pins,
+    strict: flags.strict ?? false,
+    onProgress: (event: { stage: string; fraction: number }) => terminal.progress(event.stage, event.fraction),
+    onRemark: (remark: { severity: string; text: string }) => terminal.remark(remark.severity, remark.text),
+  };
+  return options as CompileOptions;
+}

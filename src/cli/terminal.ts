@@ -1,0 +1,67 @@
+/** Where output goes: results to stdout; progress, remarks and errors to stderr. Colour only on a terminal, and never under NO_COLOR. */
+import { styleText } from "node:util";
+
+export interface Stream {
+  readonly isTTY?: boolean | undefined;
+  readonly columns?: number | undefined;
+  write(text: string): unknown;
+}
+export interface Io {
+  readonly stdout: Stream;
+  readonly stderr: Stream;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+export class Terminal {
+  readonly #io: Io;
+  #line = false;
+  #stage = "";
+  exitCode = 0;
+
+  constructor(io: Io) {
+    this.#io = io;
+  }
+  get color(): boolean {
+    return this.#io.stdout.isTTY === true && (this.#io.env["NO_COLOR"] ?? "") === "";
+  }
+  get width(): number {
+    return this.#io.stdout.columns ?? 100;
+  }
+  out(text: string): void {
+    this.done();
+    this.#io.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+  }
+  json(value: unknown): void {
+    this.out(JSON.stringify(value, (_, x) => (typeof x === "bigint" ? String(x) : x), 1));
+  }
+  err(text: string): void {
+    this.done();
+    this.#io.stderr.write(text.endsWith("\n") ? text : `${text}\n`);
+  }
+  error(text: string): void {
+    const label = this.#io.stderr.isTTY === true && (this.#io.env["NO_COLOR"] ?? "") === "" ? styleText("red", "error") : "error";
+    this.err(`${label}: ${text}`);
+  }
+  remark(severity: string, text: string): void {
+    this.err(`${severity}: ${text}`);
+  }
+  /** A bar on a terminal, a line per stage elsewhere. */
+  progress(stage: string, fraction: number): void {
+    const { stderr } = this.#io;
+    if (stderr.isTTY === true) {
+      const cells = Math.round(fraction * 24);
+      stderr.write(`\r\u001b[2K[${"#".repeat(cells)}${".".repeat(24 - cells)}] ${stage}`);
+      this.#line = true;
+      if (fraction >= 1) this.done();
+    } else if (stage !== this.#stage) {
+      stderr.write(`${stage}\n`);
+      this.#stage = stage;
+    }
+  }
+  /** Ends a progress line. */
+  done(): void {
+    if (!this.#line) return;
+    this.#io.stderr.write("\r\u001b[2K");
+    this.#line = false;
+  }
+}
