@@ -1,2 +1,171 @@
-/** Attention. */
-export {};
+/** Attention and rotary position embedding of ai.onnx. */
+
+import { no, yes } from "../diagnostics.js";
+import { add, exactQuotient, isStatic, mul, UNKNOWN } from "../ir/dims.js";
+import type { Dim } from "../ir/types.js";
+import { cudaOnly, FLOATS, FLOATS64, gpu } from "./answers.js";
+import {
+  absent,
+  defineOp,
+  dtypeOf,
+  type Fact,
+  flag,
+  float,
+  int,
+  type OnnxReading,
+  optFloat,
+  optInt,
+  optional,
+  type RawNode,
+  type Rewriter,
+  shapeOf,
+  tensor,
+} from "./define.js";
+import { aFloat, aInt, random } from "./samples.js";
+import { fact, perOutput, traffic } from "./shapes.js";
+
+/** Newer models spell out that there is no local window; a window that is one is kept as it stands. */
+function unlimited(n: RawNode, to: Rewriter): void {
+  const { left_window_size: left, right_window_size: right, ...rest } = n.attrs;
+  const none = (a: typeof left): boolean => a === undefined || (a.kind === "int" && Number(a.value) < 0);
+  if ((left ?? right) !== undefined && none(left) && none(right)) to.emit(n.op, n.ins, rest, n.outs);
+  else to.keep();
+}
+const dividedBy = (d: Dim, n: number | undefined): Dim => (n === undefined || n <= 0 ? UNKNOWN : (exactQuotient(d, n) ?? UNKNOWN));
+
+interface Heads {
+  readonly batch: Dim;
+  readonly heads: Dim;
+  readonly length: Dim;
+  readonly size: Dim;
+}
+/** [batch, heads, length, size], or [batch, length, heads * size] with the number of heads as an attribute. */
+function headsOf(f: Fact, heads: number | undefined): Heads {
+  const s = shapeOf(f);
+  if (s?.length === 4) return { batch: s[0] ?? UNKNOWN, heads: s[1] ?? UNKNOWN, length: s[2] ?? UNKNOWN, size: s[3] ?? UNKNOWN };
+  if (s?.length === 3)
+    return { batch: s[0] ?? UNKNOWN, heads: heads ?? UNKNOWN, length: s[1] ?? UNKNOWN, size: dividedBy(s[2] ?? UNKNOWN, heads) };
+  return { batch: UNKNOWN, heads: heads ?? UNKNOWN, length: UNKNOWN, size: UNKNOWN };
+}
+
+export const attention = defineOp({
+  name: "Attention",
+  doc: "softmax(scale * Q K' + mask) V per head; operands [batch, heads, length, size] or [batch, length, heads * size]; keys and values grow by their past.",
+  reads: { onnx: [{ since: 23 }, { since: 25, adapt: unlimited }] as readonly OnnxReading[] },
+  in: {
+    q: tensor("T1"),
+    k: tensor("T1"),
+    v: tensor("T2"),
+    mask: optional(),
+    pastKey: optional("T1"),
+    pastValue: optional("T2"),
+    lengths: optional("int64"),
+  },
+  out: { y: tensor("T1"), presentKey: optional("T1"), presentValue: optional("T2"), scores: optional("T1") },
+  types: { T1: FLOATS64, T2: FLOATS64 },
+  attrs: {
+    is_causal: flag(false),
+    kv_num_heads: optInt(),
+    q_num_heads: optInt(),
+    qk_matmul_output_mode: int(0),
+    scale: optFloat(),
+    softcap: float(0),
+    softmax_precision: optInt(),
+  },
+  role: "compute",
+  infer: (at) => {
+    const q = headsOf(at.in.q, at.attrs.q_num_heads);
+    const k = headsOf(at.in.k, at.attrs.kv_num_heads);
+    const v = headsOf(at.in.v, at.attrs.kv_num_heads);
+    const rank = shapeOf(at.in.q)?.length;
+    const past = at.in.pastKey === undefined ? 0 : (shapeOf(at.in.pastKey)?.[2] ?? UNKNOWN);
+    const total = add(past, k.length);
+    const [t1, t2] = [dtypeOf(at.in.q), dtypeOf(at.in.v)];
+    return [
+      fact(t1, rank === 4 ? [q.batch, q.heads, q.length, v.size] : rank === 3 ? [q.batch, q.length, mul(q.heads, v.size)] : undefined),
+      fact(t1, [k.batch, k.heads, total, k.size]),
+      fact(t2, [v.batch, v.heads, total, v.size]),
+      fact(t1, [q.batch, q.heads, q.length, total]),
+    ];
+  },
+  cost: (at) => {
+    const [q, k, v] = [
+      headsOf(at.in.q, at.attrs.q_num_heads),
+      headsOf(at.in.k, at.attrs.kv_num_heads),
+      headsOf(at.in.v, at.attrs.kv_num_heads),
+    ];
+    const past = at.in.pastKey === undefined ? 0 : (shapeOf(at.in.pastKey)?.[2] ?? 0);
+    const scores = [q.batch, q.heads, q.length, add(past, k.length)].reduce<number>((n, d) => n * (isStatic(d) ? d : 1), 1);
+    const sizes = (isStatic(q.size) ? q.size : 1) + (isStatic(v.size) ? v.size : 1);
+    return { flops: scores * (2 * sizes + 8), bytes: traffic(at.in, at.out) };
+  },
+  int8: absent("the products of activations stay in float; quantize the projections around it"),
+  on: cudaOnly("the one-node form is not translated for TensorRT, which fuses MatMul, Softmax and MatMul itself", (at) => {
+    if (at.in["pastKey"] !== undefined || at.in["lengths"] !== undefined)
+      return no("the fused kernel takes no key-value cache", "concatenate the cache in front of the operator");
+    if (at.out.length > 1) return no("the fused kernel gives the result alone", "drop the unused outputs");
+    if (at.attrs["softcap"] !== 0) return no("the fused kernel does not cap the scores");
+    return yes;
+  }),
+  *samples() {
+    const heads = (...d: readonly number[]) => random("float32", ...d);
+    yield { name: "4-D", in: { q: heads(2, 3, 4, 8), k: heads(2, 3, 6, 8), v: heads(2, 3, 6, 8) } };
+    yield { name: "value size", in: { q: heads(2, 3, 4, 8), k: heads(2, 3, 6, 8), v: heads(2, 3, 6, 10) }, attrs: { scale: aFloat(0.25) } };
+    yield {
+      name: "3-D, grouped",
+      in: { q: heads(2, 4, 24), k: heads(2, 6, 12), v: heads(2, 6, 12) },
+      attrs: { q_num_heads: aInt(4), kv_num_heads: aInt(2) },
+    };
+    yield {
+      name: "past",
+      in: {
+        q: heads(1, 2, 3, 4),
+        k: heads(1, 2, 3, 4),
+        v: heads(1, 2, 3, 4),
+        mask: random("float32", 3, 5),
+        pastKey: heads(1, 2, 2, 4),
+        pastValue: heads(1, 2, 2, 4),
+      },
+      outs: 4,
+    };
+    yield { name: "causal", in: { q: heads(1, 2, 5, 4), k: heads(1, 2, 5, 4), v: heads(1, 2, 5, 4) }, attrs: { is_causal: aInt(1) } };
+  },
+});
+
+export const rotaryEmbedding = defineOp({
+  name: "RotaryEmbedding",
+  doc: "Rotates pairs of features by angles whose cosines and sines are given: X [batch, heads, length, size] or [batch, length, heads * size].",
+  reads: { onnx: [{ since: 23 }] },
+  in: { x: tensor("T"), cos: tensor("T"), sin: tensor("T"), positions: optional("int64") },
+  out: { y: tensor("T") },
+  types: { T: FLOATS },
+  attrs: { interleaved: flag(false), num_heads: int(0), rotary_embedding_dim: int(0) },
+  role: "compute",
+  infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
+  cost: perOutput(3),
+  int8: absent("elementwise: it runs in float between the projections and the attention"),
+  on: {
+    ...gpu(),
+    tensorrt: absent(
+      "the one-node form is not translated for TensorRT",
+      "export the rotation as Mul, Sub, Add and Concat (opset 22 or lower)",
+    ),
+  },
+  *samples() {
+    yield { name: "4-D", in: { x: random("float32", 2, 3, 4, 8), cos: random("float32", 2, 4, 4), sin: random("float32", 2, 4, 4) } };
+    yield {
+      name: "3-D, interleaved",
+      in: { x: random("float32", 2, 4, 24), cos: random("float32", 2, 4, 4), sin: random("float32", 2, 4, 4) },
+      attrs: { interleaved: aInt(1), num_heads: aInt(3) },
+    };
+    yield {
+      name: "positions",
+      in: {
+        x: random("float32", 1, 2, 3, 8),
+        cos: random("float32", 10, 4),
+        sin: random("float32", 10, 4),
+        positions: { dtype: "int64", dims: [1, 3], fill: [4, 5, 9] },
+      },
+    };
+  },
+});

@@ -182,8 +182,8 @@ export interface Rewriter {
 }
 /**
  * How opset versions of an ONNX operator are read. Entries are tried in order; the one with the largest `since` not above the model's
- * opset applies. Without `adapt` that spelling is the canonical one. The last entry is canonical, and its `since` is the lowest opset
- * that a graph with this operator can be written in.
+ * opset applies. Without `adapt` that spelling is the canonical one, and the `since` of the last such entry is the lowest opset that a
+ * graph with this operator can be written in. Entries behind it read newer spellings back into it.
  */
 export interface OnnxReading {
   /** ONNX operator name; the definition's own when absent (Upsample is read as Resize, Scatter as ScatterElements). */

@@ -87,4 +87,5 @@ export function readingOf(domain: string, op: string, opset: number): { readonly
 }
 
 /** The lowest operator set that has the canonical spelling; undefined for operators the registry does not know. */
-export const exportOpset = (domain: string, op: string): number | undefined => lookup(domain, op)?.reads.onnx.at(-1)?.since;
+export const exportOpset = (domain: string, op: string): number | undefined =>
+  lookup(domain, op)?.reads.onnx.findLast((r) => r.adapt === undefined && r.op === undefined)?.since;

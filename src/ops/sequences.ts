@@ -1,2 +1,279 @@
-/** Sequences and optionals. */
-export {};
+/** Sequences and optionals: containers of tensors that only the host holds. */
+import { isStatic, UNKNOWN } from "../ir/dims.js";
+import { dtypeFromOnnx } from "../ir/dtypes.js";
+import type { Attr, Dim, Shape, ValueType } from "../ir/types.js";
+import { ANY, hostOnly } from "./answers.js";
+import {
+  type AttrSpec,
+  absent,
+  defineOp,
+  dtypeOf,
+  type Fact,
+  flag,
+  graphAttr,
+  int,
+  optional,
+  shapeOf,
+  tensor,
+  tensorType,
+  unknownType,
+  variadic,
+} from "./define.js";
+import { aInt, ints64, random } from "./samples.js";
+import { axisOf, fact, free, moves, numbersOf } from "./shapes.js";
+
+const int8 = absent("a container holds tensors; what makes and takes them is quantized");
+const on = hostOnly("engines take tensors, not sequences or optionals", "concatenate the tensors where the model is made");
+
+/** What is common to two shapes: dims that agree. */
+function common(a: Shape, b: Shape): Shape {
+  if (a === undefined || b === undefined || a.length !== b.length) return undefined;
+  return a.map((d, i) => (d === b[i] && d !== UNKNOWN ? d : UNKNOWN));
+}
+/** The type of every element of a sequence made of these. */
+function elementType(types: readonly (ValueType | undefined)[]): ValueType {
+  let out: ValueType | undefined;
+  for (const t of types) {
+    if (t === undefined || t.kind !== "tensor") return unknownType;
+    if (out === undefined) out = t;
+    else if (out.kind !== "tensor" || out.dtype !== t.dtype) return unknownType;
+    else out = { ...out, shape: common(out.shape, t.shape) };
+  }
+  return out ?? unknownType;
+}
+const sequenceOf = (of: ValueType): Fact => (of.kind === "unknown" ? { type: unknownType } : { type: { kind: "sequence", of } });
+const elementOf = (f: Fact | undefined): ValueType => (f?.type.kind === "sequence" ? f.type.of : unknownType);
+/** An element type whose dims may be anything. */
+const loose = (t: ValueType): ValueType => (t.kind === "tensor" ? { ...t, shape: undefined } : t);
+
+export const sequenceEmpty = defineOp({
+  name: "SequenceEmpty",
+  doc: "A sequence without elements, of tensors of `dtype` (float32 when absent).",
+  reads: { onnx: [{ since: 11 }] },
+  in: {},
+  out: { sequence: tensor() },
+  attrs: { dtype: int(1) },
+  role: "compute",
+  infer: (at) => {
+    const d = dtypeFromOnnx(at.attrs.dtype);
+    return [d === undefined ? { type: unknownType } : sequenceOf(tensorType(d, undefined))];
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {
+    yield { name: "half", in: {}, attrs: { dtype: aInt(10) } };
+  },
+});
+export const sequenceConstruct = defineOp({
+  name: "SequenceConstruct",
+  doc: "The sequence of its operands.",
+  reads: { onnx: [{ since: 11 }] },
+  in: { items: variadic("T") },
+  out: { sequence: tensor() },
+  types: { T: ANY },
+  attrs: {},
+  role: "compute",
+  infer: (at) => [sequenceOf(elementType(at.in.items.map((f) => f?.type)))],
+  cost: moves,
+  int8,
+  on,
+  *samples() {
+    yield { name: "two", in: { items: [random("float32", 2, 3), random("float32", 4, 3)] } };
+  },
+});
+export const sequenceInsert = defineOp({
+  name: "SequenceInsert",
+  doc: "The sequence with a tensor inserted at `position`, or at the end.",
+  reads: { onnx: [{ since: 11 }] },
+  in: { sequence: tensor(), item: tensor(), position: optional() },
+  out: { sequence: tensor() },
+  attrs: {},
+  role: "compute",
+  infer: (at) => {
+    const [of, item] = [elementOf(at.in.sequence), at.in.item.type];
+    return [sequenceOf(of.kind === "tensor" && item.kind === "tensor" ? elementType([of, item]) : loose(of))];
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+export const sequenceErase = defineOp({
+  name: "SequenceErase",
+  doc: "The sequence without the element at `position`, or without the last.",
+  reads: { onnx: [{ since: 11 }] },
+  in: { sequence: tensor(), position: optional() },
+  out: { sequence: tensor() },
+  attrs: {},
+  role: "compute",
+  infer: (at) => [at.in.sequence],
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+export const sequenceAt = defineOp({
+  name: "SequenceAt",
+  doc: "The element at `position`; negative ones count from the end.",
+  reads: { onnx: [{ since: 11 }] },
+  in: { sequence: tensor(), position: tensor() },
+  out: { item: tensor() },
+  attrs: {},
+  role: "compute",
+  infer: (at) => [{ type: elementOf(at.in.sequence) }],
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+export const sequenceLength = defineOp({
+  name: "SequenceLength",
+  doc: "Number of elements of a sequence.",
+  reads: { onnx: [{ since: 11 }] },
+  in: { sequence: tensor() },
+  out: { length: tensor("int64") },
+  attrs: {},
+  role: "shape",
+  infer: () => [fact("int64", [])],
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+
+/** The dim that each piece has along the axis; unknown where pieces differ. */
+function pieceDim(whole: Dim, split: Fact | undefined): Dim {
+  if (split === undefined) return 1;
+  const sizes = numbersOf(split);
+  const first = sizes?.[0];
+  if (sizes === undefined || first === undefined) return UNKNOWN;
+  if (shapeOf(split)?.length === 0) return isStatic(whole) && first > 0 && whole % first === 0 ? first : UNKNOWN;
+  return sizes.every((n) => n === first) ? first : UNKNOWN;
+}
+export const splitToSequence = defineOp({
+  name: "SplitToSequence",
+  doc: "Pieces of a tensor along an axis: of one size, of given sizes, or single slices (with or without their axis).",
+  reads: { onnx: [{ since: 11 }] },
+  in: { x: tensor(), split: optional() },
+  out: { sequence: tensor() },
+  attrs: { axis: int(0), keepdims: flag(true) },
+  role: "compute",
+  infer: (at) => {
+    const [d, s] = [dtypeOf(at.in.x), shapeOf(at.in.x)];
+    if (d === undefined) return [{ type: unknownType }];
+    if (s === undefined) return [sequenceOf(tensorType(d, undefined))];
+    const axis = axisOf(at.attrs.axis, s.length);
+    if (axis === undefined) return at.fail(`axis ${at.attrs.axis} is out of range for rank ${s.length}`, "use an axis of the operand");
+    const drop = at.in.split === undefined && !at.attrs.keepdims;
+    const piece = pieceDim(s[axis] ?? UNKNOWN, at.in.split);
+    return [sequenceOf(tensorType(d, drop ? s.filter((_, i) => i !== axis) : s.map((x, i) => (i === axis ? piece : x))))];
+  },
+  cost: moves,
+  int8,
+  on,
+  *samples() {
+    yield { name: "single slices", in: { x: random("float32", 3, 4) }, attrs: { keepdims: aInt(0) } };
+    yield { name: "sizes", in: { x: random("float32", 3, 4), split: ints64(1, 3) }, attrs: { axis: aInt(-1) } };
+  },
+});
+export const concatFromSequence = defineOp({
+  name: "ConcatFromSequence",
+  doc: "The elements of a sequence joined along an axis, or stacked along a new one.",
+  reads: { onnx: [{ since: 11 }] },
+  in: { sequence: tensor() },
+  out: { y: tensor() },
+  attrs: { axis: int(), new_axis: flag(false) },
+  role: "compute",
+  infer: (at) => {
+    const of = elementOf(at.in.sequence);
+    if (of.kind !== "tensor" || of.shape === undefined) return [{ type: of.kind === "tensor" ? of : unknownType }];
+    const rank = of.shape.length + (at.attrs.new_axis ? 1 : 0);
+    const axis = axisOf(at.attrs.axis, rank);
+    if (axis === undefined) return at.fail(`axis ${at.attrs.axis} is out of range for rank ${rank}`, "use an axis of the result");
+    const s = [...of.shape];
+    s.splice(axis, at.attrs.new_axis ? 0 : 1, UNKNOWN);
+    return [fact(of.dtype, s)];
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+export const sequenceMap = defineOp({
+  name: "SequenceMap",
+  doc: "Applies a body to each element of a sequence (and of further sequences of its length); other operands are the same for all.",
+  reads: { onnx: [{ since: 17 }] },
+  in: { sequence: tensor(), others: variadic() },
+  out: { ys: variadic() },
+  attrs: { body: graphAttr() },
+  role: "compute",
+  infer: (at) => {
+    const operands = [at.in.sequence, ...at.in.others].map(
+      (f): Fact => (f?.type.kind === "sequence" ? { type: f.type.of } : (f ?? { type: unknownType })),
+    );
+    return at.body("body", operands).map((f) => sequenceOf(loose(f.type)));
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {},
+});
+
+const typeAttr = (): AttrSpec<ValueType | undefined> => ({
+  kind: "type",
+  read: (a: Attr) => (a.kind === "type" ? a.value : undefined),
+  fallback: undefined,
+  required: false,
+});
+export const optional_ = defineOp({
+  name: "Optional",
+  doc: "An optional that holds its operand, or, without one, nothing of `type`.",
+  reads: { onnx: [{ since: 15 }] },
+  in: { x: optional() },
+  out: { y: tensor() },
+  attrs: { type: typeAttr() },
+  role: "compute",
+  infer: (at) => {
+    const of = at.in.x?.type ?? at.attrs.type ?? unknownType;
+    return [{ type: of.kind === "unknown" ? unknownType : { kind: "optional", of } }];
+  },
+  cost: free,
+  int8,
+  on,
+  *samples() {
+    yield { name: "tensor", in: { x: random("float32", 2) } };
+  },
+});
+export const optionalHasElement = defineOp({
+  name: "OptionalHasElement",
+  doc: "Whether an optional holds something; tensors and sequences always do, an absent operand never.",
+  reads: { onnx: [{ since: 15 }] },
+  in: { x: optional() },
+  out: { y: tensor("bool") },
+  attrs: {},
+  role: "shape",
+  infer: () => [fact("bool", [])],
+  cost: free,
+  int8,
+  on,
+  *samples() {
+    yield { name: "tensor", in: { x: random("float32", 2) } };
+  },
+});
+export const optionalGetElement = defineOp({
+  name: "OptionalGetElement",
+  doc: "What an optional holds; tensors and sequences pass through.",
+  reads: { onnx: [{ since: 15 }] },
+  in: { x: tensor() },
+  out: { y: tensor() },
+  attrs: {},
+  role: "compute",
+  infer: (at) => [at.in.x.type.kind === "optional" ? { type: at.in.x.type.of } : at.in.x],
+  cost: free,
+  int8,
+  on,
+  *samples() {
+    yield { name: "tensor", in: { x: random("float32", 2, 3) } };
+  },
+});

@@ -17,6 +17,8 @@ import { isTensorDType, Tensor } from "../../src/tensor.js";
 const NO_KERNEL = /NOT_IMPLEMENTED|is not a registered function\/op|No Op registered|Could not find an implementation/;
 
 /** Their output sizes depend on element values: inference leaves those dims open. */
+/** They take sequences, which a sample cannot feed; the backend suite runs them. */
+const CONTAINERS = new Set(["SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "ConcatFromSequence"]);
 const DATA_DEPENDENT = new Set(["Compress", "NonZero", "Unique", "NonMaxSuppression", "Range", "ConstantOfShape"]);
 
 function randomOf(seed: number): () => number {
@@ -104,8 +106,8 @@ describe("every operator", () => {
     "$name has samples, a canonical reading and an answer for every engine",
     ({ def }) => {
       const hasBody = Object.values(def.attrs as AttrSpecs).some((a) => a.kind === "graph");
-      if (!hasBody && def.name !== "ImageDecoder") expect([...def.samples()].length).toBeGreaterThan(0);
-      expect(def.reads.onnx.at(-1)?.adapt).toBeUndefined();
+      if (!hasBody && def.name !== "ImageDecoder" && !CONTAINERS.has(def.name)) expect([...def.samples()].length).toBeGreaterThan(0);
+      expect(def.reads.onnx.some((r) => r.adapt === undefined && r.op === undefined)).toBe(true);
       for (const e of engineNames) expect(def.on[e]).toBeDefined();
       expect(def.doc).toMatch(/\.$/);
     },
@@ -131,6 +133,8 @@ describe("samples", () => {
         if (!verdict.ok) expect(verdict.why).not.toBe("");
       }
     }
+    // onnxruntime-node hands out tensors of JavaScript's types only.
+    if (!graph.outputs.every((v) => done.facts(v).type.kind === "tensor" || done.facts(v).type.kind === "unknown")) return;
     let session: ort.InferenceSession;
     try {
       session = await ort.InferenceSession.create(encodeOnnx(done.graph), { logSeverityLevel: 4, intraOpNumThreads: 1 });
