@@ -14,7 +14,10 @@ export const noOps = definePass({
   run(g, context) {
     const facts = context.facts(g);
     const draft = new Editor(g);
-    for (const n of g.nodes) {
+    for (const { id } of g.nodes) {
+      // The draft's node, not the base graph's: an earlier removal may have changed what it reads.
+      const n = draft.node(id);
+      if (n === undefined) continue;
       const [x] = n.ins;
       const [y] = n.outs;
       if (x === undefined || y === undefined || n.domain !== "" || !passesThrough(g, n, facts)) continue;
