@@ -21,8 +21,8 @@ export const isStaticShape = (s: Shape): s is readonly number[] => s?.every(isSt
 export function symbol(text: string): Dim {
   const t = text.trim();
   if (t === "" || t === UNKNOWN) return UNKNOWN;
-  const parsed = t.length <= MAX_TEXT ? tryParse(t) : undefined;
-  if (parsed !== undefined) return write(parsed);
+  const parsed = t.length <= MAX_TEXT ? evaluate(t) : undefined;
+  if (parsed !== undefined && !isUnknown(parsed)) return parsed;
   return `\`${t.slice(0, MAX_TEXT).replaceAll("`", "'")}\``;
 }
 
@@ -192,7 +192,7 @@ function read(d: Dim): Poly {
   if (isStatic(d)) return new Map(d === 0 ? [] : [["", d]]);
   const known = cache.get(d);
   if (known !== undefined) return known;
-  const parsed = tryParse(d) ?? new Map([[d, 1]]);
+  const parsed = split(d);
   if (cache.size > 20_000) cache.clear();
   cache.set(d, parsed);
   return parsed;
@@ -274,7 +274,7 @@ function number(text: string): Dim {
 const functions: Readonly<Record<string, (a: Dim, b: Dim) => Dim>> = { floordiv: floorDiv, ceildiv: ceilDiv, mod, max, min };
 
 /** Recursive descent over `+ - * ( )`, names, quoted names and two-argument calls; undefined when the text is none of that. */
-function tryParse(text: string): Poly | undefined {
+function evaluate(text: string): Dim | undefined {
   let at = 0;
   let depth = 0;
   const space = (): void => {
@@ -320,12 +320,12 @@ function tryParse(text: string): Poly | undefined {
     const quoted = /^`[^`]*`/.exec(rest)?.[0];
     if (quoted !== undefined) {
       at += quoted.length;
-      return atomDim(quoted);
+      return quoted;
     }
     const name = /^[A-Za-z_][\w.]*/.exec(rest)?.[0];
     if (name !== undefined) {
       at += name.length;
-      if (text[at] !== "(") return atomDim(name);
+      if (text[at] !== "(") return name;
       const fn = functions[name];
       if (fn === undefined) return undefined;
       at++;
@@ -341,38 +341,9 @@ function tryParse(text: string): Poly | undefined {
     }
     return undefined;
   };
-  // An atom is its own canonical text; seeding the cache ends the recursion.
-  const atomDim = (atom: string): Dim => {
-    cache.set(atom, new Map([[atom, 1]]));
-    return atom;
-  };
-  const callAtom = callParts(text);
-  if (
-    callAtom !== undefined &&
-    functions[text.slice(0, text.indexOf("("))] !== undefined &&
-    splitMonomial(text).length === 1 &&
-    !/[+-]/.test(outside(text))
-  )
-    return new Map([[text, 1]]);
   const result = sum();
   space();
-  if (result === undefined || at !== text.length || isUnknown(result)) return undefined;
-  if (isStatic(result)) return new Map(result === 0 ? [] : [["", result]]);
-  return result === text ? split(text) : (cache.get(result) ?? split(result));
-}
-
-/** A text with everything inside parentheses and quotes blanked. */
-function outside(text: string): string {
-  let depth = 0;
-  let quoted = false;
-  let out = "";
-  for (const c of text) {
-    if (c === "`") quoted = !quoted;
-    else if (!quoted && c === "(") depth++;
-    else if (!quoted && c === ")") depth--;
-    else if (!quoted && depth === 0) out += c;
-  }
-  return out;
+  return at === text.length ? result : undefined;
 }
 
 /** Reads canonical text (terms at top level, each `[c*]monomial`) without evaluating it. */
@@ -387,7 +358,7 @@ function split(text: string): Poly {
     if (t === "") return;
     const lead = /^(\d+)(?:\*|$)/.exec(t);
     const monomial = lead === null ? t : t.slice(lead[0].length);
-    terms.set(monomial, sign * (lead === null ? 1 : Number(lead[1])));
+    terms.set(monomial, (terms.get(monomial) ?? 0) + sign * (lead === null ? 1 : Number(lead[1])));
   };
   for (let i = 0; i < text.length; i++) {
     const c = text[i];
