@@ -61,5 +61,10 @@ function draw(pixels, n) {
     }
     say(line);
   }
-  say(`   ${winners(logits).slice(0, n).map((d) => `-> ${d}`.padEnd(19)).join("")}\n`);
+  say(
+    `   ${winners(logits)
+      .slice(0, n)
+      .map((d) => `-> ${d}`.padEnd(19))
+      .join("")}\n`,
+  );
 }

@@ -1,0 +1,2 @@
+export declare const allowed: Readonly<Record<string, readonly string[]>>;
+export declare function breaches(src: string): string[];
