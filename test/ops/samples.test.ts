@@ -16,10 +16,27 @@ import { isTensorDType, Tensor } from "../../src/tensor.js";
 /** Operators with bodies, and ImageDecoder (no kernel, and its input is an encoded file), carry no samples. What ONNX Runtime 1.30's CPU provider has no kernel for: these samples are inferred and costed, not run. */
 const NO_KERNEL = /NOT_IMPLEMENTED|is not a registered function\/op|No Op registered|Could not find an implementation/;
 
+/** They take sequences or maps, which a sample cannot feed; the backend suite runs them. */
+const CONTAINERS = new Set([
+  "SequenceInsert",
+  "SequenceErase",
+  "SequenceAt",
+  "SequenceLength",
+  "ConcatFromSequence",
+  "CastMap",
+  "DictVectorizer",
+]);
 /** Their output sizes depend on element values: inference leaves those dims open. */
-/** They take sequences, which a sample cannot feed; the backend suite runs them. */
-const CONTAINERS = new Set(["SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "ConcatFromSequence"]);
-const DATA_DEPENDENT = new Set(["Compress", "NonZero", "Unique", "NonMaxSuppression", "Range", "ConstantOfShape"]);
+const DATA_DEPENDENT = new Set([
+  "Compress",
+  "NonZero",
+  "Unique",
+  "NonMaxSuppression",
+  "Range",
+  "ConstantOfShape",
+  "StringSplit",
+  "SVMClassifier",
+]);
 
 function randomOf(seed: number): () => number {
   let s = (seed * 2654435761 + 1) >>> 0;
@@ -56,7 +73,10 @@ interface Built {
 }
 /** One node; with `symbolic`, every dim of a fed input is a symbol of its own (dims of equal size that must agree share one). */
 function build(def: AnyOp, sample: Sample, symbolic: boolean): Built {
-  const e = new Editor({ name: "sample", opsets: { "": 18, ...(def.domain ? { [def.domain]: 1 } : {}) } });
+  const e = new Editor({
+    name: "sample",
+    opsets: { "": 18, ...(def.domain ? { [def.domain]: Math.max(...def.reads.onnx.map((r) => r.since)) } : {}) },
+  });
   const feeds: Record<string, Tensor> = {};
   const bindings = new Map<string, number>();
   const ins: (ValueId | undefined)[] = [];
