@@ -1,5 +1,11 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  test: { include: ["test/**/*.test.ts"], exclude: ["test/conformance/**", "test/fuzz/**", "test/gpu/**"], testTimeout: 30_000, maxWorkers: 2, pool: "forks" },
+  test: {
+    include: ["test/**/*.test.ts"],
+    exclude: ["test/conformance/**", "test/fuzz/**", "test/gpu/**"],
+    testTimeout: 30_000,
+    maxWorkers: 2,
+    pool: "forks",
+  },
 });

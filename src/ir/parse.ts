@@ -404,24 +404,24 @@ class Parser {
     return dims;
   }
 
-  #constant(): Constant {
-    if (this.#eat("sparse")) {
+  #constant(dense = false): Constant {
+    if (!dense && this.#eat("sparse")) {
       const dtype = this.#dtype();
       const dims = this.#staticDims();
       this.#expect("values");
-      const values = this.#constant();
+      const values = this.#constant(true);
       this.#expect("indices");
-      return { dtype, dims, data: { kind: "sparse", values, indices: this.#constant() } };
+      return { dtype, dims, data: { kind: "sparse", values, indices: this.#constant(true) } };
     }
     const dtype = this.#dtype();
     const dims = this.#staticDims();
-    const line = this.#line(this.#token.at);
+    const start = this.#token.at;
     const count = elementCount(dims);
     if (count === undefined) this.#fail("dims with a representable product before this");
     if (this.#eat("blob")) {
       const hash = this.#take("string", "a hash in quotes");
       const found = this.#blobs?.get(hash);
-      if (found === undefined) throw blobMissing({ hash, line });
+      if (found === undefined) throw blobMissing({ hash, line: this.#line(start) });
       if (found.dtype !== dtype || found.dims.join() !== dims.join())
         this.#fail(`a blob of type ${found.dtype}[${found.dims.join(", ")}] before this`);
       return found;

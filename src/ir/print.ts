@@ -22,6 +22,8 @@ export function print(g: Graph, options: PrintOptions = {}): string {
 // A colon only inside: behind a name it introduces the type.
 const WORD = /^[A-Za-z0-9_.$/-]+(?::[A-Za-z0-9_.$/-]+)*$/;
 const BARE = /^[A-Za-z_][A-Za-z0-9_.]*$/;
+/** Words that begin something else where a node may stand. */
+const RESERVED: ReadonlySet<string> = new Set(["const", "_"]);
 export const quote = (s: string): string => JSON.stringify(s).replaceAll("\u007f", "\\u007f");
 
 /** A double as the shortest text that reads back the same, always with a point, an exponent or a word. */
@@ -95,7 +97,7 @@ class Printer {
   #node(g: Graph, n: Node, indent: string, typed: (v: ValueId) => string, name: (v: ValueId) => string): void {
     const outs = n.outs.map((v) => (v === undefined ? "_" : typed(v))).join(", ");
     const ins = n.ins.map((v) => (v === undefined ? "_" : name(v))).join(", ");
-    const op = n.domain === "" && BARE.test(n.op) ? n.op : `${quote(n.domain)}.${quote(n.op)}`;
+    const op = n.domain === "" && BARE.test(n.op) && !RESERVED.has(n.op) ? n.op : `${quote(n.domain)}.${quote(n.op)}`;
     const tail: string[] = [];
     if (n.name !== "") tail.push(`@${quote(n.name)}`);
     if (n.origin !== undefined) tail.push(`from [${n.origin.map(quote).join(", ")}]`);

@@ -76,7 +76,7 @@ export const selu = withAttrs(
   "Scaled exponential linear unit.",
   1,
   10,
-  { alpha: float(1.67326319217681884765625), gamma: float(1.05070102214813232421875) },
+  { alpha: float(1.6732631921768188), gamma: float(1.0507010221481323) },
   { alpha: aFloat(2), gamma: aFloat(3) },
 );
 export const hardSigmoid = withAttrs(

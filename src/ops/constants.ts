@@ -31,7 +31,16 @@ export const constantOfShape = defineOp({
   on: gpu(),
   *samples() {
     yield { name: "zeros", in: { shape: ints64(2, 3) } };
-    yield { name: "int64 ones", in: { shape: fed("int64", [2], [0, 3]) }, attrs: { value: { kind: "tensor", value: { dtype: "int64", dims: [1], data: { kind: "bytes", bytes: new Uint8Array(BigInt64Array.of(1n).buffer) } } } } };
+    yield {
+      name: "int64 ones",
+      in: { shape: fed("int64", [2], [0, 3]) },
+      attrs: {
+        value: {
+          kind: "tensor",
+          value: { dtype: "int64", dims: [1], data: { kind: "bytes", bytes: new Uint8Array(BigInt64Array.of(1n).buffer) } },
+        },
+      },
+    };
   },
 });
 export const range = defineOp({
@@ -45,15 +54,28 @@ export const range = defineOp({
   role: "shape",
   infer: (at) => {
     const dtype = dtypeOf(at.in.start);
-    const of = (f: typeof at.in.start): Dim => (f.constant !== undefined ? (smallNumbers(f.constant)?.[0] ?? UNKNOWN) : (f.elements?.[0] ?? UNKNOWN));
+    const of = (f: typeof at.in.start): Dim =>
+      f.constant !== undefined ? (smallNumbers(f.constant)?.[0] ?? UNKNOWN) : (f.elements?.[0] ?? UNKNOWN);
     const [start, limit, delta] = [of(at.in.start), of(at.in.limit), of(at.in.delta)];
     if (typeof start === "number" && typeof limit === "number" && typeof delta === "number") {
       if (delta === 0) return at.fail("delta is 0", "use a delta other than 0");
       const n = Math.max(0, Math.ceil((limit - start) / delta));
       const y = fact(dtype, [n]);
-      return [n <= 1024 && (dtype === "int64" || dtype === "int32") ? { ...y, elements: Array.from({ length: n }, (_, i) => start + i * delta) } : y];
+      return [
+        n <= 1024 && (dtype === "int64" || dtype === "int32")
+          ? { ...y, elements: Array.from({ length: n }, (_, i) => start + i * delta) }
+          : y,
+      ];
     }
-    return [fact(dtype, [dtype === "int64" || dtype === "int32" ? (typeof delta === "number" && delta > 0 ? max(ceilDiv(sub(limit, start), delta), 0) : UNKNOWN) : UNKNOWN])];
+    return [
+      fact(dtype, [
+        dtype === "int64" || dtype === "int32"
+          ? typeof delta === "number" && delta > 0
+            ? max(ceilDiv(sub(limit, start), delta), 0)
+            : UNKNOWN
+          : UNKNOWN,
+      ]),
+    ];
   },
   cost: moves,
   int8,
@@ -61,7 +83,10 @@ export const range = defineOp({
   *samples() {
     const i = (x: number) => given("int64", [], [x]);
     yield { name: "up", in: { start: i(1), limit: i(10), delta: i(3) } };
-    yield { name: "down, float", in: { start: fed("float32", [], [5]), limit: fed("float32", [], [0]), delta: fed("float32", [], [-1.5]) } };
+    yield {
+      name: "down, float",
+      in: { start: fed("float32", [], [5]), limit: fed("float32", [], [0]), delta: fed("float32", [], [-1.5]) },
+    };
   },
 });
 export const eyeLike = defineOp({

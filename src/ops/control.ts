@@ -2,7 +2,7 @@
 import { UNKNOWN } from "../ir/dims.js";
 import type { ValueType } from "../ir/types.js";
 import { hostOnly } from "./answers.js";
-import { absent, type Fact, defineOp, graphAttr, int, optInts, optional, shapeOf, tensor, unknownType, variadic } from "./define.js";
+import { absent, defineOp, type Fact, graphAttr, int, optInts, optional, shapeOf, tensor, unknownType, variadic } from "./define.js";
 import { fact, free } from "./shapes.js";
 
 const int8 = absent("its body is quantized in its own right");
@@ -20,7 +20,8 @@ function eitherType(x: ValueType, y: ValueType): ValueType {
     if (x.shape === undefined || y.shape === undefined || x.shape.length !== y.shape.length) return { ...x, shape: undefined };
     return { ...x, shape: x.shape.map((d, i) => (d === y.shape?.[i] ? d : UNKNOWN)) };
   }
-  if ((x.kind === "sequence" && y.kind === "sequence") || (x.kind === "optional" && y.kind === "optional")) return { ...x, of: eitherType(x.of, y.of) };
+  if ((x.kind === "sequence" && y.kind === "sequence") || (x.kind === "optional" && y.kind === "optional"))
+    return { ...x, of: eitherType(x.of, y.of) };
   return x.kind === y.kind ? x : unknownType;
 }
 
@@ -65,7 +66,14 @@ export const loop = defineOp({
     }
     const scans = outs.slice(n + 1).map((f): Fact => {
       const t = f.type;
-      return t.kind === "tensor" ? { type: { ...t, shape: t.shape === undefined ? undefined : [UNKNOWN, ...t.shape.map((d) => (typeof d === "number" ? d : UNKNOWN))] } } : { type: unknownType };
+      return t.kind === "tensor"
+        ? {
+            type: {
+              ...t,
+              shape: t.shape === undefined ? undefined : [UNKNOWN, ...t.shape.map((d) => (typeof d === "number" ? d : UNKNOWN))],
+            },
+          }
+        : { type: unknownType };
     });
     return [...carried, ...scans];
   },
@@ -80,7 +88,14 @@ export const scan = defineOp({
   reads: { onnx: [{ since: 9 }] },
   in: { ins: variadic() },
   out: { ys: variadic() },
-  attrs: { body: graphAttr(), num_scan_inputs: int(), scan_input_axes: optInts(), scan_input_directions: optInts(), scan_output_axes: optInts(), scan_output_directions: optInts() },
+  attrs: {
+    body: graphAttr(),
+    num_scan_inputs: int(),
+    scan_input_axes: optInts(),
+    scan_input_directions: optInts(),
+    scan_output_axes: optInts(),
+    scan_output_directions: optInts(),
+  },
   role: "compute",
   infer: (at) => {
     const scans = at.attrs.num_scan_inputs;
@@ -88,7 +103,8 @@ export const scan = defineOp({
     let length: number | string = UNKNOWN;
     const slices = at.in.ins.slice(states).map((f, i): Fact => {
       const s = shapeOf(f);
-      if (f === undefined || f.type.kind !== "tensor" || s === undefined) return { type: f?.type.kind === "tensor" ? { ...f.type, shape: undefined } : unknownType };
+      if (f === undefined || f.type.kind !== "tensor" || s === undefined)
+        return { type: f?.type.kind === "tensor" ? { ...f.type, shape: undefined } : unknownType };
       const axis = at.attrs.scan_input_axes?.[i] ?? 0;
       const a = axis < 0 ? axis + s.length : axis;
       length = s[a] ?? UNKNOWN;

@@ -487,7 +487,7 @@ export const bitCast = defineOp({
   in: { x: tensor() },
   out: { y: tensor() },
   attrs: { to: int() },
-  role: "view",
+  role: "compute",
   infer: (at) => [fact(dtypeFromOnnx(at.attrs.to), shapeOf(at.in.x))],
   cost: perOutput(0),
   int8: noInt8,

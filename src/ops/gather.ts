@@ -2,7 +2,7 @@
 import { UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
 import { gpu } from "./answers.js";
-import { defineOp, dtypeOf, int, shapeOf, tensor, word, optional } from "./define.js";
+import { defineOp, dtypeOf, int, optional, shapeOf, tensor, word } from "./define.js";
 import { aInt, aText, fed, given, random } from "./samples.js";
 import { axisOf, elementsOf, fact, moves, numbersOf } from "./shapes.js";
 
@@ -86,8 +86,15 @@ export const scatterElements = defineOp({
   int8: sameScale,
   on: gpu(),
   *samples() {
-    yield { name: "replace", in: { x: random("float32", 3, 3), indices: fed("int64", [1, 3], [1, 0, 2]), updates: random("float32", 1, 3) } };
-    yield { name: "add", in: { x: random("float32", 1, 5), indices: fed("int64", [1, 2], [1, 1]), updates: random("float32", 1, 2) }, attrs: { axis: aInt(1), reduction: aText("add") } };
+    yield {
+      name: "replace",
+      in: { x: random("float32", 3, 3), indices: fed("int64", [1, 3], [1, 0, 2]), updates: random("float32", 1, 3) },
+    };
+    yield {
+      name: "add",
+      in: { x: random("float32", 1, 5), indices: fed("int64", [1, 2], [1, 1]), updates: random("float32", 1, 2) },
+      attrs: { axis: aInt(1), reduction: aText("add") },
+    };
   },
 });
 export const scatterND = defineOp({
@@ -119,7 +126,10 @@ export const tensorScatter = defineOp({
   int8: sameScale,
   on: gpu(),
   *samples() {
-    yield { name: "linear", in: { past: random("float32", 2, 1, 4, 3), update: random("float32", 2, 1, 1, 3), positions: fed("int64", [2], [1, 2]) } };
+    yield {
+      name: "linear",
+      in: { past: random("float32", 2, 1, 4, 3), update: random("float32", 2, 1, 1, 3), positions: fed("int64", [2], [1, 2]) },
+    };
   },
 });
 export const oneHot = defineOp({
@@ -140,7 +150,14 @@ export const oneHot = defineOp({
   int8: sameScale,
   on: gpu(),
   *samples() {
-    yield { name: "last", in: { indices: fed("int64", [3], [0, 2, -1]), depth: given("int64", [], [4]), values: given("float32", [2], [0, 1]) } };
-    yield { name: "first", in: { indices: fed("int64", [2], [1, 5]), depth: given("int64", [], [3]), values: given("int64", [2], [7, 9]) }, attrs: { axis: aInt(0) } };
+    yield {
+      name: "last",
+      in: { indices: fed("int64", [3], [0, 2, -1]), depth: given("int64", [], [4]), values: given("float32", [2], [0, 1]) },
+    };
+    yield {
+      name: "first",
+      in: { indices: fed("int64", [2], [1, 5]), depth: given("int64", [], [3]), values: given("int64", [2], [7, 9]) },
+      attrs: { axis: aInt(0) },
+    };
   },
 });

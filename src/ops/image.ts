@@ -1,10 +1,25 @@
 /** Resampling: Resize, GridSample, AffineGrid, RoiAlign, Col2Im, ImageDecoder. */
-import { floorDiv, isStatic, mul, UNKNOWN } from "../ir/dims.js";
+
 import { no, yes } from "../diagnostics.js";
+import { floorDiv, isStatic, mul, UNKNOWN } from "../ir/dims.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Attr, Dim } from "../ir/types.js";
 import { FLOATS64, gpu, hostOnly } from "./answers.js";
-import { absent, defineOp, dtypeOf, flag, float, int, optInts, optional, type RawNode, type Rewriter, shapeOf, tensor, word } from "./define.js";
+import {
+  absent,
+  defineOp,
+  dtypeOf,
+  flag,
+  float,
+  int,
+  optInts,
+  optional,
+  type RawNode,
+  type Rewriter,
+  shapeOf,
+  tensor,
+  word,
+} from "./define.js";
 import { aInt, aText, fed, given, ints64, random } from "./samples.js";
 import { axisOf, elementsOf, fact, perOutput, unknownDims } from "./shapes.js";
 
@@ -12,12 +27,23 @@ const text = (value: string): Attr => ({ kind: "string", value });
 /** Upsample (7 to 9) and Resize 10 sampled asymmetrically, nearest rounding down. */
 function asymmetric(n: RawNode, to: Rewriter): void {
   const scales = n.attrs["scales"];
-  const list = (values: readonly number[]) => to.constant({ dtype: "float32", dims: [values.length], data: { kind: "bytes", bytes: new Uint8Array(Float32Array.from(values).buffer) } });
+  const list = (values: readonly number[]) =>
+    to.constant({
+      dtype: "float32",
+      dims: [values.length],
+      data: { kind: "bytes", bytes: new Uint8Array(Float32Array.from(values).buffer) },
+    });
   const mode = n.attrs["mode"];
   const [w, h] = [n.attrs["width_scale"], n.attrs["height_scale"]];
-  const given = scales?.kind === "floats" ? list(scales.value) : w?.kind === "float" && h?.kind === "float" ? list([1, 1, h.value, w.value]) : n.ins[1];
+  const given =
+    scales?.kind === "floats" ? list(scales.value) : w?.kind === "float" && h?.kind === "float" ? list([1, 1, h.value, w.value]) : n.ins[1];
   const name = mode?.kind === "string" && mode.value !== "nearest" ? "linear" : "nearest";
-  to.emit("Resize", [n.ins[0], undefined, given], { coordinate_transformation_mode: text("asymmetric"), mode: text(name), nearest_mode: text("floor") }, n.outs);
+  to.emit(
+    "Resize",
+    [n.ins[0], undefined, given],
+    { coordinate_transformation_mode: text("asymmetric"), mode: text(name), nearest_mode: text("floor") },
+    n.outs,
+  );
 }
 export const resize = defineOp({
   name: "Resize",
@@ -28,7 +54,16 @@ export const resize = defineOp({
   attrs: {
     antialias: flag(false),
     axes: optInts(),
-    coordinate_transformation_mode: word("half_pixel", "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"),
+    coordinate_transformation_mode: word(
+      "half_pixel",
+      "half_pixel",
+      "half_pixel_symmetric",
+      "pytorch_half_pixel",
+      "align_corners",
+      "asymmetric",
+      "tf_half_pixel_for_nn",
+      "tf_crop_and_resize",
+    ),
     cubic_coeff_a: float(-0.75),
     exclude_outside: flag(false),
     extrapolation_value: float(0),
@@ -48,9 +83,10 @@ export const resize = defineOp({
       const whole = at.attrs.keep_aspect_ratio_policy === "stretch";
       const numbers = axes.map((a, i) => [x[a], sizes?.[i]] as const);
       if (sizes === undefined) return [fact(dtypeOf(at.in.x), unknownDims(x.length))];
-      if (whole) axes.forEach((a, i) => {
-        out[a] = sizes[i] ?? UNKNOWN;
-      });
+      if (whole)
+        axes.forEach((a, i) => {
+          out[a] = sizes[i] ?? UNKNOWN;
+        });
       else {
         const known = numbers.every(([d, s]) => typeof d === "number" && typeof s === "number");
         const ratios = numbers.map(([d, s]) => Number(s) / Number(d));
@@ -60,21 +96,43 @@ export const resize = defineOp({
     } else if (scales !== undefined && scales.length === axes.length) {
       axes.forEach((a, i) => {
         const [d, s] = [x[a] ?? UNKNOWN, Math.fround(scales[i] ?? 1)];
-        out[a] = isStatic(d) ? Math.floor(Math.fround(d * s)) : Number.isInteger(s) ? mul(d, s) : Number.isInteger(1 / s) ? floorDiv(d, 1 / s) : UNKNOWN;
+        out[a] = isStatic(d)
+          ? Math.floor(Math.fround(d * s))
+          : Number.isInteger(s)
+            ? mul(d, s)
+            : Number.isInteger(1 / s)
+              ? floorDiv(d, 1 / s)
+              : UNKNOWN;
       });
     } else return [fact(dtypeOf(at.in.x), unknownDims(x.length))];
     return [fact(dtypeOf(at.in.x), out)];
   },
   cost: perOutput(8),
   int8: absent("interpolation needs a scale of its own"),
-  on: gpu((at) => (at.attrs.mode === "cubic" ? no("cubic interpolation has no kernel", "use linear or nearest") : at.attrs.antialias ? no("antialiasing has no kernel") : at.attrs.coordinate_transformation_mode === "tf_crop_and_resize" ? no("cropping while resizing has no kernel") : yes)),
+  on: gpu((at) =>
+    at.attrs.mode === "cubic"
+      ? no("cubic interpolation has no kernel", "use linear or nearest")
+      : at.attrs.antialias
+        ? no("antialiasing has no kernel")
+        : at.attrs.coordinate_transformation_mode === "tf_crop_and_resize"
+          ? no("cropping while resizing has no kernel")
+          : yes,
+  ),
   *samples() {
     const x = random("float32", 1, 2, 4, 5);
     yield { name: "nearest x2", in: { x, scales: given("float32", [4], [1, 1, 2, 2]) } };
     yield { name: "linear to size", in: { x, sizes: ints64(1, 2, 7, 3) }, attrs: { mode: aText("linear") } };
-    yield { name: "aligned corners", in: { x, sizes: ints64(1, 2, 8, 10) }, attrs: { mode: aText("linear"), coordinate_transformation_mode: aText("align_corners") } };
+    yield {
+      name: "aligned corners",
+      in: { x, sizes: ints64(1, 2, 8, 10) },
+      attrs: { mode: aText("linear"), coordinate_transformation_mode: aText("align_corners") },
+    };
     yield { name: "cubic", in: { x, scales: given("float32", [4], [1, 1, 1.5, 1.5]) }, attrs: { mode: aText("cubic") } };
-    yield { name: "floor, asymmetric", in: { x, scales: given("float32", [4], [1, 1, 0.6, 2.5]) }, attrs: { coordinate_transformation_mode: aText("asymmetric"), nearest_mode: aText("floor") } };
+    yield {
+      name: "floor, asymmetric",
+      in: { x, scales: given("float32", [4], [1, 1, 0.6, 2.5]) },
+      attrs: { coordinate_transformation_mode: aText("asymmetric"), nearest_mode: aText("floor") },
+    };
   },
 });
 
@@ -82,7 +140,12 @@ export const resize = defineOp({
 function gridModes(n: RawNode, to: Rewriter): void {
   const mode = n.attrs["mode"];
   const name = mode?.kind === "string" ? mode.value : "bilinear";
-  to.emit("GridSample", n.ins, { ...n.attrs, mode: text(name === "bilinear" ? "linear" : name === "bicubic" ? "cubic" : String(name)) }, n.outs);
+  to.emit(
+    "GridSample",
+    n.ins,
+    { ...n.attrs, mode: text(name === "bilinear" ? "linear" : name === "bicubic" ? "cubic" : String(name)) },
+    n.outs,
+  );
 }
 export const gridSample = defineOp({
   name: "GridSample",
@@ -91,7 +154,11 @@ export const gridSample = defineOp({
   in: { x: tensor("T"), grid: tensor("G") },
   out: { y: tensor("T") },
   types: { G: FLOATS64 },
-  attrs: { align_corners: flag(false), mode: word("linear", "linear", "nearest", "cubic"), padding_mode: word("zeros", "zeros", "border", "reflection") },
+  attrs: {
+    align_corners: flag(false),
+    mode: word("linear", "linear", "nearest", "cubic"),
+    padding_mode: word("zeros", "zeros", "border", "reflection"),
+  },
   role: "compute",
   infer: (at) => {
     const [x, g] = [shapeOf(at.in.x), shapeOf(at.in.grid)];
@@ -116,7 +183,12 @@ export const affineGrid = defineOp({
   infer: (at) => {
     const s = elementsOf(at.in.size);
     const rank = shapeOf(at.in.size)?.[0];
-    return [fact(dtypeOf(at.in.theta), s !== undefined ? [s[0] ?? UNKNOWN, ...s.slice(2), s.length - 2] : typeof rank === "number" ? unknownDims(rank) : undefined)];
+    return [
+      fact(
+        dtypeOf(at.in.theta),
+        s !== undefined ? [s[0] ?? UNKNOWN, ...s.slice(2), s.length - 2] : typeof rank === "number" ? unknownDims(rank) : undefined,
+      ),
+    ];
   },
   cost: perOutput(6),
   int8: absent("positions need float"),
@@ -128,18 +200,45 @@ export const affineGrid = defineOp({
 export const roiAlign = defineOp({
   name: "RoiAlign",
   doc: "Pools regions of interest to one size with bilinear samples.",
-  reads: { onnx: [{ since: 10, adapt: (n, to) => void to.emit("RoiAlign", n.ins, { ...n.attrs, coordinate_transformation_mode: text("output_half_pixel") }, n.outs) }, { since: 16 }] },
+  reads: {
+    onnx: [
+      {
+        since: 10,
+        adapt: (n, to) =>
+          void to.emit("RoiAlign", n.ins, { ...n.attrs, coordinate_transformation_mode: text("output_half_pixel") }, n.outs),
+      },
+      { since: 16 },
+    ],
+  },
   in: { x: tensor("T"), rois: tensor("T"), batch: tensor("int64") },
   out: { y: tensor("T") },
   types: { T: FLOATS64 },
-  attrs: { coordinate_transformation_mode: word("half_pixel", "half_pixel", "output_half_pixel"), mode: word("avg", "avg", "max"), output_height: int(1), output_width: int(1), sampling_ratio: int(0), spatial_scale: float(1) },
+  attrs: {
+    coordinate_transformation_mode: word("half_pixel", "half_pixel", "output_half_pixel"),
+    mode: word("avg", "avg", "max"),
+    output_height: int(1),
+    output_width: int(1),
+    sampling_ratio: int(0),
+    spatial_scale: float(1),
+  },
   role: "compute",
-  infer: (at) => [fact(dtypeOf(at.in.x), [shapeOf(at.in.rois)?.[0] ?? UNKNOWN, shapeOf(at.in.x)?.[1] ?? UNKNOWN, at.attrs.output_height, at.attrs.output_width])],
+  infer: (at) => [
+    fact(dtypeOf(at.in.x), [
+      shapeOf(at.in.rois)?.[0] ?? UNKNOWN,
+      shapeOf(at.in.x)?.[1] ?? UNKNOWN,
+      at.attrs.output_height,
+      at.attrs.output_width,
+    ]),
+  ],
   cost: perOutput(32),
   int8: absent("interpolation needs a scale of its own"),
   on: hostOnly("region pooling has no kernel"),
   *samples() {
-    yield { name: "one", in: { x: random("float32", 1, 1, 6, 6), rois: fed("float32", [1, 4], [0, 0, 4, 4]), batch: fed("int64", [1], [0]) }, attrs: { output_height: aInt(2), output_width: aInt(2), sampling_ratio: aInt(2) } };
+    yield {
+      name: "one",
+      in: { x: random("float32", 1, 1, 6, 6), rois: fed("float32", [1, 4], [0, 0, 4, 4]), batch: fed("int64", [1], [0]) },
+      attrs: { output_height: aInt(2), output_width: aInt(2), sampling_ratio: aInt(2) },
+    };
   },
 });
 export const col2Im = defineOp({
@@ -153,7 +252,8 @@ export const col2Im = defineOp({
   infer: (at) => {
     const [x, image, block] = [shapeOf(at.in.x), elementsOf(at.in.image), elementsOf(at.in.block)];
     const rank = shapeOf(at.in.image)?.[0];
-    if (image === undefined || block === undefined) return [fact(dtypeOf(at.in.x), typeof rank === "number" ? unknownDims(rank + 2) : undefined)];
+    if (image === undefined || block === undefined)
+      return [fact(dtypeOf(at.in.x), typeof rank === "number" ? unknownDims(rank + 2) : undefined)];
     return [fact(dtypeOf(at.in.x), [x?.[0] ?? UNKNOWN, floorDiv(x?.[1] ?? UNKNOWN, block.reduce<Dim>(mul, 1)), ...image])];
   },
   cost: perOutput(4),

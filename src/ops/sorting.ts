@@ -30,7 +30,12 @@ export const topK = defineOp({
   on: gpu(constantInputs("k")),
   *samples() {
     yield { name: "largest", in: { x: random("float32", 3, 7), k: ints64(3) }, outs: 2 };
-    yield { name: "smallest, first axis", in: { x: random("float32", 5, 2), k: ints64(2) }, attrs: { axis: aInt(0), largest: aInt(0) }, outs: 2 };
+    yield {
+      name: "smallest, first axis",
+      in: { x: random("float32", 5, 2), k: ints64(2) },
+      attrs: { axis: aInt(0), largest: aInt(0) },
+      outs: 2,
+    };
   },
 });
 export const unique = defineOp({
@@ -66,8 +71,19 @@ export const nonMaxSuppression = defineOp({
   infer: () => [fact("int64", [UNKNOWN, 3])],
   cost: perInput(50),
   int8: absent("box coordinates need float"),
-  on: { ...hostOnly("the number of boxes it keeps depends on the data", "cut the graph before it with `outputs`, or leave it to the host") },
+  on: {
+    ...hostOnly("the number of boxes it keeps depends on the data", "cut the graph before it with `outputs`, or leave it to the host"),
+  },
   *samples() {
-    yield { name: "overlap", in: { boxes: fed("float32", [1, 3, 4], [0, 0, 1, 1, 0, 0.1, 1, 1.1, 0, 10, 1, 11]), scores: fed("float32", [1, 1, 3], [0.9, 0.75, 0.6]), max: given("int64", [1], [3]), iou: given("float32", [1], [0.5]), score: given("float32", [1], [0]) } };
+    yield {
+      name: "overlap",
+      in: {
+        boxes: fed("float32", [1, 3, 4], [0, 0, 1, 1, 0, 0.1, 1, 1.1, 0, 10, 1, 11]),
+        scores: fed("float32", [1, 1, 3], [0.9, 0.75, 0.6]),
+        max: given("int64", [1], [3]),
+        iou: given("float32", [1], [0.5]),
+        score: given("float32", [1], [0]),
+      },
+    };
   },
 });

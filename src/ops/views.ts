@@ -89,7 +89,7 @@ export const reshape = defineOp({
     if (wanted === undefined) return [fact(dtypeOf(at.in.x), typeof rank === "number" ? unknownDims(rank) : undefined)];
     const x = shapeOf(at.in.x);
     const s = reshaped(x, wanted, at.attrs.allowzero);
-    if (x !== undefined && x.every((d) => typeof d === "number") && s.every((d) => typeof d === "number") && product(x) !== product(s))
+    if (x?.every((d) => typeof d === "number") && s.every((d) => typeof d === "number") && product(x) !== product(s))
       return at.fail(`dims [${x}] hold ${product(x)} elements, [${wanted}] asks for ${product(s)}`, "make the element counts equal");
     return [keepElements(at.in.x, fact(dtypeOf(at.in.x), s))];
   },

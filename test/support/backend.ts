@@ -33,7 +33,10 @@ export class OrtProcess {
 
   run(model: Uint8Array, runs: readonly Readonly<Record<string, Plain>>[], timeoutMs = 60_000): Promise<Reply | "crashed"> {
     const id = this.#id++;
-    this.#child ??= fork(new URL("./ort-child.mjs", import.meta.url), { serialization: "advanced", stdio: ["ignore", "ignore", "ignore", "ipc"] });
+    this.#child ??= fork(new URL("./ort-child.mjs", import.meta.url), {
+      serialization: "advanced",
+      stdio: ["ignore", "ignore", "ignore", "ipc"],
+    });
     const child = this.#child;
     return new Promise((resolve) => {
       const done = (r: Reply | "crashed"): void => {
@@ -71,7 +74,10 @@ function difference(actual: Plain, expected: Tensor, rtol: number, atol: number)
       if (expected.type === "bool" ? Boolean(a) !== Boolean(e) : a !== e) return `element ${i} is ${a}, expected ${e}`;
       continue;
     }
-    const [x, y] = half && actual.data instanceof Uint16Array ? [halfToNumber(Number(a)), halfToNumber(Number(e))] : [Number(a), half ? halfToNumber(Number(e)) : Number(e)];
+    const [x, y] =
+      half && actual.data instanceof Uint16Array
+        ? [halfToNumber(Number(a)), halfToNumber(Number(e))]
+        : [Number(a), half ? halfToNumber(Number(e)) : Number(e)];
     if (x === y || (Number.isNaN(x) && Number.isNaN(y))) continue;
     if (!(Math.abs(x - y) <= atol + rtol * Math.abs(y))) return `element ${i} is ${x}, expected ${y}`;
   }
@@ -92,14 +98,17 @@ export async function runCase(dir: string, ort: OrtProcess, rtol: number, atol: 
   }
   const runs: Record<string, Plain>[] = [];
   const expected: ReadonlyMap<string, Tensor>[] = [];
-  for (const set of readdirSync(dir).filter((f) => f.startsWith("test_data_set_")).sort()) {
+  for (const set of readdirSync(dir)
+    .filter((f) => f.startsWith("test_data_set_"))
+    .sort()) {
     const feeds: Record<string, Plain> = {};
     for (const [i, v] of graph.inputs.entries()) {
       const { name, type } = valueAt(graph, v);
       const path = join(dir, set, `input_${i}.pb`);
       if (!existsSync(path)) continue;
       const value = readProto(readFileSync(path), type);
-      if (value.kind !== "tensor") return { kind: "skip", why: `input of ${value.kind === "foreign" ? `type ${value.dtype}` : `kind ${type.kind}`}` };
+      if (value.kind !== "tensor")
+        return { kind: "skip", why: `input of ${value.kind === "foreign" ? `type ${value.dtype}` : `kind ${type.kind}`}` };
       feeds[name] = { type: value.tensor.type, data: value.tensor.data as ArrayLike<number | bigint | string>, dims: value.tensor.dims };
     }
     const wants = new Map<string, Tensor>();
@@ -109,7 +118,8 @@ export async function runCase(dir: string, ort: OrtProcess, rtol: number, atol: 
       const path = join(dir, set, `output_${i}.pb`);
       if (!existsSync(path)) continue;
       const value = readProto(readFileSync(path), type);
-      if (value.kind !== "tensor") return { kind: "skip", why: `output of ${value.kind === "foreign" ? `type ${value.dtype}` : `kind ${type.kind}`}` };
+      if (value.kind !== "tensor")
+        return { kind: "skip", why: `output of ${value.kind === "foreign" ? `type ${value.dtype}` : `kind ${type.kind}`}` };
       wants.set(name, value.tensor);
     }
     runs.push(feeds);

@@ -1,8 +1,9 @@
 /** Reads the files of the ONNX backend suite: a TensorProto, SequenceProto or OptionalProto by itself. Field numbers: onnx.proto, onnx-data.proto. */
+
+import { BYTES, Cursor, FIXED32 } from "../../src/import/onnx/wire.js";
 import { dtypeBits, dtypeFromOnnx } from "../../src/ir/dtypes.js";
 import { aligned } from "../../src/ir/payload.js";
 import type { DType, ValueType } from "../../src/ir/types.js";
-import { BYTES, Cursor, FIXED32 } from "../../src/import/onnx/wire.js";
 import { isTensorDType, Tensor, typedArrayOf } from "../../src/tensor.js";
 
 /** What a file holds. `foreign`: an element type that JavaScript tensors lack. */
@@ -14,9 +15,9 @@ export type ProtoValue =
 
 /** Reads the bytes as the kind of value that `type` says. */
 export function readProto(bytes: Uint8Array, type: ValueType): ProtoValue {
-  return valueOf(new Cursor(bytes, 0, bytes.length, undefined), type.kind);
+  return protoValueOf(new Cursor(bytes, 0, bytes.length, undefined), type.kind);
 }
-function valueOf(c: Cursor, kind: ValueType["kind"]): ProtoValue {
+function protoValueOf(c: Cursor, kind: ValueType["kind"]): ProtoValue {
   if (kind === "sequence") return sequenceOf(c);
   if (kind === "optional") return optionalOf(c);
   return tensorOf(c);
@@ -81,7 +82,10 @@ function tensorOf(c: Cursor): ProtoValue {
   if (raw !== undefined) {
     const width = dtypeBits(dtype) / 8;
     const a = aligned(raw, width);
-    return { kind: "tensor", tensor: new Tensor(dtype, new make(a.buffer as ArrayBuffer, a.byteOffset, a.byteLength / width) as never, dims) };
+    return {
+      kind: "tensor",
+      tensor: new Tensor(dtype, new make(a.buffer as ArrayBuffer, a.byteOffset, a.byteLength / width) as never, dims),
+    };
   }
   // Halves stand in int32_data as their bits.
   const values = dtype === "uint64" ? numbers.map((x) => BigInt.asUintN(64, BigInt(x))) : numbers;
