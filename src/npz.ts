@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { crc32, inflateRawSync } from "node:zlib";
 import { defineError } from "./diagnostics.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorDType, type TensorLike, typedArrayOf } from "./tensor.js";
@@ -46,7 +47,7 @@ const toDescr: Readonly<Record<NumericDType, string>> = {
 };
 
 /** Reads one array. `file` names it in errors. Throws P1110. */
-export function readNpy(source: string | Uint8Array, file = typeof source === "string" ? source : "npy data"): Tensor {
+export function readNpy(source: string | URL | Uint8Array, file = named(source, "npy data")): Tensor {
   const bytes = load(source, file);
   const fail = (what: string): never => {
     throw npyError({ what }, { file });
@@ -173,7 +174,7 @@ function npyBody(t: TensorLike, type: TensorDType): { descr: string; body: Uint8
 }
 
 /** Reads every array of an .npz, by name (without `.npy`), in the archive's order. Throws P1110. */
-export function readNpz(source: string | Uint8Array, file = typeof source === "string" ? source : "npz data"): Map<string, Tensor> {
+export function readNpz(source: string | URL | Uint8Array, file = named(source, "npz data")): Map<string, Tensor> {
   const bytes = load(source, file);
   const arrays = new Map<string, Tensor>();
   for (const entry of zipEntries(bytes, file)) {
@@ -340,8 +341,11 @@ export function writeNpz(path: string, arrays: Iterable<readonly [string, Tensor
   }
 }
 
-function load(source: string | Uint8Array, file: string): Uint8Array {
-  if (typeof source !== "string") return source;
+function named(source: string | URL | Uint8Array, otherwise: string): string {
+  return typeof source === "string" ? source : source instanceof URL ? fileURLToPath(source) : otherwise;
+}
+function load(source: string | URL | Uint8Array, file: string): Uint8Array {
+  if (source instanceof Uint8Array) return source;
   try {
     return readFileSync(source);
   } catch (cause) {
