@@ -42,10 +42,9 @@ export function dataDir(set: string): string | undefined {
   return target;
 }
 
-/** A file beside the data sets (models.json, ...), or undefined. */
+/** A file that describes the data sets (models.json, ...): in their folder, beside it, or in a folder `shared/data` beside it; or undefined. */
 export function dataFile(name: string): string | undefined {
   const root = process.env["PARTITA_TEST_DATA"];
-  if (root === undefined) return undefined;
-  const path = join(root, name);
-  return existsSync(path) ? path : undefined;
+  if (root === undefined || root === "") return undefined;
+  return [root, join(root, ".."), join(root, "../shared/data")].map((folder) => join(folder, name)).find((path) => existsSync(path));
 }

@@ -2,14 +2,15 @@
 
 import { BYTES, Cursor, FIXED32 } from "../../src/import/onnx/wire.js";
 import { dtypeBits, dtypeFromOnnx } from "../../src/ir/dtypes.js";
+import { bfloat16ToNumber } from "../../src/ir/numeric.js";
 import { aligned } from "../../src/ir/payload.js";
 import type { DType, ValueType } from "../../src/ir/types.js";
 import { isTensorDType, Tensor, typedArrayOf } from "../../src/tensor.js";
 
-/** What a file holds. `foreign`: an element type that JavaScript tensors lack. */
+/** What a file holds. `foreign`: an element type that JavaScript tensors lack, its elements decoded to the numbers they stand for. */
 export type ProtoValue =
   | { readonly kind: "tensor"; readonly tensor: Tensor }
-  | { readonly kind: "foreign"; readonly dtype: DType | undefined }
+  | { readonly kind: "foreign"; readonly dtype: DType | undefined; readonly dims: readonly number[]; readonly values: readonly number[] }
   | { readonly kind: "list"; readonly items: readonly ProtoValue[] }
   | { readonly kind: "nothing" };
 
@@ -76,7 +77,11 @@ function tensorOf(c: Cursor): ProtoValue {
     else c.skip();
   }
   const dtype = dtypeFromOnnx(code);
-  if (dtype === undefined || !isTensorDType(dtype)) return { kind: "foreign", dtype };
+  if (dtype === undefined || !isTensorDType(dtype)) {
+    const count = dims.reduce((a, d) => a * d, 1);
+    const values = dtype === undefined ? [] : numbersOf(dtype, count, raw ?? packedBytes(dtype, numbers.map(Number)));
+    return { kind: "foreign", dtype, dims, values };
+  }
   if (dtype === "string") return { kind: "tensor", tensor: new Tensor("string", strings, dims) };
   const make = typedArrayOf(dtype);
   if (raw !== undefined) {
@@ -92,4 +97,47 @@ function tensorOf(c: Cursor): ProtoValue {
   if (dtype === "float16") return { kind: "tensor", tensor: new Tensor("float16", Uint16Array.from(values, Number), dims) };
   if (values.length === 0 && dims.includes(0)) return { kind: "tensor", tensor: new Tensor(dtype, new make(0) as never, dims) };
   return { kind: "tensor", tensor: new Tensor(dtype, values, dims) };
+}
+
+/** int32_data as the bytes that raw_data would hold: one entry an element, or a byte of packed elements. */
+function packedBytes(dtype: DType, numbers: readonly number[]): Uint8Array {
+  return dtype === "bfloat16" ? new Uint8Array(Uint16Array.from(numbers).buffer) : Uint8Array.from(numbers);
+}
+
+/** Bits of the exponent and fraction, exponent bias, and whether the format has infinities ("ieee"), NaN alone ("fn"), or NaN as -0 ("fnuz"). */
+const smallFloats: Readonly<Partial<Record<DType, readonly [exponent: number, fraction: number, bias: number, style: string]>>> = {
+  float8e4m3fn: [4, 3, 7, "fn"],
+  float8e4m3fnuz: [4, 3, 8, "fnuz"],
+  float8e5m2: [5, 2, 15, "ieee"],
+  float8e5m2fnuz: [5, 2, 16, "fnuz"],
+  float4e2m1: [2, 1, 1, "finite"],
+};
+function smallFloat(bits: number, [e, f, bias, style]: readonly [number, number, number, string]): number {
+  const top = 2 ** (e + f);
+  const negative = bits >= top;
+  const magnitude = bits % top;
+  const [exponent, fraction] = [Math.floor(magnitude / 2 ** f), magnitude % 2 ** f];
+  if (style === "fnuz" && bits === top) return Number.NaN;
+  if (style === "fn" && magnitude === top - 1) return Number.NaN;
+  if (style === "ieee" && exponent === 2 ** e - 1)
+    return fraction > 0 ? Number.NaN : negative ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
+  const x = exponent === 0 ? (fraction / 2 ** f) * 2 ** (1 - bias) : (1 + fraction / 2 ** f) * 2 ** (exponent - bias);
+  return negative ? -x : x;
+}
+/** The numbers that packed elements stand for. 4-bit and 2-bit elements lie from the low bits up. */
+function numbersOf(dtype: DType, count: number, bytes: Uint8Array): readonly number[] {
+  const bits = dtypeBits(dtype);
+  const at = (i: number): number => {
+    if (bits >= 8) return bytes[i] ?? 0;
+    const per = 8 / bits;
+    return ((bytes[Math.floor(i / per)] ?? 0) >> ((i % per) * bits)) & (2 ** bits - 1);
+  };
+  const format = smallFloats[dtype];
+  return Array.from({ length: count }, (_, i) => {
+    if (dtype === "bfloat16") return bfloat16ToNumber((bytes[2 * i] ?? 0) | ((bytes[2 * i + 1] ?? 0) << 8));
+    if (dtype === "float8e8m0") return at(i) === 255 ? Number.NaN : 2 ** (at(i) - 127);
+    if (format !== undefined) return smallFloat(at(i), format);
+    const x = at(i);
+    return dtype.startsWith("int") && x >= 2 ** (bits - 1) ? x - 2 ** bits : x;
+  });
 }

@@ -1,0 +1,80 @@
+/** The ONNX backend suite through the whole line: compile, save, load, run. Every case that ONNX Runtime can run must give the suite's result. */
+import { readdirSync, readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { casesOf, difference, type Plain } from "../support/backend.js";
+import { builtPackage } from "../support/built.js";
+import { dataDir, dataFile, NO_DATA } from "../support/data.js";
+import { ProcessPool } from "../support/pool.js";
+
+type Outcome = { readonly kind: "passed"; readonly wrapped: boolean } | { readonly kind: "skipped" | "failed"; readonly why: string };
+
+/** What ONNX Runtime says of operators and types for which its CPU provider has no kernel: nothing that Partita could do about. */
+const NO_KERNEL = /NOT_IMPLEMENTED|is not a registered function\/op|No Op registered|Could not find an implementation/;
+
+async function outcomeOf(dir: string, pool: ProcessPool): Promise<Outcome> {
+  let cases: ReturnType<typeof casesOf>;
+  try {
+    cases = casesOf(dir);
+  } catch (error) {
+    return { kind: "failed", why: error instanceof Error ? error.message : String(error) };
+  }
+  if ("skip" in cases) return { kind: "skipped", why: cases.skip };
+  for (const c of cases) {
+    const reply = await pool.run<readonly Readonly<Record<string, Plain>>[]>({
+      model: c.model,
+      runs: [c.feeds],
+      options: { verify: true },
+    });
+    if ("crashed" in reply) return { kind: "failed", why: reply.crashed };
+    if ("error" in reply) return NO_KERNEL.test(reply.error) ? { kind: "skipped", why: reply.error } : { kind: "failed", why: reply.error };
+    for (const [name, want] of c.expected) {
+      const wrong = difference(reply.result[0]?.[name], want);
+      if (wrong !== undefined) return { kind: "failed", why: `'${name}': ${wrong}` };
+    }
+  }
+  return { kind: "passed", wrapped: cases.some((c) => c.wrapped) };
+}
+
+const root = dataDir("onnx-backend");
+const listed = dataFile("onnx-backend-ort-node-1.30.json");
+const reference = listed === undefined ? {} : (JSON.parse(readFileSync(listed, "utf8")) as Record<string, Record<string, string>>);
+
+for (const [category, floor] of [
+  ["node", 1512],
+  ["pytorch-operator", 35],
+  ["pytorch-converted", 79],
+  ["simple", 17],
+] as const) {
+  it.skipIf(root === undefined)(`${category}: compile, save, load, run (skipped when ${NO_DATA})`, async () => {
+    const pool = new ProcessPool(new URL("../support/compile-child.mjs", import.meta.url), availableParallelism(), [builtPackage()]);
+    const outcomes = new Map<string, Outcome>();
+    try {
+      const dir = join(root ?? "", category);
+      const only = process.env["PARTITA_TEST_ONLY"];
+      const names = readdirSync(dir, { withFileTypes: true })
+        .filter((f) => f.isDirectory() && (only === undefined || new RegExp(only).test(f.name)))
+        .map((f) => f.name);
+      await Promise.all(names.map(async (name) => outcomes.set(name, await outcomeOf(join(dir, name), pool))));
+    } finally {
+      pool.close();
+    }
+    const of = (kind: Outcome["kind"]): [string, Outcome][] =>
+      [...outcomes].filter(([, o]) => o.kind === kind).sort(([a], [b]) => (a < b ? -1 : 1));
+    const lines = (kind: "failed" | "skipped"): string =>
+      of(kind)
+        .map(([name, o]) => `  ${kind} ${name}: ${"why" in o ? o.why.replaceAll(/\s+/g, " ").slice(0, 300) : ""}`)
+        .join("\n");
+    const passed = of("passed");
+    const wrapped = passed.filter(([, o]) => o.kind === "passed" && o.wrapped).length;
+    console.log(
+      `${category}: ${passed.length} passed (${wrapped} with containers or foreign types at the border), ${of("failed").length} failed, ${of("skipped").length} skipped\n${lines("failed")}\n${lines("skipped")}`,
+    );
+    const lost = Object.entries(reference[category] ?? {})
+      .filter(([name, verdict]) => verdict === "pass" && outcomes.get(name)?.kind !== "passed")
+      .map(([name]) => name);
+    expect(lost, "ONNX Runtime passes these on its own").toEqual([]);
+    expect(passed.length).toBeGreaterThanOrEqual(floor);
+  });
+}
