@@ -1,0 +1,17 @@
+/** All TensorFlow operators Partita reads, by name. Derived from the family files; nothing registers itself. */
+import type { TfOpDef } from "./define.js";
+import * as elementwise from "./elementwise.js";
+
+const families = { ...elementwise } satisfies Record<string, TfOpDef>;
+
+const byName = new Map<string, TfOpDef>();
+for (const def of Object.values(families) as readonly TfOpDef[]) {
+  for (const name of def.names) {
+    if (byName.has(name)) throw new Error(`two TensorFlow operators are named '${name}'`);
+    byName.set(name, def);
+  }
+}
+
+export const lookupTf = (op: string): TfOpDef | undefined => byName.get(op);
+/** All definitions by TensorFlow name, sorted. */
+export const allTfOps = (): readonly (readonly [name: string, def: TfOpDef])[] => [...byName].sort(([a], [b]) => (a < b ? -1 : 1));
