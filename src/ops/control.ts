@@ -1,8 +1,23 @@
 /** Control flow. Bodies are graphs with captures (ir/types.ts); engines run them only when the host decides which and how often. */
 import { UNKNOWN } from "../ir/dims.js";
+import { Editor } from "../ir/edit.js";
 import type { ValueType } from "../ir/types.js";
 import { hostOnly } from "./answers.js";
-import { absent, defineOp, type Fact, graphAttr, int, optInts, optional, shapeOf, tensor, unknownType, variadic } from "./define.js";
+import {
+  absent,
+  defineOp,
+  type Fact,
+  graphAttr,
+  int,
+  optInts,
+  optional,
+  type RawNode,
+  type Rewriter,
+  shapeOf,
+  tensor,
+  unknownType,
+  variadic,
+} from "./define.js";
 import { fact, free } from "./shapes.js";
 
 const int8 = absent("its body is quantized in its own right");
@@ -34,6 +49,9 @@ export const if_ = defineOp({
   attrs: { then_branch: graphAttr(), else_branch: graphAttr() },
   role: "compute",
   infer: (at) => {
+    // A condition that is known leaves the other branch out: what it says of these shapes need not even make sense.
+    const known = at.in.condition.elements?.[0];
+    if (typeof known === "number") return at.body(known !== 0 ? "then_branch" : "else_branch", []);
     const [a, b] = [at.body("then_branch", []), at.body("else_branch", [])];
     return Array.from({ length: at.outs }, (_, i) => either(a[i], b[i]));
   },
@@ -82,10 +100,51 @@ export const loop = defineOp({
   on,
   *samples() {},
 });
+/**
+ * Scan of opset 8 has a batch axis before the sequence axis in every state and scan input, and lengths that may differ by batch element as
+ * its first input. Without lengths it is a scan over the batch whose body is the scan over the sequence.
+ */
+function batchedScan(n: RawNode, to: Rewriter): void {
+  const [lengths, ...operands] = n.ins;
+  const [body, count] = [n.attrs["body"], n.attrs["num_scan_inputs"]];
+  if (lengths !== undefined || body?.kind !== "graph" || count?.kind !== "int") {
+    to.keep();
+    return;
+  }
+  const outer = new Editor({ name: "batch", opsets: body.value.graph.opsets });
+  const ins = operands.map((v, i) => {
+    const t = to.typeOf(v);
+    const element: ValueType = t.kind === "tensor" ? { ...t, shape: t.shape?.slice(1) } : t;
+    return outer.addInput(`in${i}`, element);
+  });
+  const captures = body.value.captures.map((v, i) => outer.addCapture(`captured${i}`, to.typeOf(v)));
+  const directions = n.attrs["directions"];
+  const inner = outer.add({
+    op: "Scan",
+    name: n.name,
+    ins,
+    outs: n.outs.length,
+    attrs: {
+      num_scan_inputs: count,
+      ...(directions === undefined ? {} : { scan_input_directions: directions }),
+      body: { kind: "graph", value: { graph: body.value.graph, captures } },
+    },
+  });
+  outer.setOutputs(inner.outs.filter((v) => v !== undefined));
+  to.emit(
+    "Scan",
+    operands,
+    {
+      num_scan_inputs: { kind: "int", value: operands.length },
+      body: { kind: "graph", value: { graph: outer.finish(), captures: body.value.captures } },
+    },
+    n.outs,
+  );
+}
 export const scan = defineOp({
   name: "Scan",
   doc: "Runs a body over slices of its inputs, carrying state and stacking outputs.",
-  reads: { onnx: [{ since: 9 }] },
+  reads: { onnx: [{ since: 8, adapt: batchedScan }, { since: 9 }] },
   in: { ins: variadic() },
   out: { ys: variadic() },
   attrs: {

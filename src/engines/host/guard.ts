@@ -1,6 +1,10 @@
 /**
- * A known wrong result of ONNX Runtime 1.30: at full optimisation a Transpose is folded into a MatMul that has a 1-D operand, which then
- * multiplies the wrong axis. A vector operand beside a transposed one is made a matrix, which is not affected, and squeezed back.
+ * Where ONNX Runtime 1.30 needs help.
+ *
+ * A known wrong result: at full optimisation a Transpose is folded into a MatMul that has a 1-D operand, which then multiplies the wrong
+ * axis. A vector operand beside a transposed one is made a matrix, which is not affected, and squeezed back.
+ *
+ * A needless refusal: Range runs on operands of one element and rank 1, but its shape inference refuses them once their rank is known.
  */
 import { Editor } from "../../ir/edit.js";
 import { shapeOfType } from "../../ir/graph.js";
@@ -8,6 +12,25 @@ import { int64Constant } from "../../ir/payload.js";
 import type { Graph, Node, ValueId } from "../../ir/types.js";
 
 export function guarded(g: Graph): Graph {
+  return scalarRanges(vectorProducts(g));
+}
+
+/** Operands of Range that are known to be of rank 1 become scalars. */
+function scalarRanges(g: Graph): Graph {
+  if (!g.nodes.some((n) => n.op === "Range" && n.domain === "")) return g;
+  const draft = new Editor(g);
+  for (const n of g.nodes) {
+    if (n.op !== "Range" || n.domain !== "") continue;
+    const ins = n.ins.map((v) => {
+      if (v === undefined || shapeOfType(draft.type(v))?.length !== 1) return v;
+      return draft.add({ op: "Squeeze", ins: [v], outs: 1, name: `${n.name}/scalar`, origin: n.origin ?? [n.name] }).outs[0];
+    });
+    if (ins.some((v, i) => v !== n.ins[i])) draft.patch(n.id, { ins });
+  }
+  return draft.finish();
+}
+
+function vectorProducts(g: Graph): Graph {
   if (!g.nodes.some((n) => n.op === "MatMul" && n.domain === "") || !g.nodes.some((n) => n.op === "Transpose")) return g;
   const draft = new Editor(g);
   // ONNX Runtime looks through Cast, and may move a Transpose through other operators before it fuses; any transposed operand counts.
