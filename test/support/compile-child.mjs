@@ -11,7 +11,7 @@ process.on("disconnect", () => {
   process.exit();
 });
 
-const textOf = (error) => (error instanceof Error ? `${error.code ? `${error.code}: ` : ""}${error.message}` : String(error));
+const textOf = (error) => (error instanceof Error ? error.message : String(error));
 const plain = (t) => ({ type: t.type, data: t.data, dims: [...t.dims] });
 
 /** `model`: a path or bytes; `runs`: feeds by input name. The answer: outputs by name, a run each. */

@@ -9,10 +9,29 @@ const failed = defineError<{ native: string; while_: string }>("P2002", "ONNX Ru
       : "check the fed values; the model is as it was imported",
 }));
 
-/** P2002, with the node that ONNX Runtime names. */
+/** Where ONNX Runtime puts the name and the operator of the node it speaks of; the name is often empty. */
+const nodePatterns = [/\bname: ?'([^']+)'/i, /with name '([^']+)'/, /In Node, \("([^"]+)"/, /[Nn]ode \(([^'()\s]+)\)/, /\(node:'([^']+)'/];
+const opPatterns = [
+  /running (\w+) node/,
+  /In Node, \("[^"]*", (\w+)/,
+  /\bOp \((\w+)\)/,
+  /operator \((\w+)\)/,
+  /(?:implementation|kernel) for (\w+)\(/,
+  /Optype \((\w+)\)/,
+];
+const firstOf = (patterns: readonly RegExp[], text: string): string | undefined => {
+  for (const p of patterns) {
+    const found = p.exec(text)?.[1];
+    if (found !== undefined) return found;
+  }
+  return undefined;
+};
+
+/** P2002, with the node and the operator that ONNX Runtime names. */
 export function ortFailed(args: { readonly native: string; readonly while_: string }, file?: string): PartitaError {
-  const native = args.native.replace(/\s+/g, " ").replace(/\.+$/, "").slice(0, 2000);
-  const node = /Node(?::| \(|\s*\(name:)?\s*['"(]?([^'")\s]+)['")]?/.exec(native)?.[1];
-  const op = /(?:Op|op_type|OpType|node)\s*\(?([A-Z][A-Za-z0-9]+)[\s,(:]/.exec(native)?.[1];
-  return failed({ native, while_: args.while_ }, { file, node, op: node === undefined ? undefined : op });
+  const native = args.native
+    .replace(/\s+/g, " ")
+    .replace(/[.\s]+$/, "")
+    .slice(0, 2000);
+  return failed({ native, while_: args.while_ }, { file, node: firstOf(nodePatterns, native), op: firstOf(opPatterns, native) });
 }
