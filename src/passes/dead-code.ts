@@ -2,6 +2,8 @@
 import { Editor } from "../ir/edit.js";
 import { bodiesOf, readsOf } from "../ir/graph.js";
 import type { Attr, Graph, Node, ValueId } from "../ir/types.js";
+import type { Slots } from "../ops/define.js";
+import { lookup } from "../ops/registry.js";
 import { deep, definePass } from "./pass.js";
 
 export const deadCode = definePass({
@@ -26,9 +28,14 @@ function swept(g: Graph): Graph {
   for (const n of dead) draft.remove(n.id);
   // An optional output nobody reads need not be computed: trailing ones go, the others keep their place.
   for (const n of draft.nodes()) {
-    if (n.outs.length < 2 || bodiesOf(n).length > 0 || n.op === "Split" || n.op === "SplitToSequence" || n.domain !== "") continue;
+    if (n.outs.length < 2 || bodiesOf(n).length > 0 || n.domain !== "") continue;
+    const slots = Object.values((lookup(n.domain, n.op)?.out ?? {}) as Slots);
+    // What is not optional has to be there; the number of variadic outputs has a meaning of its own.
+    if (slots.length === 0 || slots.some((slot) => slot.kind === "variadic")) continue;
+    const required = slots.findLastIndex((slot) => slot.kind === "tensor") + 1;
     const last = n.outs.findLastIndex((v) => v !== undefined && live[v] === 1);
-    if (last >= 0 && last < n.outs.length - 1) draft.patch(n.id, { outs: n.outs.slice(0, last + 1) });
+    const kept = Math.max(required, last + 1);
+    if (last >= 0 && kept < n.outs.length) draft.patch(n.id, { outs: n.outs.slice(0, kept) });
   }
   return draft.finish();
 }
