@@ -201,6 +201,16 @@ export class Editor {
     this.#values[id] = { ...this.value(id), type };
     this.#changed = true;
   }
+  /** Gives a value another name, made unique; the old one becomes free. */
+  rename(id: ValueId, name: string): void {
+    const old = this.value(id);
+    if (old.name === name) return;
+    this.#names.delete(old.name);
+    const unique = this.freshName(name);
+    this.#names.add(unique);
+    this.#values[id] = { ...old, name: unique };
+    this.#changed = true;
+  }
   setOpset(domain: string, version: number): void {
     this.#opsets[domain] = version;
     this.#changed = true;

@@ -75,6 +75,17 @@ export function inferGraph(g: Graph, options: InferOptions = {}): Inferred {
   return { graph: done.graph, facts: (v) => done.facts[v] ?? { type: typeAt(done.graph, v) } };
 }
 
+/** Infers one node by itself: the facts of its outputs, and its attributes with the bodies' types filled in. Throws as `inferGraph`. */
+export function inferNode(
+  n: Node,
+  factOf: (v: ValueId) => Fact,
+  options: { readonly file?: string | undefined } = {},
+): { readonly facts: readonly Fact[]; readonly attrs: Node["attrs"] } {
+  const def = lookup(n.domain, n.op);
+  if (def === undefined) return { facts: [], attrs: n.attrs };
+  return new Inference(undefined, options.file).single(n, def, factOf);
+}
+
 class Inference {
   bindings: ReadonlyMap<string, number> = new Map();
   readonly #remarks: Remarks | undefined;
@@ -83,6 +94,15 @@ class Inference {
   constructor(remarks: Remarks | undefined, file: string | undefined) {
     this.#remarks = remarks;
     this.#file = file;
+  }
+
+  single(n: Node, def: AnyOp, factOf: (v: ValueId) => Fact): { facts: readonly Fact[]; attrs: Node["attrs"] } {
+    const bodies = new Map<string, Body>();
+    const facts = this.#node(n.name, n, def, factOf, bodies);
+    if (bodies.size === 0) return { facts, attrs: n.attrs };
+    const attrs: Record<string, Attr> = { ...n.attrs };
+    for (const [name, value] of bodies) attrs[name] = { kind: "graph", value };
+    return { facts, attrs };
   }
 
   bound(f: Fact): Fact {
@@ -103,7 +123,7 @@ class Inference {
     for (const n of g.nodes) {
       const def = lookup(n.domain, n.op);
       const bodies = new Map<string, Body>();
-      const results = def === undefined ? [] : this.#node(g, n, def, facts, bodies);
+      const results = def === undefined ? [] : this.#node(displayName(g, n), n, def, (v) => facts[v], bodies);
       n.outs.forEach((v, i) => {
         if (v === undefined) return;
         facts[v] = this.#join(results[i], this.bound({ type: typeAt(g, v) }).type, n, valueAt(g, v));
@@ -122,10 +142,10 @@ class Inference {
     return { graph: { ...g, values, nodes: bodiesChanged ? nodes : g.nodes }, facts };
   }
 
-  #node(g: Graph, n: Node, def: AnyOp, facts: readonly Fact[], bodies: Map<string, Body>): readonly Fact[] {
-    const where = { file: this.#file, node: displayName(g, n), op: qualifiedOp(n) };
+  #node(label: string, n: Node, def: AnyOp, facts: (v: ValueId) => Fact | undefined, bodies: Map<string, Body>): readonly Fact[] {
+    const where = { file: this.#file, node: label, op: qualifiedOp(n) };
     const site: AnySite = {
-      in: bindInputs(n, def, (v) => facts[v] ?? { type: { kind: "unknown" } }, where),
+      in: bindInputs(n, def, (v) => facts(v) ?? { type: { kind: "unknown" } }, where),
       attrs: readAttributes(n, def, where),
       node: n,
       outs: n.outs.length,
@@ -136,7 +156,7 @@ class Inference {
         const done = this.graph(
           body.graph,
           inputs,
-          body.captures.map((v) => facts[v] ?? { type: { kind: "unknown" } }),
+          body.captures.map((v) => facts(v) ?? { type: { kind: "unknown" } }),
         );
         bodies.set(attribute, { graph: done.graph, captures: body.captures });
         return done.graph.outputs.map((v) => done.facts[v] ?? { type: typeAt(done.graph, v) });
@@ -145,7 +165,7 @@ class Inference {
         throw operandError({ what, fix }, where);
       },
     };
-    checkTypes(n, def, (v) => facts[v], where);
+    checkTypes(n, def, facts, where);
     return def.infer(site);
   }
 

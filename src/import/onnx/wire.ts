@@ -1,5 +1,5 @@
 /** Protocol-buffer wire format, both ways: a cursor that trusts no length, and a writer that leaves big payloads where they are. */
-import { defineError } from "../../diagnostics.js";
+import { defineError, type PartitaError, type Where } from "../../diagnostics.js";
 
 export const wireError = defineError<{ what: string }>("P1201", "the file is not a well-formed ONNX protobuf", ({ what }) => ({
   what,
@@ -14,19 +14,24 @@ export const FIXED32 = 5;
 const START_GROUP = 3;
 const END_GROUP = 4;
 
+/** Makes the error of a malformed message; other formats of the same wire have a code of their own. */
+export type Raise = (args: { what: string }, where: Where) => PartitaError;
+
 /** A read position in a range of bytes. Offsets in errors are those of the whole file. */
 export class Cursor {
   at: number;
   readonly end: number;
   readonly bytes: Uint8Array;
   readonly file: string | undefined;
+  readonly #raise: Raise;
   /** Field number and wire type of the last tag. */
   field = 0;
   type = 0;
   /** Where the last tag began. */
   tagAt = 0;
 
-  constructor(bytes: Uint8Array, at: number, end: number, file: string | undefined) {
+  constructor(bytes: Uint8Array, at: number, end: number, file: string | undefined, raise: Raise = wireError) {
+    this.#raise = raise;
     this.bytes = bytes;
     this.at = at;
     this.end = end;
@@ -34,7 +39,7 @@ export class Cursor {
   }
 
   fail(what: string): never {
-    throw wireError({ what }, { file: this.file, offset: this.at });
+    throw this.#raise({ what }, { file: this.file, offset: this.at });
   }
 
   /** Moves to the next field; false at the end of the message. */
@@ -98,7 +103,7 @@ export class Cursor {
   /** A sub-message: a cursor over it; this one moves behind. */
   message(): Cursor {
     const n = this.length();
-    const sub = new Cursor(this.bytes, this.at, this.at + n, this.file);
+    const sub = new Cursor(this.bytes, this.at, this.at + n, this.file, this.#raise);
     this.at += n;
     return sub;
   }

@@ -25,8 +25,6 @@ const table: ReadonlyMap<number, DType> = new Map([
   [23, "uint64"],
   [24, "float8e5m2"],
   [25, "float8e4m3fn"],
-  [29, "int4"],
-  [30, "uint4"],
 ]);
 const names: ReadonlyMap<string, number> = new Map([
   ["DT_FLOAT", 1],
