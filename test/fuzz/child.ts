@@ -1,0 +1,224 @@
+/**
+ * The process that tries mutants, so that a crash, a hang or a leak stays in it. It writes down what it is about to do before it does it
+ * (the parent reads that when it died) and sends one message per mutant.
+ */
+import { execFileSync } from "node:child_process";
+import {
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { compile } from "../../src/compile.js";
+import { PartitaError } from "../../src/diagnostics.js";
+import { generator, randomFeeds } from "../../src/runtime/measure.js";
+import type { Session } from "../../src/runtime/session.js";
+import type { TensorLike } from "../../src/tensor.js";
+import { type Base, ownBases, realBases } from "./bases.js";
+import { bundleMutant, prepareBundles, tryBundle } from "./bundles.js";
+import { mutate } from "./mutate.js";
+import { describeDifference, referenceOf } from "./reference.js";
+import type { Job, Outcome } from "./types.js";
+
+const RUN_LIMIT_MS = 6000;
+/** Elements a feed may have: beyond this a mutant is only compiled. */
+const FEED_LIMIT = 1 << 20;
+
+const folder = mkdtempSync(join(tmpdir(), "partita-fuzz-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+
+/** Marks the step that runs now; one short pwrite, so that it is there after a crash. */
+function marker(path: string): (text: string) => void {
+  const fd = openSync(path, "w");
+  return (text) => void writeSync(fd, text.padEnd(200), 0, "latin1");
+}
+
+/** Peak resident memory since the last reset, bytes. */
+function resetPeak(): void {
+  try {
+    writeFileSync("/proc/self/clear_refs", "5");
+  } catch {
+    // Not Linux, or not allowed: the peak is then that of the whole process.
+  }
+}
+function peak(): number {
+  try {
+    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync("/proc/self/status", "latin1"))?.[1] ?? 0) * 1024;
+  } catch {
+    return process.resourceUsage().maxRSS * 1024;
+  }
+}
+
+/** The folder a hostile model lies in: what it may name, and what it may not. */
+function prepareModelFolder(): string {
+  const inside = join(folder, "outer", "model");
+  mkdirSync(join(inside, "sub"), { recursive: true });
+  const weights = Buffer.alloc(64);
+  for (let i = 0; i < 16; i++) weights.writeFloatLE(i / 4, i * 4);
+  writeFileSync(join(inside, "inside.bin"), weights);
+  writeFileSync(join(folder, "outer", "secret.bin"), Buffer.alloc(1 << 16, 42));
+  symlinkSync("../secret.bin", join(inside, "link.bin"));
+  symlinkSync("..", join(inside, "linkdir"));
+  try {
+    execFileSync("mkfifo", [join(inside, "fifo")]);
+  } catch {
+    // No fifo here; the others remain.
+  }
+  return inside;
+}
+
+const seedOf = (seed: number, i: number): number => (Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(i + 1, 0x85ebca6b)) >>> 0;
+
+export function mutantOf(bases: readonly Base[], seed: number, i: number): { base: Base; bytes: Uint8Array; how: string } {
+  const next = generator(seedOf(seed, i));
+  // A third of the mutants come from the models that exercise most of the importer.
+  const rich = bases.filter((b) => !b.name.includes("/") && !b.name.includes(": "));
+  const choice = next() < 0.35 ? rich : bases;
+  const base = choice[Math.floor(next() * choice.length)] as Base;
+  const other = bases[Math.floor(next() * bases.length)] as Base;
+  return { base, ...mutate(base.bytes, next, other.bytes) };
+}
+
+function feedable(session: Session): boolean {
+  const size = session.inputs.map((p) => (p.dims ?? []).reduce<number>((a, d) => a * (typeof d === "number" ? d : 3), 1));
+  return (
+    size.every((n) => n <= FEED_LIMIT) && session.inputs.every((p) => p.type !== "sequence" && p.type !== "optional" && p.type !== "map")
+  );
+}
+
+/** Everything below the temporary folder, for finding files that should not be there. */
+function listing(at: string, prefix = ""): string[] {
+  return readdirSync(at, { withFileTypes: true }).flatMap((e) =>
+    e.isDirectory() ? [`${prefix}${e.name}/`, ...listing(join(at, e.name), `${prefix}${e.name}/`)] : [`${prefix}${e.name}`],
+  );
+}
+
+async function tryModel(
+  bytes: Uint8Array,
+  path: string,
+  i: number,
+  mark: (step: string) => void,
+): Promise<Omit<Outcome, "i" | "how" | "base" | "ms" | "peak">> {
+  let session: Session | undefined;
+  let phase = "compile";
+  let ours: Record<string, TensorLike> | undefined;
+  let feeds: Record<string, TensorLike> = {};
+  let stopped = false;
+  try {
+    mark("compile");
+    writeFileSync(path, bytes);
+    const program = await compile(i % 3 === 0 ? path : bytes, { signal: AbortSignal.timeout(RUN_LIMIT_MS) });
+    if (i % 5 === 0) {
+      mark("report");
+      JSON.stringify(program.report.toJSON());
+      program.report.toText();
+      program.report.toHTML();
+    }
+    if (i % 16 === 0) {
+      mark("save");
+      const before = listing(folder);
+      await program.save(join(folder, "out.partita"));
+      const strange = listing(folder).filter((f) => !before.includes(f) && !f.startsWith("out.partita/"));
+      rmSync(join(folder, "out.partita"), { recursive: true, force: true });
+      if (strange.length > 0) return { kind: "FAIL", phase: "save", what: `wrote ${strange.join(", ")}` };
+    }
+    phase = "open";
+    mark("open");
+    session = await program.createSession({ threads: 1 });
+    if (!feedable(session)) return { kind: "compiled, too big or odd to feed", phase, what: "" };
+    feeds = randomFeeds(session.inputs, 3, i);
+    phase = "run";
+    mark("run");
+    ours = await session.run(feeds, { signal: AbortSignal.timeout(RUN_LIMIT_MS) });
+  } catch (error) {
+    if (error instanceof Error && error.name === "TimeoutError") {
+      stopped = true;
+      if (phase === "compile") return { kind: "FAIL", phase, what: "compile did not stop within its time" };
+    } else if (!(error instanceof PartitaError)) {
+      return {
+        kind: "FAIL",
+        phase,
+        what: `an error without a code: ${error instanceof Error ? (error.stack ?? error.message).slice(0, 1500) : String(error)}`,
+      };
+    } else if (error.exit === 70 && error.code !== "P1410") {
+      return { kind: "FAIL", phase, what: `an internal error: ${error.message.slice(0, 800)}` };
+    } else {
+      if (!/^P\d{4} /.test(error.message) || error.fix === "")
+        return { kind: "FAIL", phase, what: `an error without a remedy: ${error.message}` };
+      // A refused file that ONNX Runtime runs is worth knowing, not a failure.
+      if (error.code === "P2002" || process.env["PARTITA_FUZZ_STRICTER"] === undefined)
+        return { kind: `${error.code} at ${phase}`, phase, what: error.message.slice(0, 300) };
+      mark(`reference after ${error.code}`);
+      const theirs = await referenceOf(bytes, path, {}, false);
+      return {
+        kind: `${error.code} at ${phase}${"error" in theirs ? "" : ", ONNX Runtime loads it"}`,
+        phase,
+        what: error.message.slice(0, 300),
+      };
+    }
+  } finally {
+    if (!stopped) await session?.dispose();
+  }
+  if (stopped) return { kind: "run stopped by its signal", phase, what: "", recycle: true };
+  mark("reference");
+  const theirs = await referenceOf(bytes, path, feeds, true);
+  if ("error" in theirs) return { kind: "runs, ONNX Runtime refuses the file", phase: "reference", what: theirs.error.slice(0, 300) };
+  const difference = describeDifference(ours ?? {}, theirs.results);
+  if (difference === undefined) return { kind: "equal", phase: "reference", what: "" };
+  mark("second reference");
+  // Optimisation levels of ONNX Runtime that disagree among themselves give no answer to compare with.
+  const again = await referenceOf(bytes, path, feeds, true, "all");
+  if (
+    "results" in again &&
+    (describeDifference(again.results, theirs.results) !== undefined || describeDifference(ours ?? {}, again.results) === undefined)
+  )
+    return { kind: "ONNX Runtime's levels disagree", phase: "reference", what: difference };
+  return { kind: "FAIL", phase: "reference", what: `a wrong result: ${difference}` };
+}
+
+async function main(job: Job): Promise<void> {
+  const mark = marker(job.marker);
+  const modelFolder = prepareModelFolder();
+  const path = join(modelFolder, "model.onnx");
+  const bases = job.kind === "models" ? [...ownBases(), ...(job.data === undefined ? [] : realBases(job.data))] : [];
+  const bundles = job.kind === "bundles" ? await prepareBundles(join(folder, "bundles"), folder) : [];
+  const send = (o: Outcome): Promise<void> => new Promise((resolve) => process.send?.(o, () => resolve()));
+  for (let i = job.from; i < job.to; i += job.step) {
+    mark(`${i} prepare`);
+    const start = performance.now();
+    resetPeak();
+    let result: Omit<Outcome, "i" | "ms" | "peak" | "how" | "base">;
+    let how: string;
+    let base: string;
+    if (job.kind === "models") {
+      const m = mutantOf(bases, job.seed, i);
+      [how, base] = [m.how, m.base.name];
+      result = await tryModel(m.bytes, path, i, (step) => mark(`${i} ${step}`));
+    } else {
+      const m = bundleMutant(bundles, generator(seedOf(job.seed, i)), join(folder, "mutant.partita"));
+      [how, base] = [m.how, m.base];
+      result = await tryBundle(m, folder, (step) => mark(`${i} ${step}`));
+    }
+    const used = peak();
+    await send({ ...result, i, how, base, ms: performance.now() - start, peak: used });
+    if (result.recycle === true || statSync(path, { throwIfNoEntry: false }) === null || process.memoryUsage().rss > 700 * 2 ** 20) break;
+  }
+  mark("done");
+  process.disconnect();
+  process.exit(0);
+}
+
+process.on("message", (job: Job) => void main(job));
+// What nobody awaits would be lost otherwise; the parent counts the exit as a crash.
+process.on("unhandledRejection", (error) => {
+  process.stderr.write(`unhandled: ${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exit(99);
+});

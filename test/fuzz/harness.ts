@@ -1,0 +1,149 @@
+/** Runs a range of mutants in child processes, replaces those that die or hang, and sums up. */
+import { fork } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { transpiled } from "../support/transpile.js";
+import type { Job, Outcome } from "./types.js";
+
+export interface FuzzOptions {
+  readonly kind: Job["kind"];
+  readonly count: number;
+  readonly seed: number;
+  /** First mutant. Default 0. */
+  readonly from?: number | undefined;
+  readonly processes: number;
+  readonly data?: string | undefined;
+  readonly onOutcome?: ((o: Outcome) => void) | undefined;
+}
+export interface FuzzResult {
+  /** How many mutants ended how. */
+  readonly counts: ReadonlyMap<string, number>;
+  readonly failures: readonly Outcome[];
+  readonly slowest: Outcome | undefined;
+  readonly hungriest: Outcome | undefined;
+  /** Deaths and hangs of ONNX Runtime on the file as it is, with no part of Partita running. */
+  readonly referenceDeaths: readonly Outcome[];
+  readonly ms: number;
+}
+
+/** No mutant may take longer. */
+export const HANG_MS = 10_000;
+export const MEMORY_LIMIT = 2 ** 30;
+
+export async function fuzz(options: FuzzOptions): Promise<FuzzResult> {
+  const start = performance.now();
+  const script = join(transpiled("test/fuzz", "test/support"), "test/fuzz/child.js");
+  const folder = mkdtempSync(join(tmpdir(), "partita-fuzz-parent-"));
+  const all: Outcome[] = [];
+  try {
+    await Promise.all(
+      Array.from({ length: options.processes }, (_, p) =>
+        lane(script, options, p, join(folder, `marker${p}`), (o) => {
+          all.push(o);
+          options.onOutcome?.(o);
+        }),
+      ),
+    );
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const counts = new Map<string, number>();
+  for (const o of all) counts.set(o.kind, (counts.get(o.kind) ?? 0) + 1);
+  const most = (f: (o: Outcome) => number): Outcome | undefined =>
+    all.reduce<Outcome | undefined>((a, o) => (a === undefined || f(o) > f(a) ? o : a), undefined);
+  return {
+    counts: new Map([...counts].sort(([, a], [, b]) => b - a)),
+    failures: all.filter((o) => o.kind === "FAIL" || (o.peak > MEMORY_LIMIT && !o.phase.includes("reference"))),
+    slowest: most((o) => o.ms),
+    hungriest: most((o) => o.peak),
+    referenceDeaths: all.filter((o) => o.kind.startsWith("ONNX Runtime alone")),
+    ms: performance.now() - start,
+  };
+}
+
+/** One lane of mutants, in as many processes one after another as it takes. */
+async function lane(script: string, options: FuzzOptions, index: number, marker: string, report: (o: Outcome) => void): Promise<void> {
+  const end = (options.from ?? 0) + options.count;
+  let next = (options.from ?? 0) + index;
+  while (next < end) {
+    next = await oneProcess(
+      script,
+      { kind: options.kind, seed: options.seed, from: next, to: end, step: options.processes, data: options.data, marker },
+      report,
+    );
+  }
+}
+
+/** Returns the mutant to go on with. */
+function oneProcess(script: string, job: Job, report: (o: Outcome) => void): Promise<number> {
+  return new Promise((resolve) => {
+    const child = fork(script, [], {
+      execArgv: ["--max-old-space-size=512"],
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+      serialization: "advanced",
+    });
+    let stderr = "";
+    child.stderr?.on("data", (d) => {
+      stderr = (stderr + String(d)).slice(-4000);
+    });
+    let next = job.from;
+    let hung = false;
+    let lastAt = performance.now();
+    // The first message also waits for the start of the process.
+    let limit = HANG_MS + 15_000;
+    const watch = setInterval(() => {
+      if (performance.now() - lastAt < limit || hung) return;
+      hung = true;
+      child.kill("SIGKILL");
+    }, 200);
+    child.on("message", (o: Outcome) => {
+      report(o);
+      next = o.i + job.step;
+      lastAt = performance.now();
+      limit = HANG_MS;
+    });
+    child.on("exit", (code, signal) => {
+      clearInterval(watch);
+      const [at, ...step] = existsSync(job.marker) ? readFileSync(job.marker, "latin1").trim().split(" ") : [];
+      const phase = step.join(" ");
+      const finished = at === "done" || code === 0;
+      if (!finished) {
+        const what = hung
+          ? `no answer within ${HANG_MS} ms`
+          : `the process ended by ${signal ?? `exit code ${code}`}: ${stderr.trim().slice(-1500)}`;
+        const reference = phase.includes("reference");
+        report({
+          i: next,
+          kind: reference ? `ONNX Runtime alone ${hung ? "hangs" : "ends the process"}` : "FAIL",
+          phase,
+          what,
+          base: "",
+          how: "",
+          ms: performance.now() - lastAt,
+          peak: 0,
+        });
+        next += job.step;
+      }
+      resolve(next);
+    });
+    child.on("error", () => {});
+    child.send(job);
+  });
+}
+
+/** The result as lines for a person. */
+export function summary(r: FuzzResult): string {
+  const total = [...r.counts.values()].reduce((a, b) => a + b, 0);
+  const lines = [`${total} mutants in ${(r.ms / 1000).toFixed(0)} s`];
+  for (const [kind, n] of r.counts) lines.push(`${String(n).padStart(7)}  ${kind}`);
+  if (r.slowest !== undefined)
+    lines.push(`slowest: mutant ${r.slowest.i}, ${r.slowest.ms.toFixed(0)} ms (${r.slowest.base}; ${r.slowest.how}; ${r.slowest.kind})`);
+  if (r.hungriest !== undefined)
+    lines.push(
+      `most memory: mutant ${r.hungriest.i}, ${(r.hungriest.peak / 2 ** 20).toFixed(0)} MiB (${r.hungriest.base}; ${r.hungriest.how}; ${r.hungriest.kind})`,
+    );
+  for (const o of r.failures.slice(0, 40))
+    lines.push(`FAILED mutant ${o.i} (${o.base}; ${o.how}) at ${o.phase}, ${(o.peak / 2 ** 20).toFixed(0)} MiB: ${o.what}`);
+  return lines.join("\n");
+}
