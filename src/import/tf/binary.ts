@@ -46,7 +46,12 @@ class Decoder {
     if (of === "numbers") {
       const before = (out[name] as Numbers | undefined) ?? EMPTY;
       const from = c.at;
-      const run = c.type === BYTES ? c.view() : (c.skip(), c.bytes.subarray(from, c.at));
+      let run: Uint8Array;
+      if (c.type === BYTES) run = c.view();
+      else {
+        c.skip();
+        run = c.bytes.subarray(from, c.at);
+      }
       out[name] = { runs: [...before.runs, run], values: [] } satisfies Numbers;
       return;
     }

@@ -220,6 +220,12 @@ export interface TfLowering extends TfOpNames {
   /** The values of the node's output ports, in order; one value stands for a list of one, [] for a node without results. */
   lower(n: TfNode, b: TfBuilder): TfValue | readonly TfValue[];
 }
+/** Read by the importer itself, which sees more than one node at a time: inputs, functions, control flow. */
+export interface TfStructure extends TfOpNames {
+  readonly to: readonly string[];
+  /** What becomes of it. */
+  readonly structure: string;
+}
 export interface TfAbsent extends TfOpNames {
   /** There is no lowering, and why. */
   readonly absent: string;
@@ -233,17 +239,14 @@ export interface TfOpDef {
   readonly why: string | undefined;
   readonly rule:
     | { readonly kind: "lower"; readonly lower: TfLowering["lower"] }
+    | { readonly kind: "structure"; readonly what: string }
     | { readonly kind: "absent"; readonly why: string; readonly fix: string | undefined };
 }
-export function defineTfOp(def: TfLowering | TfAbsent): TfOpDef {
+export function defineTfOp(def: TfLowering | TfStructure | TfAbsent): TfOpDef {
   const names = def.names ?? (def.name === undefined ? [] : [def.name]);
   if (names.length === 0) throw new Error("a TensorFlow operator needs a name");
-  return {
-    names,
-    outs: def.outs,
-    random: def.random ?? false,
-    to: "to" in def ? def.to : [],
-    why: "to" in def ? def.why : undefined,
-    rule: "to" in def ? { kind: "lower", lower: def.lower } : { kind: "absent", why: def.absent, fix: def.fix },
-  };
+  const common = { names, outs: def.outs, random: def.random ?? false };
+  if ("absent" in def) return { ...common, to: [], why: undefined, rule: { kind: "absent", why: def.absent, fix: def.fix } };
+  if ("structure" in def) return { ...common, to: def.to, why: undefined, rule: { kind: "structure", what: def.structure } };
+  return { ...common, to: def.to, why: def.why, rule: { kind: "lower", lower: def.lower } };
 }
