@@ -1,21 +1,22 @@
 /**
  * Segmentation on typed arrays, independent of the IR. Nodes come in topological order with an engine class each (0 host, 1.. engines).
  *
- * 1. Alternation level: L(v) = max over predecessors p of L(p) + [class(p) > class(v)]. A path that leaves a (level, class) group comes back
- *    only at a higher level, so every group is convex, and its weakly connected parts are segments. The most
- *    alternations on any path bound the number of engine segments from below.
- * 2. Segments of one class that an edge joins across levels are contracted where the order of the quotient graph stays valid: when every
- *    other successor of the earlier one comes after the later one, or every other predecessor of the later one before the earlier one.
- *    Adjacency merges small into large; a node whose last 16 tries failed is a hub and is not tried again.
- * 3. Engine segments with less compute than the floor are given to the host, and all is done again until nothing changes.
- * 4. Host nodes that can run together become one part: ready host work is taken as long as it lasts, then the ready engine segments.
+ * 1. Waves (waves.ts): every node gets a level such that the nodes of one class at one level can run together; heavy tensors first, what
+ *    makes and reads a tensor is brought to one level, so that it crosses no border.
+ * 2. A piece (a connected part of a wave) with less compute than the floor goes to the host, unless it stands beside a large enough piece
+ *    and its move would make more bytes cross. What is left may fit together better, so all is done again, a few times at most.
+ * 3. refine.ts moves nodes between neighbouring waves of one engine where a minimum cut says that fewer bytes cross.
+ * 4. A wave is a segment. Pieces of one wave that no edge joins share a launch; nothing crosses a border for it.
+ *
+ * The number of engine segments is at most the number of waves, which no order can undercut with one engine class.
  */
+import { type Edges, heaviestFirst, reversed } from "./dag.js";
+import { refine } from "./refine.js";
+import { alternationBound, contract, type Dag, earliest, type Values } from "./waves.js";
 
-/** Compressed sparse rows: the successors of node i are `targets[starts[i] .. starts[i + 1]]`. */
-export interface Edges {
-  readonly starts: Int32Array;
-  readonly targets: Int32Array;
-}
+export { edgesOf } from "./dag.js";
+export type { Values } from "./waves.js";
+
 export interface SegmentInput {
   readonly n: number;
   /** i < j for every edge i to j; parallel edges allowed. */
@@ -25,8 +26,10 @@ export interface SegmentInput {
   /** What a node counts towards `minimumSize`. */
   readonly size: Uint32Array | Uint8Array;
   readonly minimumSize: number;
-  /** Keeps a segment although it is small (pins); by node. */
+  /** Keeps a piece although it is small (pins); by node. */
   readonly forced?: Uint8Array | undefined;
+  /** The tensors; absent: one per node, of weight 1, read by the node's successors. */
+  readonly values?: Values | undefined;
 }
 export interface Segmentation {
   /** Segment of every node; segments are numbered in an order in which they can run. */
@@ -36,277 +39,137 @@ export interface Segmentation {
   readonly count: number;
   /** Lower bound on the number of engine segments, for the classes as they ended up. */
   readonly lowerBound: number;
-  /** Nodes that step 3 gave to the host. */
+  /** Nodes that step 2 gave to the host. */
   readonly demoted: Uint8Array;
 }
 
-const HUB_FAILURES = 16;
-/** Contracting around nodes with more neighbours than this costs more than it gains. */
-const MAX_SCAN = 4096;
-
-/** Builds the edges of a graph from parallel lists. Linear. */
-export function edgesOf(n: number, from: ArrayLike<number>, to: ArrayLike<number>): Edges {
-  const starts = new Int32Array(n + 1);
-  for (let e = 0; e < from.length; e++)
-    (starts as { [i: number]: number })[(from[e] as number) + 1] = (starts[(from[e] as number) + 1] as number) + 1;
-  for (let i = 0; i < n; i++) starts[i + 1] = (starts[i + 1] as number) + (starts[i] as number);
-  const targets = new Int32Array(from.length);
-  const fill = starts.slice(0, n);
-  for (let e = 0; e < from.length; e++) {
-    const f = from[e] as number;
-    const at = fill[f] as number;
-    targets[at] = to[e] as number;
-    fill[f] = at + 1;
-  }
-  return { starts, targets };
-}
+/** Rounds of steps 1 and 2. Taking pieces away is sound at any time, so the last round needs no other behind it. */
+const ROUNDS = 3;
 
 export function segment(input: SegmentInput): Segmentation {
+  const g: Dag = { n: input.n, successors: input.successors, predecessors: reversed(input.n, input.successors) };
+  const values = input.values ?? unitValues(g);
+  const order = heaviestFirst(values.bytes);
   const engine = Uint8Array.from(input.engine);
   const demoted = new Uint8Array(input.n);
-  for (;;) {
-    const levels = levelsOf(input, engine);
-    const groups = new Components(input.n);
-    uniteLevels(input, engine, levels, groups);
-    contract(input, engine, levels, groups);
-    const weight = new Float64Array(input.n);
-    const keep = new Uint8Array(input.n);
-    for (let v = 0; v < input.n; v++) {
-      const r = groups.find(v);
-      weight[r] = (weight[r] as number) + (input.size[v] as number);
-      if (input.forced?.[v] === 1) keep[r] = 1;
-    }
-    let changed = false;
-    for (let v = 0; v < input.n; v++) {
-      if (engine[v] === 0) continue;
-      const r = groups.find(v);
-      if ((weight[r] as number) >= input.minimumSize || keep[r] === 1) continue;
-      engine[v] = 0;
-      demoted[v] = 1;
-      changed = true;
-    }
-    if (!changed) return number(input, engine, groups, demoted);
+  let level = earliest(g, engine);
+  for (let round = 0; round < ROUNDS; round++) {
+    level = contract(g, engine, values, order);
+    if (!demote(g, input, values, engine, level, demoted)) break;
   }
+  if (refine(g, engine, values, level) > 0) demote(g, input, values, engine, level, demoted);
+  return number(g, engine, level, demoted);
 }
 
-/** L(v) as the header defines it. */
-function levelsOf(input: SegmentInput, engine: Uint8Array): Int32Array {
-  const { starts, targets } = input.successors;
-  const levels = new Int32Array(input.n);
-  for (let v = 0; v < input.n; v++) {
-    const [l, c] = [levels[v] as number, engine[v] as number];
-    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-      const t = targets[e] as number;
-      const next = c > (engine[t] as number) ? l + 1 : l;
-      if (next > (levels[t] as number)) levels[t] = next;
-    }
-  }
-  return levels;
+/** One tensor of weight 1 per node. */
+function unitValues(g: Dag): Values {
+  const producer = new Int32Array(g.n);
+  for (let i = 0; i < g.n; i++) producer[i] = i;
+  return { producer, readers: g.successors, bytes: new Float64Array(g.n).fill(1) };
 }
 
-function uniteLevels(input: SegmentInput, engine: Uint8Array, levels: Int32Array, groups: Components): void {
-  const { starts, targets } = input.successors;
-  for (let v = 0; v < input.n; v++) {
-    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-      const t = targets[e] as number;
-      if (levels[v] === levels[t] && engine[v] === engine[t]) groups.unite(v, t);
-    }
-  }
-}
-
-/** Step 2 of the header. */
-function contract(input: SegmentInput, engine: Uint8Array, levels: Int32Array, groups: Components): void {
-  const { starts, targets } = input.successors;
-  const { n } = input;
-  // Rank of a component: (level, class), then first node: a topological order of the quotient graph.
-  const rank = new Float64Array(n);
-  let candidates = 0;
-  for (let v = n - 1; v >= 0; v--) rank[groups.find(v)] = ((levels[v] as number) * 256 + (engine[v] as number)) * 2 ** 31 + v;
-  for (let v = 0; v < n && candidates === 0; v++) {
-    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-      const t = targets[e] as number;
-      if (engine[v] !== 0 && engine[v] === engine[t] && groups.find(v) !== groups.find(t)) candidates++;
-    }
-  }
-  if (candidates === 0) return;
-  const next = new Map<number, Map<number, number>>();
-  const previous = new Map<number, Map<number, number>>();
-  const link = (table: Map<number, Map<number, number>>, a: number, b: number): void => {
-    let row = table.get(a);
-    if (row === undefined) table.set(a, (row = new Map()));
-    row.set(b, 1);
-  };
-  for (let v = 0; v < n; v++) {
-    const a = groups.find(v);
-    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-      const b = groups.find(targets[e] as number);
-      if (a === b) continue;
-      link(next, a, b);
-      link(previous, b, a);
-    }
-  }
-  const failures = new Uint8Array(n);
-  const classOf = (r: number): number => engine[r] as number;
-  for (let v = n - 1; v >= 0; v--) {
-    if (engine[v] === 0) continue;
-    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-      const t = targets[e] as number;
-      if (engine[t] !== engine[v]) continue;
-      const [a, b] = [groups.find(v), groups.find(t)];
-      if (a === b || (failures[a] as number) >= HUB_FAILURES || classOf(a) !== classOf(b)) continue;
-      const [after, before] = [next.get(a), previous.get(b)];
-      if (after === undefined || before === undefined) continue;
-      let place: number | undefined;
-      if (after.size <= MAX_SCAN && every(after, (s) => s === b || (rank[s] as number) > (rank[b] as number))) place = rank[b] as number;
-      else if (before.size <= MAX_SCAN && every(before, (p) => p === a || (rank[p] as number) < (rank[a] as number)))
-        place = rank[a] as number;
-      if (place === undefined) {
-        failures[a] = (failures[a] as number) + 1;
-        continue;
-      }
-      const kept = groups.unite(a, b);
-      const gone = kept === a ? b : a;
-      merge(next, previous, kept, gone);
-      merge(previous, next, kept, gone);
-      rank[kept] = place;
-      failures[kept] = 0;
-    }
-  }
-}
-function every(row: Map<number, number>, holds: (x: number) => boolean): boolean {
-  for (const x of row.keys()) if (!holds(x)) return false;
-  return true;
-}
-/** Row `gone` of a table goes into row `kept`; the mirrored entries follow. Small rows move into large ones. */
-function merge(table: Map<number, Map<number, number>>, mirror: Map<number, Map<number, number>>, kept: number, gone: number): void {
-  const a = table.get(kept) ?? new Map<number, number>();
-  const b = table.get(gone) ?? new Map<number, number>();
-  for (const x of b.keys()) {
-    const row = mirror.get(x);
-    row?.delete(gone);
-    if (x !== kept) row?.set(kept, 1);
-  }
-  const [large, small] = a.size >= b.size ? [a, b] : [b, a];
-  for (const x of small.keys()) large.set(x, 1);
-  large.delete(kept);
-  large.delete(gone);
-  table.set(kept, large);
-  table.delete(gone);
-}
-
-/** Numbers the segments in an order they can run in, host work taken together as long as it lasts (step 4 of the header). */
-function number(input: SegmentInput, engine: Uint8Array, groups: Components, demoted: Uint8Array): Segmentation {
-  const { n } = input;
-  const { starts, targets } = input.successors;
-  const index = new Int32Array(n).fill(-1);
-  let parts = 0;
-  for (let v = 0; v < n; v++) {
-    const r = groups.find(v);
-    if (index[r] === -1) index[r] = parts++;
-  }
-  const partOf = (v: number): number => index[groups.find(v)] as number;
-  const from: number[] = [];
-  const to: number[] = [];
-  const classes = new Uint8Array(parts);
-  const seen = new Int32Array(parts).fill(-1);
-  const members: number[][] = Array.from({ length: parts }, () => []);
-  for (let v = 0; v < n; v++) {
-    const p = partOf(v);
-    classes[p] = engine[v] as number;
-    (members[p] as number[]).push(v);
-  }
-  for (let p = 0; p < parts; p++) {
-    for (const v of members[p] as number[]) {
-      for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-        const q = partOf(targets[e] as number);
-        if (q === p || seen[q] === p) continue;
-        seen[q] = p;
-        from.push(p);
-        to.push(q);
+/**
+ * Step 2. What a piece of class 1 reads comes from lower levels or from the host's wave at its own, which it can join. A piece of a higher
+ * class may read class 1 at its own level, and joins the host's wave at the next: what reads it stands no lower.
+ */
+function demote(g: Dag, input: SegmentInput, values: Values, engine: Uint8Array, level: Int32Array, demoted: Uint8Array): boolean {
+  const { n, size, minimumSize, forced } = input;
+  const piece = new Int32Array(n).fill(-1);
+  const stack: number[] = [];
+  const weight: number[] = [];
+  const keep: boolean[] = [];
+  for (let s = 0; s < n; s++) {
+    if (engine[s] === 0 || piece[s] !== -1) continue;
+    const id = weight.length;
+    let total = 0;
+    let kept = false;
+    piece[s] = id;
+    stack.push(s);
+    for (let v = stack.pop(); v !== undefined; v = stack.pop()) {
+      total += size[v] as number;
+      if (forced?.[v] === 1) kept = true;
+      for (const rows of [g.successors, g.predecessors]) {
+        for (let e = rows.starts[v] as number; e < (rows.starts[v + 1] as number); e++) {
+          const t = rows.targets[e] as number;
+          if (piece[t] === -1 && engine[t] === engine[v] && level[t] === level[v]) {
+            piece[t] = id;
+            stack.push(t);
+          }
+        }
       }
     }
+    weight.push(total);
+    keep.push(kept || total >= minimumSize);
   }
-  const quotient = edgesOf(parts, from, to);
-  const missing = new Int32Array(parts);
-  for (const q of to) missing[q] = (missing[q] as number) + 1;
-  const segmentOfPart = new Int32Array(parts).fill(-1);
+  if (keep.every((k) => k)) return false;
+  // Small pieces beside large ones: by the bytes that their move would add.
+  const large = new Set<number>();
+  const waveOf = (v: number): number => (level[v] as number) * 256 + (engine[v] as number);
+  for (let v = 0; v < n; v++) if (engine[v] !== 0 && keep[piece[v] as number] === true) large.add(waveOf(v));
+  const gain = new Float64Array(weight.length);
+  const { producer, readers, bytes, exported } = values;
+  for (let t = 0; t < producer.length; t++) {
+    const p = producer[t] as number;
+    if (p < 0) continue;
+    const own = piece[p] as number;
+    // Bytes cross for t when a reader runs elsewhere than its maker, host to host not counted.
+    let elsewhere = exported?.[t] === 1;
+    let readBy = -1;
+    let severalReaders = false;
+    let hostReads = false;
+    for (let e = readers.starts[t] as number; e < (readers.starts[t + 1] as number); e++) {
+      const r = readers.targets[e] as number;
+      const q = piece[r] as number;
+      if (q === own && q !== -1) continue;
+      if (q === -1) hostReads = true;
+      else if (engine[r] !== engine[p] || level[r] !== level[p]) {
+        if (readBy !== -1 && readBy !== q) severalReaders = true;
+        readBy = q;
+      }
+      if (engine[r] !== engine[p] || level[r] !== level[p]) elsewhere = true;
+    }
+    const b = bytes[t] as number;
+    // The maker's piece moving to the host: t stops crossing when only the host reads it (or nothing outside), starts when it was internal.
+    if (own !== -1 && elsewhere && readBy === -1 && hostReads) gain[own] = (gain[own] as number) - b;
+    // A reader's piece moving to the host: t stops crossing when the host makes it and only that piece reads it.
+    if (own === -1 && readBy !== -1 && !severalReaders) gain[readBy] = (gain[readBy] as number) - b;
+  }
+  let changed = false;
+  for (let v = 0; v < n; v++) {
+    const p = piece[v] as number;
+    if (p === -1 || keep[p] === true) continue;
+    if ((gain[p] as number) >= 0 && large.has(waveOf(v))) continue;
+    changed = true;
+    demoted[v] = 1;
+  }
+  for (let v = 0; changed && v < n; v++) {
+    if (demoted[v] === 0 || engine[v] === 0) continue;
+    if (engine[v] !== 1) level[v] = (level[v] as number) + 1;
+    engine[v] = 0;
+  }
+  return changed;
+}
+
+/** Step 4: waves that hold nodes, in order. Host waves with no engine wave between them are one part. */
+function number(g: Dag, engine: Uint8Array, level: Int32Array, demoted: Uint8Array): Segmentation {
+  let depth = 0;
+  let classes = 1;
+  for (let v = 0; v < g.n; v++) {
+    if ((level[v] as number) > depth) depth = level[v] as number;
+    if ((engine[v] as number) >= classes) classes = (engine[v] as number) + 1;
+  }
+  const used = new Uint8Array((depth + 1) * classes);
+  for (let v = 0; v < g.n; v++) used[(level[v] as number) * classes + (engine[v] as number)] = 1;
+  const indexOf = new Int32Array(used.length).fill(-1);
   const engineOf: number[] = [];
-  let hosts: number[] = [];
-  let engines: number[] = [];
-  for (let p = 0; p < parts; p++) if (missing[p] === 0) (classes[p] === 0 ? hosts : engines).push(p);
-  const release = (p: number): void => {
-    for (let e = quotient.starts[p] as number; e < (quotient.starts[p + 1] as number); e++) {
-      const q = quotient.targets[e] as number;
-      missing[q] = (missing[q] as number) - 1;
-      if (missing[q] === 0) (classes[q] === 0 ? hosts : engines).push(q);
-    }
-  };
-  while (hosts.length > 0 || engines.length > 0) {
-    if (hosts.length > 0) {
-      const s = engineOf.push(0) - 1;
-      // Host parts that become ready through host work alone join the same segment.
-      for (let p = hosts.pop(); p !== undefined; p = hosts.pop()) {
-        segmentOfPart[p] = s;
-        release(p);
-      }
-      hosts = [];
-    }
-    const ready = engines.sort((a, b) => a - b);
-    engines = [];
-    for (const p of ready) {
-      segmentOfPart[p] = engineOf.push(classes[p] as number) - 1;
-      release(p);
-    }
+  for (let w = 0; w < used.length; w++) {
+    if (used[w] === 0) continue;
+    const c = w % classes;
+    if (c !== engineOf[engineOf.length - 1]) engineOf.push(c);
+    else if (c !== 0) engineOf.push(c);
+    indexOf[w] = engineOf.length - 1;
   }
-  const segmentOf = new Int32Array(n);
-  for (let v = 0; v < n; v++) segmentOf[v] = segmentOfPart[partOf(v)] as number;
-  return { segmentOf, engineOf: Uint8Array.from(engineOf), count: engineOf.length, lowerBound: alternationBound(input, engine), demoted };
-}
-
-/** The most engine segments that any path must cross: consecutive engine nodes of one class on a path can share one. */
-function alternationBound(input: SegmentInput, engine: Uint8Array): number {
-  const { starts, targets } = input.successors;
-  const depth = new Int32Array(input.n);
-  let bound = 0;
-  for (let v = 0; v < input.n; v++) {
-    const c = engine[v] as number;
-    const own = (depth[v] as number) + (c !== 0 && (depth[v] as number) === 0 ? 1 : 0);
-    depth[v] = Math.max(depth[v] as number, own);
-    const d = depth[v] as number;
-    bound = Math.max(bound, d);
-    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-      const t = targets[e] as number;
-      const k = engine[t] as number;
-      const next = k !== 0 && k !== c ? d + 1 : d;
-      if (next > (depth[t] as number)) depth[t] = next;
-    }
-  }
-  return bound;
-}
-
-/** Union-find with path halving; the larger set's root stays. */
-class Components {
-  readonly #parent: Int32Array;
-  readonly #size: Int32Array;
-  constructor(n: number) {
-    this.#parent = Int32Array.from({ length: n }, (_, i) => i);
-    this.#size = new Int32Array(n).fill(1);
-  }
-  find(v: number): number {
-    const p = this.#parent;
-    let at = v;
-    while (p[at] !== at) {
-      p[at] = p[p[at] as number] as number;
-      at = p[at] as number;
-    }
-    return at;
-  }
-  unite(a: number, b: number): number {
-    const [x, y] = [this.find(a), this.find(b)];
-    if (x === y) return x;
-    const [root, leaf] = (this.#size[x] as number) >= (this.#size[y] as number) ? [x, y] : [y, x];
-    this.#parent[leaf] = root;
-    this.#size[root] = (this.#size[root] as number) + (this.#size[leaf] as number);
-    return root;
-  }
+  const segmentOf = new Int32Array(g.n);
+  for (let v = 0; v < g.n; v++) segmentOf[v] = indexOf[(level[v] as number) * classes + (engine[v] as number)] as number;
+  return { segmentOf, engineOf: Uint8Array.from(engineOf), count: engineOf.length, lowerBound: alternationBound(g, engine), demoted };
 }
