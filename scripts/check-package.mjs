@@ -30,7 +30,7 @@ try {
     report("npm pack", packed.size <= MAX_BYTES, `${packed.size} bytes, ${packed.unpackedSize} unpacked, ${packed.entryCount} files`);
     const strangers = packed.files
       .map((f) => f.path)
-      .filter((p) => !/^(dist|kernels|examples)\/|^(package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(p));
+      .filter((p) => !/^(dist|kernels|prebuilds|examples)\/|^(package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(p));
     report("contents", strangers.length === 0, strangers.join(", "));
     tool("publint", "publint/src/cli.js", ["--strict", join(folder, packed.filename)]);
     tool("attw", "@arethetypeswrong/cli/dist/index.js", [join(folder, packed.filename), "--profile", "esm-only", "--format", "ascii"]);

@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <string>
+#include <vector>
 
 #include "cuda.h"
 #include "library.h"
@@ -53,6 +54,7 @@ struct Driver {
   F(EventElapsedTime, "cuEventElapsedTime", (float*, cuda::Event, cuda::Event))                                               \
   F(StreamWaitEvent, "cuStreamWaitEvent", (cuda::Stream, cuda::Event, unsigned))                                              \
   F(GraphInstantiate, "cuGraphInstantiateWithFlags", (cuda::GraphExec*, cuda::Graph, unsigned long long))                     \
+  F(GraphUpload, "cuGraphUpload", (cuda::GraphExec, cuda::Stream))                                                            \
   F(GraphLaunch, "cuGraphLaunch", (cuda::GraphExec, cuda::Stream))                                                            \
   F(GraphDestroy, "cuGraphDestroy", (cuda::Graph))                                                                            \
   F(GraphExecDestroy, "cuGraphExecDestroy", (cuda::GraphExec))                                                                \
@@ -66,17 +68,26 @@ struct Driver {
 #define PARTITA_DECLARE(name, symbol, args) cuda::Result(*name) args = nullptr;
   PARTITA_CUDA_FUNCTIONS(PARTITA_DECLARE)
 #undef PARTITA_DECLARE
+  // Offset and size of a kernel's parameter; absent before CUDA 12.4.
+  cuda::Result (*FuncGetParamInfo)(cuda::Function, size_t, size_t*, size_t*) = nullptr;
 
-  // Loads libcuda and finds every function; false leaves the reason in `library.error()` or `missing`.
-  bool open();
+  // Loads the first of these libraries that loads and finds every function; false leaves the reason in `library.error()` or `missing`.
+  bool open(const std::vector<std::string>& names);
+  // Every function was found: only then may one be called.
+  bool ready() const { return library.loaded() && missing.empty(); }
   // "CUDA_ERROR_OUT_OF_MEMORY: out of memory", whatever the driver calls it.
   std::string describe(cuda::Result r) const;
 };
 
 Driver& driver();
 // Throws a JavaScript error { message, call, status, native } for any result but success.
-void check(Napi::Env env, cuda::Result r, const char* call);
+void check(Napi::Env env, cuda::Result r, const std::string& call);
 Napi::Error nativeError(Napi::Env env, const std::string& call, int status, const std::string& native);
 
-void registerDriver(Napi::Env env, Napi::Object exports);
+void registerState(Napi::Env env, Napi::Object exports);
+void registerDevice(Napi::Env env, Napi::Object exports);
+void registerMemory(Napi::Env env, Napi::Object exports);
+void registerLaunch(Napi::Env env, Napi::Object exports);
+void registerExecute(Napi::Env env, Napi::Object exports);
+void registerTensorMap(Napi::Env env, Napi::Object exports);
 void registerNvrtc(Napi::Env env, Napi::Object exports);

@@ -1,9 +1,10 @@
-#include "driver.h"
-
+// NVRTC behind dlopen. Compilation runs off the event loop; the compiler's log comes back whether or not it succeeds.
 #include <memory>
+#include <mutex>
 #include <vector>
 
-// NVRTC behind dlopen. Compilation runs off the event loop; the compiler's log comes back whether or not it succeeds.
+#include "driver.h"
+#include "state.h"
 
 namespace {
 
@@ -32,8 +33,11 @@ struct Nvrtc {
   }
 };
 
+std::mutex opening;
+
 Nvrtc& nvrtc() {
-  static Nvrtc instance;
+  // Never destroyed: a compilation may still run while the process ends.
+  static Nvrtc& instance = *new Nvrtc;
   return instance;
 }
 
@@ -48,10 +52,11 @@ Napi::Value NvrtcOpen(const Napi::CallbackInfo& info) {
   Nvrtc& n = nvrtc();
   auto names = [&](size_t at) {
     std::vector<std::string> out;
-    const auto a = info[at].As<Napi::Array>();
-    for (uint32_t i = 0; i < a.Length(); i++) out.push_back(a.Get(i).As<Napi::String>().Utf8Value());
+    const auto a = array(env, info[at], "libraries");
+    for (uint32_t i = 0; i < a.Length(); i++) out.push_back(text(env, a.Get(i), "a library"));
     return out;
   };
+  const std::lock_guard<std::mutex> lock(opening);
   if (!n.library.loaded()) {
     n.builtins.open(names(0), true);
     if (!n.library.open(names(1))) throw nativeError(env, "dlopen", -1, n.library.error());
@@ -113,6 +118,7 @@ class Compilation : public Napi::AsyncWorker {
     }
     n.DestroyProgram(&p);
   }
+  void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
   void OnOK() override {
     const Napi::Env env = Env();
     if (status_ != 0) {
@@ -138,13 +144,14 @@ class Compilation : public Napi::AsyncWorker {
 // nvrtcCompile(source, name, options): Promise<{ cubin, log }>; a failure carries the log.
 Napi::Value NvrtcCompile(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (nvrtc().CompileProgram == nullptr) throw Napi::Error::New(env, "nvrtcOpen has not succeeded");
+  if (nvrtc().CompileProgram == nullptr || !nvrtc().missing.empty()) throw Napi::Error::New(env, "nvrtcOpen has not succeeded");
   std::vector<std::string> options;
-  const auto list = info[2].As<Napi::Array>();
-  for (uint32_t i = 0; i < list.Length(); i++) options.push_back(list.Get(i).As<Napi::String>().Utf8Value());
-  auto worker = std::make_unique<Compilation>(env, info[0].As<Napi::String>().Utf8Value(), info[1].As<Napi::String>().Utf8Value(), std::move(options));
+  const auto list = array(env, info[2], "options");
+  for (uint32_t i = 0; i < list.Length(); i++) options.push_back(text(env, list.Get(i), "an option"));
+  auto worker = std::make_unique<Compilation>(env, text(env, info[0], "source"), text(env, info[1], "name"), std::move(options));
   const auto promise = worker->deferred.Promise();
-  worker.release()->Queue();
+  worker->Queue();
+  worker.release();
   return promise;
 }
 
