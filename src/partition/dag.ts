@@ -84,11 +84,16 @@ export class Components {
 }
 
 /**
- * Indices by weight, heaviest first, equal weights last index first. Weights are compared as float32. Two radix passes over the bit
- * patterns, which order as the non-negative floats do.
+ * Indices by weight, heaviest first, equal weights last index first. Weights are compared as float32. Long lists take two radix
+ * passes over the bit patterns, which order as the non-negative floats do.
  */
 export function heaviestFirst(weights: Float64Array): Int32Array {
   const n = weights.length;
+  // The counting tables of a radix pass cost more than sorting a short list.
+  if (n < 10_000) {
+    const w = Float32Array.from(weights);
+    return Int32Array.from(weights.keys()).sort((a, b) => (w[b] as number) - (w[a] as number) || b - a);
+  }
   const keys = new Uint32Array(Float32Array.from(weights).buffer);
   let from = new Int32Array(n);
   let to = new Int32Array(n);
