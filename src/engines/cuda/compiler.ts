@@ -1,0 +1,226 @@
+/**
+ * CUDA C++ to cubin: NVRTC in this process, off the event loop, or nvcc where there is no NVRTC. Results are kept on disk by content.
+ * Neither needs a GPU.
+ */
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, statSync } from "node:fs";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { promisify } from "node:util";
+import { PartitaError } from "../../diagnostics.js";
+import { type Compiled, KernelCache } from "./cache.js";
+import { inspectCubin } from "./cubin.js";
+import { badPlan, compileFailed, noCompiler, unknownArch } from "./errors.js";
+import { type Environment, nvrtcCandidates } from "./libraries.js";
+import { type NativeAddon, native } from "./native.js";
+
+export interface CompileOptions {
+  /** What error messages call the source. */
+  readonly name?: string | undefined;
+  /** Line numbers in the cubin, for profilers and compute-sanitizer. */
+  readonly lineInfo?: boolean | undefined;
+  /** `false` neither reads nor writes the disk. */
+  readonly cache?: KernelCache | false | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+export interface CompileResult extends Compiled {
+  /** It came from the disk. */
+  readonly cached: boolean;
+}
+export interface CompilerInfo {
+  readonly kind: "nvrtc" | "nvcc";
+  /** "13.0". */
+  readonly version: string;
+  readonly path: string;
+  /** Compute capabilities it compiles for, 90 for 9.0; empty when it does not say. */
+  readonly archs: readonly number[];
+}
+
+/** Bump when the options below or the cache's use of them change. */
+const VERSION = "1";
+const MAX_SOURCE = 64 << 20;
+const ARCH = /^(sm|compute)_(\d{2,3})([af]?)$/;
+const optionsFor = (arch: string, lineInfo: boolean): readonly string[] => [
+  `--gpu-architecture=${arch}`,
+  "--std=c++17",
+  ...(lineInfo ? ["-lineinfo"] : []),
+];
+
+interface Compiler extends CompilerInfo {
+  /** Tells apart builds of one version. */
+  readonly identity: string;
+  compile(source: string, name: string, options: readonly string[]): Promise<Compiled>;
+}
+
+let chosen: Promise<Compiler> | undefined;
+const compiler = (): Promise<Compiler> => (chosen ??= findCompiler().catch((error) => Promise.reject(((chosen = undefined), error))));
+
+/** The compiler of this process. Throws P2107 when there is none. */
+export async function compilerInfo(): Promise<CompilerInfo> {
+  const { kind, version, path, archs } = await compiler();
+  return { kind, version, path, archs };
+}
+/** "13.0" of NVRTC, or of nvcc in its place; part of the key of every timing. Throws P2107. */
+export const nvrtcVersion = async (): Promise<string> => (await compiler()).version;
+
+const pending = new Map<string, Promise<Compiled>>();
+let running = 0;
+const waiting: (() => void)[] = [];
+/** A compilation takes a thread of libuv's pool (four by default); one is left for files and for runs. */
+const slots = (): number => Math.max(1, Math.min(availableParallelism(), Number(process.env["UV_THREADPOOL_SIZE"] ?? 4) - 1));
+
+/**
+ * Compiles one translation unit (no #include) for `arch` ("sm_80", "sm_90a"). Equal calls share one compilation. No fast-math: contraction to FMA
+ * is the only freedom. Throws P2106 with the compiler's log, P2107 without a compiler, P2113 for an architecture it does not know.
+ */
+export async function compileSource(source: string, arch: string, options: CompileOptions = {}): Promise<CompileResult> {
+  const { name = "kernels", lineInfo = false, cache = defaultCache(), signal } = options;
+  signal?.throwIfAborted();
+  checkSource(source, arch, name);
+  const c = await compiler();
+  const [, , sm] = ARCH.exec(arch) ?? [];
+  if (c.archs.length > 0 && !c.archs.includes(Number(sm)))
+    throw unknownArch({
+      arch,
+      compiler: `${c.kind === "nvrtc" ? "NVRTC" : "nvcc"} ${c.version}`,
+      known: c.archs.map((a) => `sm_${a}`).join(", "),
+    });
+  const flags = optionsFor(arch, lineInfo);
+  const key = createHash("sha256")
+    .update(JSON.stringify([VERSION, c.kind, c.version, c.identity, flags, source]))
+    .digest("hex");
+  const kept = cache === false ? undefined : await cache.get(key);
+  if (kept !== undefined) return { ...kept, cached: true };
+  let work = pending.get(key);
+  if (work === undefined) {
+    work = queued(() => c.compile(source, name, flags), signal)
+      .catch((error) => {
+        throw error instanceof PartitaError || signal?.aborted === true
+          ? error
+          : compileFailed({ name, arch, log: logOf(error) }, {}, error);
+      })
+      .finally(() => pending.delete(key));
+    pending.set(key, work);
+    const made = await aborted(work, signal);
+    inspectCubin(made.cubin);
+    if (cache !== false) await cache.put(key, made);
+    return { ...made, cached: false };
+  }
+  return { ...(await aborted(work, signal)), cached: false };
+}
+
+let sharedCache: KernelCache | undefined;
+const defaultCache = (): KernelCache => (sharedCache ??= new KernelCache());
+
+function checkSource(source: string, arch: string, name: string): void {
+  if (!ARCH.test(arch)) throw badPlan({ what: `'${arch}' is no architecture such as sm_80 or sm_90a` });
+  if (source.length > MAX_SOURCE) throw badPlan({ what: `the source of '${name}' has ${source.length} characters` });
+  // A source may come with a bundle: it must not make the compiler read files of this machine.
+  const spliced = source.replace(/\\[ \t]*\r?\n/g, "");
+  const blank = String.raw`(?:\s|\/\*(?:[^*]|\*(?!\/))*\*\/)*`;
+  if (new RegExp(`(?:^|\\*\\/)${blank}(?:#|%:|\\?\\?=)${blank}(?:include|import|embed)`, "m").test(spliced))
+    throw badPlan({ what: `the source of '${name}' includes a file` });
+}
+
+async function queued<T>(work: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (running >= slots()) await new Promise<void>((go) => waiting.push(go));
+  else running++;
+  try {
+    signal?.throwIfAborted();
+    return await work();
+  } finally {
+    const next = waiting.shift();
+    if (next === undefined) running--;
+    else next();
+  }
+}
+
+/** A compilation cannot be stopped; its caller can. */
+function aborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  return new Promise((resolve, reject) => {
+    const stop = (): void => reject(signal.reason);
+    signal.addEventListener("abort", stop, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
+}
+
+const logOf = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error);
+  const { log, stderr } = error as { log?: unknown; stderr?: unknown };
+  return [log, stderr].find((t): t is string => typeof t === "string" && t !== "") ?? error.message;
+};
+
+async function findCompiler(env: Environment = process.env): Promise<Compiler> {
+  const reasons: string[] = [];
+  try {
+    return nvrtcCompiler(native().addon, env);
+  } catch (error) {
+    reasons.push(error instanceof Error ? error.message : String(error));
+  }
+  try {
+    return await nvccCompiler(env);
+  } catch (error) {
+    reasons.push(error instanceof Error ? error.message : String(error));
+  }
+  throw noCompiler({ why: reasons.join("; ") });
+}
+
+/** NVRTC through the addon: the first candidate that loads. */
+function nvrtcCompiler(addon: NativeAddon, env: Environment): Compiler {
+  const reasons: string[] = [];
+  for (const { builtins, library } of nvrtcCandidates(env)) {
+    try {
+      const opened = addon.nvrtcOpen(builtins, [library]);
+      const file = existsSync(opened.library) ? statSync(opened.library) : undefined;
+      return {
+        kind: "nvrtc",
+        version: opened.version.join("."),
+        path: opened.library,
+        archs: opened.archs,
+        identity: file === undefined ? "" : String(file.size),
+        compile: (source, name, options) => addon.nvrtcCompile(source, `${name}.cu`, options),
+      };
+    } catch (error) {
+      reasons.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  throw new Error(`NVRTC: ${reasons.join("; ") || `${env["PARTITA_NVRTC_DIR"]} holds no libnvrtc.so.12 or later`}`);
+}
+
+const execute = promisify(execFile);
+
+async function nvccCompiler(env: Environment): Promise<Compiler> {
+  const homes = [env["CUDA_HOME"], env["CUDA_PATH"], "/usr/local/cuda"].flatMap((h) =>
+    h === undefined || h === "" ? [] : [join(h, "bin")],
+  );
+  const path = [...(env["PATH"] ?? "").split(delimiter), ...homes]
+    .filter((folder) => folder !== "")
+    .map((folder) => join(folder, "nvcc"))
+    .find(existsSync);
+  if (path === undefined) throw new Error("nvcc is not on the PATH");
+  const { stdout } = await execute(path, ["--version"]);
+  const version = /release (\d+\.\d+)/.exec(stdout)?.[1];
+  if (version === undefined) throw new Error(`${path} --version names no release`);
+  return {
+    kind: "nvcc",
+    version,
+    path,
+    archs: [],
+    identity: /V([\d.]+)/.exec(stdout)?.[1] ?? "",
+    async compile(source, name, options) {
+      const folder = await mkdtemp(join(tmpdir(), "partita-nvcc-"));
+      try {
+        const file = join(folder, "kernels.cu");
+        const out = join(folder, "kernels.cubin");
+        await writeFile(file, source);
+        const { stderr } = await execute(path, ["-cubin", ...options, "-o", out, file], { cwd: folder, maxBuffer: 64 << 20 });
+        return { cubin: new Uint8Array(await readFile(out)), log: stderr.replaceAll(file, `${name}.cu`) };
+      } finally {
+        await rm(folder, { recursive: true, force: true });
+      }
+    },
+  };
+}
