@@ -17,6 +17,7 @@ import { bindingsOf, type Partition, partition } from "./partition/assign.js";
 import { extractSegment } from "./partition/extract.js";
 import { judge, type Verdicts } from "./partition/verdicts.js";
 import { deadCode } from "./passes/dead-code.js";
+import { keepAccepted, keepAll, keepOnly, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
 import { buildReport, type Report } from "./report/report.js";
@@ -55,12 +56,9 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
   for (const [i, segment] of parts.segments.entries()) {
     settings.signal?.throwIfAborted();
     settings.onProgress({ stage: `build ${segment.name}`, fraction: 0.6 + (0.4 * i) / parts.segments.length });
-    artifacts.push(
-      await engineNamed(segment.engine).build(extractSegment(inferred.graph, segment), {
-        target: targetOf(settings),
-        signal: settings.signal,
-      }),
-    );
+    const engine = engineNamed(segment.engine);
+    const part = lower(extractSegment(inferred.graph, segment), engine.fused === undefined ? keepAll : keepOnly(engine.fused));
+    artifacts.push(await engine.build(part, { target: targetOf(settings), signal: settings.signal }));
   }
   settings.onProgress({ stage: "done", fraction: 1 });
   return new Program({ plan: planOf(inferred.graph, parts.segments), artifacts, engines: engineNamed, report: planned.report });
@@ -102,8 +100,9 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     onPass: (pass) => step(pass, 0.2),
   });
   step("partition", 0.5);
-  const inferred = inferGraph(graph, { shapes });
   const engines = settings.targets.filter((t) => t !== "host");
+  // What no engine asked for takes as one operator, it may take in parts.
+  const inferred = inferGraph(lower(graph, keepAccepted(engines, targetOf(settings))), { shapes });
   const verdicts = judge(inferred.graph, { engines, target: targetOf(settings), pins: settings.pin, facts: inferred.facts });
   const optimal = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, s.opt]));
   const parts = partition(inferred.graph, verdicts, {

@@ -43,6 +43,8 @@ export interface Executable {
 
 export interface Engine {
   readonly name: EngineName;
+  /** Raised operators (passes/lower.ts) it runs at least as fast as their parts; the others are spelled out before `build`. All, when absent. */
+  readonly fused?: ReadonlySet<string> | undefined;
   /** Whether this machine can build and run it, and what is missing otherwise. */
   available(): Promise<Verdict>;
   build(segment: Graph, context: BuildContext): Promise<Artifact>;

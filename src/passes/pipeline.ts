@@ -7,6 +7,20 @@ import { foldConstants } from "./fold-constants.js";
 import { foldShapes } from "./fold-shapes.js";
 import { noOps } from "./no-ops.js";
 import type { Pass } from "./pass.js";
+import { raiseActivations } from "./raise/activations.js";
+import { raiseAttention } from "./raise/attention.js";
+import { raiseNormalizations } from "./raise/normalizations.js";
 
 /** Every pass once, in the order of its first use; docs and `inspect --after` name them. */
-export const pipeline: readonly Pass[] = [noOps, foldShapes, foldConstants, foldBatchNorm, cancelViews, commonSubexpressions, deadCode];
+export const pipeline: readonly Pass[] = [
+  noOps,
+  foldShapes,
+  foldConstants,
+  foldBatchNorm,
+  cancelViews,
+  raiseNormalizations,
+  raiseActivations,
+  raiseAttention,
+  commonSubexpressions,
+  deadCode,
+];
