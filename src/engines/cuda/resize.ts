@@ -1,0 +1,95 @@
+/** Resize by nearest or linear sampling, with ONNX's coordinate rules, as an element expression. */
+import { divide, type Index, range, variable } from "./indexing.js";
+import { literal } from "./pointwise.js";
+import type { Element, Scope } from "./scope.js";
+import { axis, numbers, operand, output, Refused, type Site } from "./site.js";
+import { storage } from "./storage.js";
+
+/** The position in the input that an output position samples, as C text in single precision (ONNX Resize, "coordinate_transformation_mode"). */
+function coordinate(mode: string, x: string, from: number, to: number, factor: number): string {
+  const f = literal(factor, "float");
+  switch (mode) {
+    case "half_pixel":
+      return `((float)${x} + 0.5f) / ${f} - 0.5f`;
+    case "pytorch_half_pixel":
+      return to > 1 ? `((float)${x} + 0.5f) / ${f} - 0.5f` : "0.0f";
+    case "half_pixel_symmetric": {
+      const adjustment = to / (factor * from);
+      const offset = (from / 2) * (1 - adjustment);
+      return `${literal(offset, "float")} + ((float)${x} + 0.5f) / ${f} - 0.5f`;
+    }
+    case "align_corners":
+      return to === 1 ? "0.0f" : `(float)${x} * ${literal(from - 1, "float")} / ${literal(to - 1, "float")}`;
+    case "asymmetric":
+      return `(float)${x} / ${f}`;
+    case "tf_half_pixel_for_nn":
+      return `((float)${x} + 0.5f) / ${f}`;
+    default:
+      throw new Refused(`resizing by '${mode}' has no kernel`);
+  }
+}
+const roundings: Readonly<Record<string, (x: string) => string>> = {
+  round_prefer_floor: (x) => `ceilf(${x} - 0.5f)`,
+  round_prefer_ceil: (x) => `floorf(${x} + 0.5f)`,
+  floor: (x) => `floorf(${x})`,
+  ceil: (x) => `ceilf(${x})`,
+};
+
+export function resize(s: Site): Element {
+  const [x, y] = [operand(s, 0), output(s)];
+  const { mode, antialias, coordinate_transformation_mode: how, nearest_mode: rounding } = s.attrs;
+  if (mode === "cubic" || antialias) throw new Refused(`${antialias ? "antialiased" : "cubic"} resizing has no kernel`);
+  const rank = x.dims.length;
+  const axes: readonly number[] = (s.attrs.axes ?? x.dims.map((_, i) => i)).map((a: number) => axis(a, rank));
+  const given = s.ins[2] !== undefined && s.ins[2].dims[0] !== 0 ? floats(s, 2) : undefined;
+  const factors = x.dims.map((d, i) => {
+    const k = axes.indexOf(i);
+    return k >= 0 && given !== undefined ? (given[k] as number) : Math.fround((y.dims[i] as number) / d);
+  });
+  const register = storage(x.dtype).register;
+
+  return (scope, index) => {
+    const sampled = (at: readonly Index[], i: number): string => {
+      if (i === rank) return x.at(scope, at);
+      const [from, to, factor] = [x.dims[i] as number, y.dims[i] as number, factors[i] as number];
+      const out = index[i] as Index;
+      if (from === to && factor === 1) return sampled([...at, out], i + 1);
+      if (mode === "nearest") return sampled([...at, nearest(scope, out, how, rounding, from, to, factor)], i + 1);
+      const position = scope.let(
+        "float",
+        `fminf(fmaxf(${coordinate(how, scope.index(out), from, to, factor)}, 0.0f), ${literal(from - 1, "float")})`,
+      );
+      const low = scope.let("int", `(int)${position}`);
+      const high = scope.let("int", `min(${low} + 1, ${from - 1})`);
+      const weight = scope.let("float", `${position} - (float)${low}`);
+      const a = sampled([...at, variable(low, from - 1)], i + 1);
+      const b = sampled([...at, variable(high, from - 1)], i + 1);
+      return scope.let("float", `(float)${a} * (1.0f - ${weight}) + (float)${b} * ${weight}`);
+    };
+    const value = sampled([], 0);
+    return register === "float" ? value : scope.let(register, `(${register})${value}`);
+  };
+}
+
+function nearest(scope: Scope, out: Index, how: string, rounding: string, from: number, to: number, factor: number): Index {
+  const round = roundings[rounding];
+  if (round === undefined) throw new Refused(`rounding by '${rounding}' has no kernel`);
+  // Whole factors under the two usual rules are a plain division.
+  if (
+    Number.isInteger(factor) &&
+    from * factor === to &&
+    ((how === "asymmetric" && rounding === "floor") ||
+      (how === "half_pixel" && rounding === "round_prefer_floor") ||
+      how === "tf_half_pixel_for_nn")
+  )
+    return divide(out, factor);
+  const position = coordinate(how, scope.index(out), from, to, factor);
+  const { max } = range(out);
+  void max;
+  return variable(scope.let("int", `min(max((int)${round(position)}, 0), ${from - 1})`), from - 1);
+}
+
+function floats(s: Site, i: number): readonly number[] {
+  const found = numbers(s, i);
+  return found.map(Math.fround);
+}

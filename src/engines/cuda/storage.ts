@@ -1,0 +1,57 @@
+/** Element types on the device: how they are stored, loaded into registers, and stored again. Arithmetic is float, int or long long. */
+import type { DType } from "../../ir/types.js";
+
+export type Register = "float" | "int" | "long long";
+export interface Storage {
+  readonly bytes: number;
+  /** C type of one element in memory. */
+  readonly type: string;
+  readonly register: Register;
+  /** C text that widens an element in memory, and that narrows a register. */
+  widen(element: string): string;
+  narrow(value: string): string;
+}
+
+const same = (text: string): string => text;
+const table: Partial<Record<DType, Storage>> = {
+  float32: { bytes: 4, type: "float", register: "float", widen: same, narrow: same },
+  float16: {
+    bytes: 2,
+    type: "unsigned short",
+    register: "float",
+    widen: (e) => `half_to_float(${e})`,
+    narrow: (v) => `float_to_half(${v})`,
+  },
+  bfloat16: {
+    bytes: 2,
+    type: "unsigned short",
+    register: "float",
+    widen: (e) => `bf16_to_float(${e})`,
+    narrow: (v) => `float_to_bf16(${v})`,
+  },
+  int8: { bytes: 1, type: "signed char", register: "int", widen: same, narrow: (v) => `(signed char)(${v})` },
+  uint8: { bytes: 1, type: "unsigned char", register: "int", widen: same, narrow: (v) => `(unsigned char)(${v})` },
+  bool: { bytes: 1, type: "unsigned char", register: "int", widen: (e) => `(${e} != 0)`, narrow: (v) => `(unsigned char)(${v} != 0)` },
+  int32: { bytes: 4, type: "int", register: "int", widen: same, narrow: same },
+  int64: { bytes: 8, type: "long long", register: "long long", widen: same, narrow: same },
+};
+
+/** Undefined for types that the engine does not store. */
+export const storageOf = (dtype: DType): Storage | undefined => table[dtype];
+export function storage(dtype: DType): Storage {
+  const found = table[dtype];
+  if (found === undefined) throw new Error(`no storage for ${dtype}`);
+  return found;
+}
+
+/** Helpers that every translation unit of emitted loops begins with. */
+export const PRELUDE = `typedef unsigned short u16;
+typedef unsigned int u32;
+__device__ __forceinline__ float half_to_float(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
+__device__ __forceinline__ u16 float_to_half(float f) { u16 h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
+__device__ __forceinline__ float bf16_to_float(u16 h) { return __uint_as_float((u32)h << 16); }
+__device__ __forceinline__ u16 float_to_bf16(float f) { u16 h; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
+template <class T, int N> struct alignas(sizeof(T) * N) Pack { T e[N]; };
+template <class T, int N> __device__ __forceinline__ Pack<T, N> load_pack(const T* p) { return *reinterpret_cast<const Pack<T, N>*>(p); }
+template <class T, int N> __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& v) { *reinterpret_cast<Pack<T, N>*>(p) = v; }
+`;
