@@ -4,20 +4,16 @@ import { join } from "node:path";
 import { defineError } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
 import { importOnnx } from "./onnx/index.js";
+import { type ImportTfOptions, importTf } from "./tf/index.js";
 
 export const unknownFormat = defineError<{ what: string }>("P1104", "a model's format is not recognised", ({ what }) => ({
   what,
-  fix: "give an ONNX file (.onnx), or a bundle that partita wrote",
+  fix: "give an ONNX file (.onnx), a TensorFlow GraphDef (.pb, .pbtxt), a SavedModel folder, or a bundle that partita wrote",
 }));
 export const noSuchModel = defineError<{ what: string }>("P1105", "there is no model at a path", ({ what }) => ({
   what,
   fix: "check the path",
 }));
-export const tensorflowPending = defineError<{ kind: string }>("P1301", "TensorFlow models are not read yet", ({ kind }) => ({
-  what: `this is a TensorFlow ${kind}`,
-  fix: "convert it to ONNX; reading TensorFlow graphs directly is being built",
-}));
-
 export type Format = "onnx" | "graphdef" | "saved-model" | "bundle";
 
 /** What a path holds, by its content. Throws P1104 and P1105. */
@@ -40,25 +36,28 @@ export function detect(path: string): Format {
     closeSync(file);
   }
   const bytes = head.subarray(0, length);
-  if (path.endsWith(".pbtxt") || /^\s*(node|versions|library)\s*\{/.test(bytes.toString("latin1"))) return "graphdef";
-  // GraphDef begins with field 1, a message (node); ModelProto's field 1 is ir_version, a varint, and its other fields have other numbers.
-  if (bytes[0] === 0x0a) return "graphdef";
-  return "onnx";
+  return path.endsWith(".pbtxt") ? "graphdef" : detectBytes(bytes);
 }
 
-/** Reads a model from a path or bytes. */
-export async function importModel(input: string | Uint8Array, _options: { readonly signature?: string | undefined } = {}): Promise<Graph> {
-  if (typeof input !== "string") return importOnnx(input);
-  const format = detect(input);
+/** What bytes hold: a GraphDef begins with its first node (field 1, a message), a ModelProto with its ir_version (field 1, a number). */
+export const detectBytes = (bytes: Uint8Array): "onnx" | "graphdef" =>
+  bytes[0] === 0x0a || /^\s*(#|node\s*\{|versions\s*\{|library\s*\{)/.test(Buffer.from(bytes.subarray(0, 64)).toString("latin1"))
+    ? "graphdef"
+    : "onnx";
+
+export type ImportOptions = ImportTfOptions;
+
+/** Reads a model from a path or bytes. `inputs`, `outputs`, `signature` and `shapes` are for TensorFlow; ONNX graphs are cut by the caller. */
+export async function importModel(input: string | Uint8Array, options: ImportOptions = {}): Promise<Graph> {
+  const format = typeof input === "string" ? detect(input) : detectBytes(input);
   switch (format) {
     case "onnx":
       return importOnnx(input);
     case "graphdef":
-      throw tensorflowPending({ kind: "GraphDef" }, { file: input });
     case "saved-model":
-      throw tensorflowPending({ kind: "SavedModel" }, { file: input });
+      return importTf(input, options);
     case "bundle":
-      throw unknownFormat({ what: "this is a compiled bundle, not a model" }, { file: input });
+      throw unknownFormat({ what: "this is a compiled bundle, not a model" }, { file: typeof input === "string" ? input : undefined });
     default:
       return format satisfies never;
   }

@@ -381,8 +381,8 @@ export class Builder implements TfBuilder {
       outs: outs.map((v) => v.fact),
     };
   }
-  #identity(v: TensorVal): Val {
-    const id = this.editor.declare(`${this.nameOf(v)}/out`, v.fact.type);
+  #identity(v: TensorVal, name = `${this.nameOf(v)}/out`): Val {
+    const id = this.editor.declare(name, v.fact.type);
     this.editor.add({ op: "Identity", name: this.node, ins: [v.id], outs: [id], origin: this.origin });
     return new TensorVal(id, v.fact, this);
   }
@@ -391,12 +391,30 @@ export class Builder implements TfBuilder {
     this.shared.remarks({ severity: "note", text, where: this.place, fix });
   }
 
+  /** The values as the graph's outputs under these names. One that is an input, a constant or another output gets an Identity. */
+  setOutputs(outputs: readonly { readonly name: string; readonly value: Val; readonly rename: boolean }[]): void {
+    const seen = new Set<ValueId>();
+    this.editor.setOutputs(
+      outputs.map(({ name, value, rename }) => {
+        let v = this.use(value);
+        const own = this.editor.producer(v.id) !== undefined && !seen.has(v.id);
+        if (!own || (this.nameOf(v) !== name && !rename)) {
+          this.node = name.replace(/:\d+$/, "");
+          this.origin = [this.node];
+          v = this.#identity(v, name) as TensorVal;
+        } else this.editor.rename(v.id, name);
+        seen.add(v.id);
+        return v.id;
+      }),
+    );
+  }
+
   // ---- for the driver ---------------------------------------------------------------------------------------------------------------------
 
   /** Names a node's results as TensorFlow does, `node:port`, unless they are another node's. */
-  finish(values: readonly TfValue[], name: string): void {
+  finish(values: readonly (TfValue | undefined)[], name: string): void {
     values.forEach((v, port) => {
-      if (v.kind !== "tensor" || (v as TensorVal).owner !== this || this.#finals.has(v.id)) return;
+      if (v?.kind !== "tensor" || (v as TensorVal).owner !== this || this.#finals.has(v.id)) return;
       this.#finals.add(v.id);
       if (this.editor.inputs.includes(v.id)) return;
       this.editor.rename(v.id, `${name}:${port}`);

@@ -30,6 +30,8 @@ export interface RawFunction extends RawGraph {
   readonly name: string;
   readonly args: readonly ArgDef[];
   readonly rets: readonly Ref[];
+  /** Names of the results, in order. */
+  readonly retNames: readonly string[];
 }
 export interface RawModel extends RawGraph {
   readonly functions: ReadonlyMap<string, RawFunction>;
@@ -111,7 +113,7 @@ function readFunction(f: FunctionDef, file: string | undefined): RawFunction {
     if (text === undefined) throw malformed({ what: `function '${name}' does not say what its result '${o.name ?? ""}' is` }, { file });
     return parseFunctionRef(text, { file, node: name });
   });
-  return { name, args, nodes, rets };
+  return { name, args, nodes, rets, retNames: (f.signature?.output_arg ?? []).map((o) => o.name ?? "") };
 }
 
 export const refText = (r: Ref): string => (r.argument === undefined ? `${r.node}:${r.port}` : `${r.node}:${r.argument}:${r.port}`);

@@ -1,8 +1,9 @@
 /** All TensorFlow operators Partita reads, by name. Derived from the family files; nothing registers itself. */
 import type { TfOpDef } from "./define.js";
 import * as elementwise from "./elementwise.js";
+import * as structure from "./structure.js";
 
-const families = { ...elementwise } satisfies Record<string, TfOpDef>;
+const families = { ...elementwise, ...structure } satisfies Record<string, TfOpDef>;
 
 const byName = new Map<string, TfOpDef>();
 for (const def of Object.values(families) as readonly TfOpDef[]) {

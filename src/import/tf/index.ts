@@ -1,0 +1,227 @@
+/** From a TensorFlow model to a graph: GraphDef (binary or text), SavedModel. Inputs and outputs keep TensorFlow's names. */
+import { readFileSync, statSync } from "node:fs";
+import { defineError, didYouMean, PartitaError, type Remarks } from "../../diagnostics.js";
+import { symbol } from "../../ir/dims.js";
+import { Editor } from "../../ir/edit.js";
+import type { Dim, Graph, Shape, ValueType } from "../../ir/types.js";
+import type { TfValue } from "../../ops/tf/define.js";
+import { cannotRead } from "../onnx/index.js";
+import { decodeMessage } from "./binary.js";
+import { Builder, type Shared } from "./builder.js";
+import { backwards } from "./frames.js";
+import { malformed, parseRef, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
+import { Lowering, type Scope } from "./lower.js";
+import { NodeView } from "./node-view.js";
+import type { GraphDef } from "./schema.js";
+
+export const unknownTensor = defineError<{ name: string; near: string | undefined; what: string }>(
+  "P1307",
+  "an option names a tensor that the TensorFlow graph does not have",
+  ({ name, near, what }) => ({
+    what: `${what} '${name}' is not in the graph`,
+    fix: near === undefined ? "list the nodes with `partita inspect --ops`" : `did you mean '${near}'?`,
+  }),
+);
+export const notATensor = defineError<{ what: string }>("P1308", "a graph's result is no tensor", ({ what }) => ({
+  what,
+  fix: "name other `outputs`",
+}));
+
+export interface ImportTfOptions {
+  /** Names the model in messages; the path by default. */
+  readonly file?: string | undefined;
+  /** Tensors (`node` or `node:port`) that become the graph's inputs; what computes them is cut off. Default: the placeholders. */
+  readonly inputs?: readonly string[] | undefined;
+  /** Tensors that become the outputs. Default: the results that nobody consumes. */
+  readonly outputs?: readonly string[] | undefined;
+  /** A SavedModel's signature; `serving_default` by default. */
+  readonly signature?: string | undefined;
+  /** Shapes of inputs by name; they replace the declared ones, so that more can be decided at import. */
+  readonly shapes?: Readonly<Record<string, Shape>> | undefined;
+  readonly remarks?: Remarks | undefined;
+}
+
+/** A model ready to be lowered: its graph, what is asked of it, and what its variables hold. */
+export interface TfModel {
+  readonly model: RawModel;
+  readonly file: string | undefined;
+  /** Names the graph. */
+  readonly name: string;
+  /** The user's name for an input, by `node:port`; placeholders that are not listed are named by their tensor. */
+  readonly inputNames: ReadonlyMap<string, string>;
+  readonly outputs: readonly { readonly ref: Ref; readonly name: string }[] | undefined;
+  readonly variable: (node: RawNode, view: NodeView, b: Builder) => TfValue;
+}
+
+/** Reads a TensorFlow model from a path or the bytes of a GraphDef. The bytes are kept by reference. Throws P11xx, P13xx, P15xx. */
+export function importTf(input: string | Uint8Array, options: ImportTfOptions = {}): Graph {
+  const file = options.file ?? (typeof input === "string" ? input : undefined);
+  const bytes = typeof input === "string" ? readWhole(input) : input;
+  const model = readGraph(decodeMessage<GraphDef>("GraphDef", bytes, file), file);
+  return lowerModel(
+    {
+      model,
+      file,
+      name: "graph",
+      inputNames: new Map(),
+      outputs: undefined,
+      variable: (n) => {
+        throw malformed({ what: `variable '${n.name}' has no value: the graph is not frozen` }, { file, node: n.name, op: n.op });
+      },
+    },
+    options,
+  );
+}
+
+function readWhole(path: string): Uint8Array {
+  try {
+    if (!statSync(path).isFile()) throw cannotRead({ what: "it is not a regular file" }, { file: path });
+    return readFileSync(path);
+  } catch (cause) {
+    if (cause instanceof Error && "syscall" in cause) throw cannotRead({ what: cause.message }, { file: path }, cause);
+    throw cause;
+  }
+}
+
+/** Lowers a model's graph. */
+export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
+  const { model, file } = m;
+  const outputs =
+    options.outputs?.map((name) => ({ ref: refOf(model, name, "output", file), name: full(name) })) ??
+    m.outputs ??
+    defaultOutputs(model).map((node) => ({ ref: { node, port: -1 }, name: node }));
+  if (outputs.length === 0) throw notATensor({ what: "the graph has no result that nobody consumes" }, { file });
+  const shared: Shared = { file, remarks: options.remarks ?? (() => {}), nodes: 0, root: undefined };
+  const editor = new Editor({ name: m.name, opsets: { "": 18 }, extra: file === undefined ? {} : { file } });
+  const b = new Builder(editor, shared, undefined);
+  const roots = outputs.map((o) => o.ref.node);
+  const cuts = new Map<string, Map<number, TfValue>>();
+  const made = new Map<string, TfValue>();
+  const lowering = new Lowering(model, shared, {
+    roots,
+    cuts,
+    placeholder: (node) => {
+      const v = made.get(node.name);
+      if (v === undefined) throw malformed({ what: "a placeholder in a function is no input" }, { file, node: node.name, op: node.op });
+      return v;
+    },
+    variable: (node, view) => m.variable(node, view, b),
+  });
+  const declare = (name: string, type: ValueType): TfValue => {
+    const given = options.shapes?.[name] ?? options.shapes?.[name.replace(/:0$/, "")];
+    const v = b.input(name, given !== undefined && type.kind === "tensor" ? { ...type, shape: given } : type);
+    v.shape?.forEach((d, axis) => {
+      if (typeof d === "string" && d !== "?") b.bindSymbol(d, v, axis);
+    });
+    return v;
+  };
+  for (const name of options.inputs ?? []) {
+    const ref = refOf(model, name, "input", file);
+    const node = model.nodes.get(ref.node);
+    if (node?.op === "Placeholder" || node?.op === "PlaceholderV2") continue;
+    const of = cuts.get(ref.node) ?? new Map<number, TfValue>();
+    cuts.set(ref.node, of);
+    of.set(ref.port, declare(full(name), cutType(m, ref, node, options)));
+  }
+  const needed = backwards(model, roots, (n) => cuts.has(n));
+  for (const node of model.nodes.values()) {
+    if (!needed.has(node.name) || cuts.has(node.name) || (node.op !== "Placeholder" && node.op !== "PlaceholderV2")) continue;
+    const tensor = `${node.name}:0`;
+    const name = m.inputNames.get(tensor) ?? tensor;
+    made.set(node.name, declare(name, placeholderType(new NodeView(node, node.name, [], undefined, file), node.name)));
+  }
+  const scope: Scope = {
+    graph: model,
+    builder: b,
+    outer: undefined,
+    belongs: undefined,
+    values: new Map(),
+    open: new Set(),
+    attrs: undefined,
+    calls: [],
+    path: "",
+  };
+  const results = outputs.flatMap(({ ref, name }) => {
+    if (ref.port >= 0) return [{ name, value: lowering.value(scope, ref), rename: m.outputs !== undefined }];
+    return lowering
+      .results(scope, ref.node)
+      .flatMap((value, port) => (value === undefined ? [] : [{ name: `${name}:${port}`, value, rename: false }]));
+  });
+  const tensors = results.flatMap(({ name, value, rename }) => {
+    if (value.kind === "tensor") return [{ name, value, rename }];
+    if (options.outputs === undefined && m.outputs === undefined) return [];
+    throw notATensor({ what: `'${name}' is a ${value.kind === "opaque" ? value.what : value.kind}, no tensor` }, { file, value: name });
+  });
+  b.setOutputs(tensors);
+  for (const r of lowering.refusals) shared.remarks({ severity: "warning", text: r.what, where: r.where, fix: r.fix });
+  return editor.finish();
+}
+
+const full = (name: string): string => (/:\d+$/.test(name) ? name : `${name}:0`);
+
+function refOf(model: RawModel, name: string, what: string, file: string | undefined): Ref {
+  const ref = parseRef(name, { file, value: name });
+  if (model.nodes.has(ref.node)) return ref;
+  const near = model.nodes.size > 20_000 ? undefined : didYouMean(ref.node, model.nodes.keys());
+  throw unknownTensor({ name, near, what }, { file });
+}
+
+const NO_RESULT: ReadonlySet<string> = new Set([
+  "NoOp",
+  "Assert",
+  "ControlTrigger",
+  "PrintV2",
+  "SaveV2",
+  "RestoreV2",
+  "Assign",
+  "AssignVariableOp",
+  "MergeV2Checkpoints",
+  "ShardedFilename",
+  "VarIsInitializedOp",
+]);
+
+/** Nodes whose results nobody reads, by data or by control; where control is all that reads them, those. */
+function defaultOutputs(model: RawModel): readonly string[] {
+  const read = new Set<string>();
+  const controlled = new Set<string>();
+  for (const n of model.nodes.values()) {
+    for (const r of n.ins) read.add(r.node);
+    for (const c of n.controls) controlled.add(c);
+  }
+  const free = [...model.nodes.values()].filter((n) => !read.has(n.name) && !NO_RESULT.has(n.op));
+  const computed = free.filter((n) => n.op !== "Const" && !n.op.startsWith("Placeholder"));
+  for (const list of [computed.filter((n) => !controlled.has(n.name)), computed, free]) if (list.length > 0) return list.map((n) => n.name);
+  return [];
+}
+
+/** Dims that a placeholder leaves open are symbols of its name. */
+function placeholderType(view: NodeView, name: string): ValueType {
+  const dtype = view.type("dtype");
+  const declared = view.has("shape") ? view.shape("shape") : undefined;
+  return { kind: "tensor", dtype, shape: symbolic(declared, name) };
+}
+export const symbolic = (dims: readonly number[] | undefined, name: string): Shape =>
+  dims?.map((d, i): Dim => (d < 0 ? symbol(`${name.replace(/[^\w.]/g, "_").replace(/^(?=\d)/, "_")}.d${i}`) : d));
+
+/** The type of a tensor that becomes an input: what lowering makes of the part in front of it, else what a reader's attributes say. */
+function cutType(m: TfModel, ref: Ref, node: RawNode | undefined, options: ImportTfOptions): ValueType {
+  try {
+    const g = lowerModel({ ...m, outputs: [{ ref, name: "cut" }] }, { shapes: options.shapes });
+    const [out] = g.outputs;
+    const type = out === undefined ? undefined : g.values[out]?.type;
+    if (type?.kind === "tensor") return { ...type, shape: options.shapes?.[ref.node] ?? type.shape };
+  } catch (error) {
+    // The part in front need not be readable: that is what cutting is for.
+    if (!(error instanceof PartitaError)) throw error;
+  }
+  for (const reader of m.model.nodes.values()) {
+    const at = reader.ins.findIndex((r) => r.node === ref.node && r.port === ref.port);
+    if (at < 0) continue;
+    const view = new NodeView(reader, reader.name, [], undefined, m.file);
+    for (const key of ["SrcT", "T"]) if (view.has(key)) return { kind: "tensor", dtype: view.type(key), shape: undefined };
+  }
+  throw notATensor(
+    { what: `the element type of '${ref.node}:${ref.port}' is not known` },
+    { file: m.file, node: node?.name, op: node?.op },
+  );
+}

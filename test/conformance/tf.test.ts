@@ -1,0 +1,125 @@
+/**
+ * TensorFlow graphs against TensorFlow's own values: import, passes, host engine. TF_CASES names a part of the cases (a substring);
+ * the summary is printed, with every case that is not right and why.
+ */
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { PartitaError } from "../../src/diagnostics.js";
+import { evaluate } from "../../src/engines/host/index.js";
+import { importModel } from "../../src/import/index.js";
+import { valueAt } from "../../src/ir/graph.js";
+import type { Shape } from "../../src/ir/types.js";
+import { readNpz } from "../../src/npz.js";
+import { inferGraph } from "../../src/ops/infer.js";
+import { runPasses } from "../../src/passes/pass.js";
+import { pipeline } from "../../src/passes/pipeline.js";
+import type { Tensor } from "../../src/tensor.js";
+import { runGraph } from "../../src/testing.js";
+import { compareTensors } from "../support/compare.js";
+import { dataDir } from "../support/data.js";
+
+interface CaseInfo {
+  readonly runtime_inputs: boolean;
+  readonly random: boolean;
+  readonly ops: readonly string[];
+}
+type Outcome = { readonly kind: "right" | "refused" | "wrong"; readonly why: string };
+const filter = process.env["TF_CASES"] ?? "";
+
+/** Imports, optimises and runs a model, and compares every output that the archive has. */
+async function check(
+  model: string,
+  io: ReadonlyMap<string, Tensor>,
+  options: { readonly random: boolean; readonly rtol: number; readonly byOrder?: boolean },
+): Promise<Outcome> {
+  const wanted = [...io].filter(([k]) => k.startsWith("out")).map(([k, t]) => [k.replace(/^out[|]/, ""), t] as const);
+  const given = [...io].filter(([k]) => k.startsWith("in")).map(([k, t]) => [k.replace(/^in[|]/, ""), t] as const);
+  const remarks: string[] = [];
+  let stage = "import";
+  try {
+    const shapes: Record<string, Shape> = Object.fromEntries(given.map(([k, t]) => [k, t.dims]));
+    const imported = await importModel(model, {
+      ...(options.byOrder === true ? {} : { outputs: wanted.map(([k]) => k) }),
+      shapes,
+      remarks: (r) => remarks.push(r.text),
+    });
+    const left = imported.nodes.find((n) => n.domain === "tensorflow");
+    if (left !== undefined) return { kind: "refused", why: `${left.op}: ${left.extra?.doc ?? ""}` };
+    stage = "passes";
+    const typed = inferGraph(imported).graph;
+    const { graph } = await runPasses(typed, pipeline, { evaluate, verify: true });
+    stage = "run";
+    const feeds = graph.inputs.map((v, i) => {
+      const { name } = valueAt(graph, v);
+      const t = given.find(([k]) => k === name)?.[1] ?? (options.byOrder === true ? given[i]?.[1] : undefined);
+      if (t === undefined) throw new Error(`no feed for input '${name}'`);
+      return t;
+    });
+    const results = await runGraph(graph, feeds);
+    stage = "compare";
+    const names = graph.outputs.map((v) => valueAt(graph, v).name);
+    for (const [i, [name, want]] of wanted.entries()) {
+      const at = options.byOrder === true ? i : names.indexOf(name);
+      const has = results[at];
+      if (has === undefined) return { kind: "wrong", why: `no output '${name}' among ${names.join(", ")}` };
+      if (has.type !== want.type || has.dims.join() !== want.dims.join())
+        return { kind: "wrong", why: `'${name}' is ${has.type}[${has.dims}], expected ${want.type}[${want.dims}]` };
+      if (options.random) continue;
+      const float = want.type.startsWith("float");
+      const c = compareTensors(has, want, {
+        rtolOfMax: float ? (want.type === "float16" ? Math.max(options.rtol, 1e-3) : options.rtol) : 0,
+      });
+      if (!c.ok) return { kind: "wrong", why: `'${name}': ${c.message}` };
+    }
+    return { kind: "right", why: "" };
+  } catch (error) {
+    const coded =
+      error instanceof PartitaError ? error.message : `UNCODED ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+    return { kind: error instanceof PartitaError && error.code === "P1330" ? "refused" : "wrong", why: `${stage}: ${coded.slice(0, 600)}` };
+  }
+}
+
+function summary(title: string, outcomes: ReadonlyMap<string, Outcome>): void {
+  const of = (kind: Outcome["kind"]): string[] => [...outcomes].filter(([, o]) => o.kind === kind).map(([k]) => k);
+  for (const [name, o] of outcomes) if (o.kind !== "right") console.log(`${o.kind.toUpperCase()} ${name}: ${o.why}`);
+  console.log(
+    `${title}: ${outcomes.size} cases, ${of("right").length} right, ${of("refused").length} refused, ${of("wrong").length} wrong`,
+  );
+}
+
+const cases = dataDir("tf-cases");
+it.skipIf(cases === undefined)("tf-cases (skipped when PARTITA_TEST_DATA is not set)", { timeout: 1_200_000 }, async () => {
+  const root = cases ?? "";
+  const list = JSON.parse(readFileSync(join(root, "cases.json"), "utf8")) as Record<string, CaseInfo>;
+  const outcomes = new Map<string, Outcome>();
+  for (const [name, info] of Object.entries(list)) {
+    if (!name.includes(filter) && !info.ops.includes(filter)) continue;
+    const dir = join(root, name);
+    const runtime = info.runtime_inputs && existsSync(join(dir, "model_in.pb"));
+    const [model, io] = runtime ? ["model_in.pb", "io_in.npz"] : ["model.pb", "io.npz"];
+    outcomes.set(name, await check(join(dir, model), readNpz(join(dir, io)), { random: info.random, rtol: 1e-4 }));
+  }
+  summary("tf-cases", outcomes);
+  const right = [...outcomes.values()].filter((o) => o.kind === "right").length;
+  expect(outcomes.size - right).toBeLessThanOrEqual(Math.ceil(outcomes.size * 0.01));
+});
+
+for (const set of ["real_tf", "tf"]) {
+  const root = dataDir(set);
+  it.skipIf(root === undefined)(`${set} (skipped when PARTITA_TEST_DATA is not set)`, { timeout: 1_200_000 }, async () => {
+    const outcomes = new Map<string, Outcome>();
+    for (const name of readdirSync(root ?? "").sort()) {
+      const dir = join(root ?? "", name);
+      if (!name.includes(filter) || !statSync(dir).isDirectory() || !existsSync(join(dir, "io.npz"))) continue;
+      const io = readNpz(join(dir, "io.npz"));
+      for (const form of ["frozen.pb", "frozen_cfv2.pb", "saved_model"]) {
+        if (!existsSync(join(dir, form))) continue;
+        const byOrder = ![...io.keys()].some((k) => k.includes("|")) || form === "saved_model";
+        outcomes.set(`${name}/${form}`, await check(join(dir, form), io, { random: false, rtol: 1e-3, byOrder }));
+      }
+    }
+    summary(set, outcomes);
+    expect([...outcomes.values()].filter((o) => o.kind !== "right")).toEqual([]);
+  });
+}
