@@ -1,9 +1,13 @@
 /** All TensorFlow operators Partita reads, by name. Derived from the family files; nothing registers itself. */
+import * as bits from "./bits.js";
 import type { TfOpDef } from "./define.js";
 import * as elementwise from "./elementwise.js";
+import * as matmul from "./matmul.js";
+import * as reductions from "./reductions.js";
 import * as structure from "./structure.js";
+import * as unary from "./unary.js";
 
-const families = { ...elementwise, ...structure } satisfies Record<string, TfOpDef>;
+const families = { ...bits, ...elementwise, ...matmul, ...reductions, ...structure, ...unary } satisfies Record<string, TfOpDef>;
 
 const byName = new Map<string, TfOpDef>();
 for (const def of Object.values(families) as readonly TfOpDef[]) {
