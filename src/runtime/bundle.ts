@@ -67,7 +67,15 @@ const manifestSchema = v.strictObject({
     }),
   ),
   report: v.strictObject({ path: v.literal("report.json"), sha256: hash }),
+  /** Of the manifest itself, this field left out. */
+  sha256: hash,
 });
+
+/** Content hash of a manifest: of its JSON in the order of its keys, its own hash left out. */
+export function manifestHash(manifest: Readonly<Record<string, unknown>>): string {
+  const { sha256: _, ...rest } = manifest;
+  return createHash("sha256").update(JSON.stringify(rest)).digest("hex");
+}
 
 export interface BundleContent {
   readonly plan: Plan;
@@ -108,7 +116,7 @@ export async function saveBundle(path: string, content: BundleContent): Promise<
       artifacts,
       report: { path: "report.json", sha256: createHash("sha256").update(report).digest("hex") },
     };
-    writeFileSync(join(staging, "manifest.json"), `${JSON.stringify(manifest, null, 1)}\n`);
+    writeFileSync(join(staging, "manifest.json"), `${JSON.stringify({ ...manifest, sha256: manifestHash(manifest) }, null, 1)}\n`);
     sync(join(staging, "report.json"));
     sync(join(staging, "manifest.json"));
     swap(staging, target);
@@ -119,21 +127,36 @@ export async function saveBundle(path: string, content: BundleContent): Promise<
   }
 }
 
+/** Somebody else saves to the same place at the same moment when these come; one of the two is last. */
+const RACE: ReadonlySet<unknown> = new Set(["ENOENT", "ENOTEMPTY", "EEXIST"]);
+const codeOf = (error: unknown): unknown => (error instanceof Error && "code" in error ? error.code : undefined);
+
 /** Puts the new folder in the old one's place; the old one steps aside first, as a rename does not replace a full folder. */
 function swap(staging: string, target: string): void {
-  if (!existsSync(target)) {
-    renameSync(staging, target);
-    return;
+  for (let attempt = 0; ; attempt++) {
+    const aside = `${staging}.old${attempt}`;
+    let old = false;
+    try {
+      if (existsSync(target)) {
+        renameSync(target, aside);
+        old = true;
+      }
+      renameSync(staging, target);
+      if (old) rmSync(aside, { recursive: true, force: true });
+      return;
+    } catch (error) {
+      if (old) {
+        try {
+          renameSync(aside, target);
+        } catch (cause) {
+          // Another save has taken the place: what stood there before is of no use.
+          if (!RACE.has(codeOf(cause))) throw cause;
+          rmSync(aside, { recursive: true, force: true });
+        }
+      }
+      if (!existsSync(staging) || attempt >= 100 || !RACE.has(codeOf(error))) throw error;
+    }
   }
-  const aside = `${staging}.old`;
-  renameSync(target, aside);
-  try {
-    renameSync(staging, target);
-  } catch (error) {
-    renameSync(aside, target);
-    throw error;
-  }
-  rmSync(aside, { recursive: true, force: true });
 }
 
 function sync(path: string): void {
@@ -178,6 +201,8 @@ export async function loadBundle(path: string): Promise<BundleContent> {
     const [issue] = parsed.issues;
     throw bundleDamaged({ what: `its manifest is not valid at '${v.getDotPath(issue) ?? ""}': ${issue.message}` }, { file: manifestPath });
   }
+  if (manifestHash(raw as Record<string, unknown>) !== parsed.output.sha256)
+    throw bundleDamaged({ what: "its manifest was changed after it was written" }, { file: manifestPath });
   const root = realpathSync(path);
   const inside = (relative: string): string => {
     if (!/^[\w.-]+(\/[\w.-]+)*$/.test(relative) || relative.split("/").includes(".."))
@@ -211,5 +236,13 @@ export async function loadBundle(path: string): Promise<BundleContent> {
   const plan = decodePlan(parsed.output.plan, (what) => bundleDamaged({ what }, { file: manifestPath }));
   if (plan.steps.length !== artifacts.length)
     throw bundleDamaged({ what: `its plan has ${plan.steps.length} steps and ${artifacts.length} artifacts` }, { file: manifestPath });
-  return { plan, artifacts, report: reportFromJSON(JSON.parse(reportText)) };
+  return { plan, artifacts, report: reportOf(reportText, path) };
+}
+
+function reportOf(text: string, path: string): Report {
+  try {
+    return reportFromJSON(JSON.parse(text));
+  } catch (cause) {
+    throw bundleDamaged({ what: `its report.json is not a report: ${cause instanceof Error ? cause.message : cause}` }, { file: path }, cause);
+  }
 }

@@ -71,16 +71,17 @@ interface Place {
   readonly owner: Json[] | { [key: string]: Json };
   readonly key: string | number;
 }
-function placesOf(value: Json, found: Place[] = []): Place[] {
+function placesOf(value: Json, found: Place[] = [], depth = 0): Place[] {
+  if (depth > 50) return found;
   if (Array.isArray(value))
     value.forEach((x, i) => {
       found.push({ owner: value, key: i });
-      placesOf(x, found);
+      placesOf(x, found, depth + 1);
     });
   else if (value !== null && typeof value === "object")
     for (const [key, x] of Object.entries(value)) {
       found.push({ owner: value, key });
-      placesOf(x, found);
+      placesOf(x, found, depth + 1);
     }
   return found;
 }

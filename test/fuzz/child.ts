@@ -22,9 +22,9 @@ import { PartitaError } from "../../src/diagnostics.js";
 import { generator, randomFeeds } from "../../src/runtime/measure.js";
 import type { Session } from "../../src/runtime/session.js";
 import type { TensorLike } from "../../src/tensor.js";
-import { type Base, ownBases, realBases } from "./bases.js";
+import { ownBases, realBases } from "./bases.js";
 import { bundleMutant, prepareBundles, tryBundle } from "./bundles.js";
-import { mutate } from "./mutate.js";
+import { mutantOf, seedOf } from "./mutants.js";
 import { describeDifference, referenceOf } from "./reference.js";
 import type { Job, Outcome } from "./types.js";
 
@@ -73,18 +73,6 @@ function prepareModelFolder(): string {
     // No fifo here; the others remain.
   }
   return inside;
-}
-
-const seedOf = (seed: number, i: number): number => (Math.imul(seed + 1, 0x9e3779b1) ^ Math.imul(i + 1, 0x85ebca6b)) >>> 0;
-
-export function mutantOf(bases: readonly Base[], seed: number, i: number): { base: Base; bytes: Uint8Array; how: string } {
-  const next = generator(seedOf(seed, i));
-  // A third of the mutants come from the models that exercise most of the importer.
-  const rich = bases.filter((b) => !b.name.includes("/") && !b.name.includes(": "));
-  const choice = next() < 0.35 ? rich : bases;
-  const base = choice[Math.floor(next() * choice.length)] as Base;
-  const other = bases[Math.floor(next() * bases.length)] as Base;
-  return { base, ...mutate(base.bytes, next, other.bytes) };
 }
 
 function feedable(session: Session): boolean {

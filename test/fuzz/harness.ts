@@ -1,5 +1,5 @@
 /** Runs a range of mutants in child processes, replaces those that die or hang, and sums up. */
-import { fork } from "node:child_process";
+import { fork, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -83,6 +83,8 @@ function oneProcess(script: string, job: Job, report: (o: Outcome) => void): Pro
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       serialization: "advanced",
     });
+    // A mutant that asks for all memory must not take the machine's: address space ends at 16 GB.
+    if (process.platform === "linux" && child.pid !== undefined) spawnSync("prlimit", ["--pid", String(child.pid), "--as=16000000000"]);
     let stderr = "";
     child.stderr?.on("data", (d) => {
       stderr = (stderr + String(d)).slice(-4000);

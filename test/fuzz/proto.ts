@@ -44,6 +44,15 @@ function readVarint(bytes: Uint8Array, at: number): [bigint, number] {
   throw new Error("a base model is not well formed");
 }
 
+/** Bytes that are no message of their kind (models with a fault in them serve as bases too) stay bytes. */
+function subMessage(view: Uint8Array, kind: MessageKind | undefined): Message | Uint8Array {
+  try {
+    return kind === undefined ? view.slice() : readMessage(view, kind);
+  } catch {
+    return view.slice();
+  }
+}
+
 export function readMessage(bytes: Uint8Array, kind: MessageKind): Message {
   const fields: Field[] = [];
   const kinds: Readonly<Record<number, string>> = MESSAGES[kind];
@@ -64,8 +73,7 @@ export function readMessage(bytes: Uint8Array, kind: MessageKind): Message {
       const [length, start] = readVarint(bytes, at);
       at = start + Number(length);
       const view = bytes.subarray(start, at);
-      const sub = kinds[number] as MessageKind | undefined;
-      fields.push({ number, wire, value: sub === undefined ? view.slice() : readMessage(view, sub) });
+      fields.push({ number, wire, value: subMessage(view, kinds[number] as MessageKind | undefined) });
     } else throw new Error("a base model is not well formed");
   }
   return { kind, fields };

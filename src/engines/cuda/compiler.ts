@@ -13,6 +13,7 @@ import { PartitaError } from "../../diagnostics.js";
 import { type Compiled, KernelCache } from "./cache.js";
 import { inspectCubin } from "./cubin.js";
 import { badPlan, compileFailed, noCompiler, unknownArch } from "./errors.js";
+import { includesFile } from "./includes.js";
 import { type Environment, nvrtcCandidates } from "./libraries.js";
 import { type NativeAddon, native } from "./native.js";
 
@@ -40,8 +41,8 @@ export interface CompilerInfo {
 
 /** Bump when the options below or the cache's use of them change. */
 const VERSION = "1";
-const MAX_SOURCE = 64 << 20;
-const ARCH = /^(sm|compute)_(\d{2,3})([af]?)$/;
+const MAX_SOURCE = 16 << 20;
+const ARCH = /^sm_(\d{2,3})[af]?$/;
 const optionsFor = (arch: string, lineInfo: boolean): readonly string[] => [
   `--gpu-architecture=${arch}`,
   "--std=c++17",
@@ -55,7 +56,14 @@ interface Compiler extends CompilerInfo {
 }
 
 let chosen: Promise<Compiler> | undefined;
-const compiler = (): Promise<Compiler> => (chosen ??= findCompiler().catch((error) => Promise.reject(((chosen = undefined), error))));
+function compiler(): Promise<Compiler> {
+  // A failure is not kept: the next call may find what was missing.
+  chosen ??= findCompiler().catch((error) => {
+    chosen = undefined;
+    throw error;
+  });
+  return chosen;
+}
 
 /** The compiler of this process. Throws P2107 when there is none. */
 export async function compilerInfo(): Promise<CompilerInfo> {
@@ -65,7 +73,12 @@ export async function compilerInfo(): Promise<CompilerInfo> {
 /** "13.0" of NVRTC, or of nvcc in its place; part of the key of every timing. Throws P2107. */
 export const nvrtcVersion = async (): Promise<string> => (await compiler()).version;
 
-const pending = new Map<string, Promise<Compiled>>();
+interface Pending {
+  readonly work: Promise<Compiled>;
+  /** Callers that still want it. */
+  wanted: number;
+}
+const pending = new Map<string, Pending>();
 let running = 0;
 const waiting: (() => void)[] = [];
 /** A compilation takes a thread of libuv's pool (four by default); one is left for files and for runs. */
@@ -80,7 +93,7 @@ export async function compileSource(source: string, arch: string, options: Compi
   signal?.throwIfAborted();
   checkSource(source, arch, name);
   const c = await compiler();
-  const [, , sm] = ARCH.exec(arch) ?? [];
+  const [, sm] = ARCH.exec(arch) ?? [];
   if (c.archs.length > 0 && !c.archs.includes(Number(sm)))
     throw unknownArch({
       arch,
@@ -93,22 +106,24 @@ export async function compileSource(source: string, arch: string, options: Compi
     .digest("hex");
   const kept = cache === false ? undefined : await cache.get(key);
   if (kept !== undefined) return { ...kept, cached: true };
-  let work = pending.get(key);
-  if (work === undefined) {
-    work = queued(() => c.compile(source, name, flags), signal)
-      .catch((error) => {
-        throw error instanceof PartitaError || signal?.aborted === true
-          ? error
-          : compileFailed({ name, arch, log: logOf(error) }, {}, error);
-      })
-      .finally(() => pending.delete(key));
-    pending.set(key, work);
-    const made = await aborted(work, signal);
-    inspectCubin(made.cubin);
-    if (cache !== false) await cache.put(key, made);
-    return { ...made, cached: false };
+  let entry = pending.get(key);
+  if (entry === undefined) {
+    const make = async (): Promise<Compiled> => {
+      try {
+        const made = await c.compile(source, name, flags);
+        inspectCubin(made.cubin);
+        if (cache !== false) await cache.put(key, made);
+        return made;
+      } catch (error) {
+        throw error instanceof PartitaError ? error : compileFailed({ name, arch, log: logOf(error) }, {}, error);
+      }
+    };
+    entry = { wanted: 0, work: queued(make, () => (entry?.wanted ?? 1) > 0) };
+    entry.work.finally(() => pending.delete(key)).catch(() => undefined);
+    pending.set(key, entry);
   }
-  return { ...(await aborted(work, signal)), cached: false };
+  entry.wanted++;
+  return { ...(await wanting(entry, signal)), cached: false };
 }
 
 let sharedCache: KernelCache | undefined;
@@ -117,18 +132,15 @@ const defaultCache = (): KernelCache => (sharedCache ??= new KernelCache());
 function checkSource(source: string, arch: string, name: string): void {
   if (!ARCH.test(arch)) throw badPlan({ what: `'${arch}' is no architecture such as sm_80 or sm_90a` });
   if (source.length > MAX_SOURCE) throw badPlan({ what: `the source of '${name}' has ${source.length} characters` });
-  // A source may come with a bundle: it must not make the compiler read files of this machine.
-  const spliced = source.replace(/\\[ \t]*\r?\n/g, "");
-  const blank = String.raw`(?:\s|\/\*(?:[^*]|\*(?!\/))*\*\/)*`;
-  if (new RegExp(`(?:^|\\*\\/)${blank}(?:#|%:|\\?\\?=)${blank}(?:include|import|embed)`, "m").test(spliced))
-    throw badPlan({ what: `the source of '${name}' includes a file` });
+  if (source.includes("\0")) throw badPlan({ what: `the source of '${name}' has a NUL character` });
+  if (includesFile(source)) throw badPlan({ what: `the source of '${name}' includes a file` });
 }
 
-async function queued<T>(work: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+async function queued<T>(work: () => Promise<T>, wanted: () => boolean): Promise<T> {
   if (running >= slots()) await new Promise<void>((go) => waiting.push(go));
   else running++;
   try {
-    signal?.throwIfAborted();
+    if (!wanted()) throw new DOMException("nobody waits for this compilation any more", "AbortError");
     return await work();
   } finally {
     const next = waiting.shift();
@@ -137,13 +149,16 @@ async function queued<T>(work: () => Promise<T>, signal: AbortSignal | undefined
   }
 }
 
-/** A compilation cannot be stopped; its caller can. */
-function aborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work;
+/** A compilation under way cannot be stopped, but its caller can; one that nobody waits for any more does not begin. */
+function wanting(p: Pending, signal: AbortSignal | undefined): Promise<Compiled> {
+  if (signal === undefined) return p.work;
   return new Promise((resolve, reject) => {
-    const stop = (): void => reject(signal.reason);
+    const stop = (): void => {
+      p.wanted--;
+      reject(signal.reason);
+    };
     signal.addEventListener("abort", stop, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+    p.work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
   });
 }
 

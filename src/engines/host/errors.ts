@@ -9,23 +9,27 @@ const failed = defineError<{ native: string; while_: string }>("P2002", "ONNX Ru
       : "check the fed values; the model is as it was imported",
 }));
 
-/** Where ONNX Runtime puts the name and the operator of the node it speaks of; the name is often empty. */
-const nodePatterns = [/\bname: ?'([^']+)'/i, /with name '([^']+)'/, /In Node, \("([^"]+)"/, /[Nn]ode \(([^'()\s]+)\)/, /\(node:'([^']+)'/];
-const opPatterns = [
-  /running (\w+) node/,
-  /In Node, \("[^"]*", (\w+)/,
-  /\bOp \((\w+)\)/,
-  /operator \((\w+)\)/,
-  /(?:implementation|kernel) for (\w+)\(/,
-  /Optype \((\w+)\)/,
+/** ONNX Runtime's ways of naming the node and the operator it speaks of. */
+const NODES: readonly RegExp[] = [
+  /\bNode ?\(([^()]+)\)/,
+  /\bName: ?'([^']+)'/,
+  /\bnode with name ?'([^']+)'/,
+  /\bIn Node, \("([^"]+)"/,
+  /\bNode: ?([^\s,:()'"]+)/,
 ];
-const firstOf = (patterns: readonly RegExp[], text: string): string | undefined => {
+const OPS: readonly RegExp[] = [
+  /\bOp ?\(([A-Za-z]\w*)\)/,
+  /\bwhile running (\w+) node/,
+  /\bschema\([\w.]*::([A-Za-z]\w*):/,
+  /\bimplementation for ([A-Za-z]\w*)\(\d+\)/i,
+];
+function first(patterns: readonly RegExp[], text: string): string | undefined {
   for (const p of patterns) {
     const found = p.exec(text)?.[1];
     if (found !== undefined) return found;
   }
   return undefined;
-};
+}
 
 /** P2002, with the node and the operator that ONNX Runtime names. */
 export function ortFailed(args: { readonly native: string; readonly while_: string }, file?: string): PartitaError {
@@ -33,5 +37,27 @@ export function ortFailed(args: { readonly native: string; readonly while_: stri
     .replace(/\s+/g, " ")
     .replace(/[.\s]+$/, "")
     .slice(0, 2000);
-  return failed({ native, while_: args.while_ }, { file, node: firstOf(nodePatterns, native), op: firstOf(opPatterns, native) });
+  return failed({ native, while_: args.while_ }, { file, node: first(NODES, native), op: first(OPS, native) });
 }
+
+export const noCrossing = defineError<{ direction: "input" | "output"; type: string }>(
+  "P2004",
+  "an input or output has a type that ONNX Runtime does not hand over",
+  ({ direction, type }) => ({
+    what: `the ${direction} is ${type}`,
+    why: "ONNX Runtime's Node.js binding passes tensors of float16, float32, float64, (u)int8 to (u)int64, bool and string only",
+    fix:
+      direction === "output"
+        ? "name other outputs with `outputs`, or add a Cast behind it where the model is made"
+        : "put a Cast before it where the model is made, so that it takes a type that can be fed",
+  }),
+);
+export const tooLarge = defineError<{ bytes: number; limit: number }>(
+  "P2005",
+  "a tensor is larger than this machine's memory",
+  ({ bytes, limit }) => ({
+    what: `it takes ${Number.isFinite(bytes) ? bytes : "more than 2^53"} bytes, and at most ${limit} can be had here`,
+    fix: "compile with smaller shapes, or on a machine with more memory",
+  }),
+  3,
+);

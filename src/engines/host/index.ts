@@ -1,16 +1,20 @@
 /** The host engine: a segment as an ONNX model, run by ONNX Runtime in worker threads. Always there. */
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
-import { availableParallelism, tmpdir } from "node:os";
+import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { no, PartitaError, yes } from "../../diagnostics.js";
 import { encodeOnnx, writeOnnx } from "../../import/onnx/export.js";
-import { valueAt } from "../../ir/graph.js";
+import { isStaticShape } from "../../ir/dims.js";
+import { byteLength } from "../../ir/dtypes.js";
+import { bodiesOf, displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
-import { fromTensor, payloadLength } from "../../ir/payload.js";
+import { elementCount, fromTensor, payloadLength } from "../../ir/payload.js";
+import { typeText } from "../../ir/print.js";
 import type { Constant, Graph } from "../../ir/types.js";
-import { Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
+import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
+import { noCrossing, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
 import { type HostWorker, pickWorker, workerDied } from "./pool.js";
 
@@ -36,6 +40,7 @@ export const hostEngine: Engine = {
     }
   },
   async build(segment, context) {
+    checkInterface(segment);
     const graph = guarded(segment);
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
     let weights = 0;
@@ -68,6 +73,47 @@ export const hostEngine: Engine = {
 };
 
 type Level = "all" | "basic";
+
+/** What one typed array holds at most. */
+const MAX_OUTPUT = 2 ** 32 - 1;
+/** Memory this process may have, bytes: the machine's, or its container's. */
+const memory = (): number => {
+  const constrained = process.constrainedMemory();
+  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
+};
+
+/**
+ * Refuses what would end the process inside ONNX Runtime's binding: element types it cannot make arrays of (P2004), and tensors that no
+ * memory holds (P2005).
+ */
+function checkInterface(g: Graph): void {
+  const file = g.extra?.file;
+  for (const [direction, ids] of [
+    ["input", g.inputs],
+    ["output", g.outputs],
+  ] as const)
+    for (const id of ids) {
+      const { name, type } = valueAt(g, id);
+      const crosses = type.kind === "tensor" ? isTensorDType(type.dtype) : type.kind === "optional" || type.kind === "unknown";
+      if (!crosses) throw noCrossing({ direction, type: typeText(type) }, { file, value: name });
+    }
+  checkSizes(g, memory(), file);
+}
+function checkSizes(g: Graph, limit: number, file: string | undefined): void {
+  const outputs = new Set(g.outputs);
+  for (const n of g.nodes) {
+    for (const id of n.outs) {
+      if (id === undefined) continue;
+      const { name, type } = valueAt(g, id);
+      if (type.kind !== "tensor" || !isStaticShape(type.shape)) continue;
+      const count = elementCount(type.shape);
+      const bytes = count === undefined ? Number.POSITIVE_INFINITY : byteLength(type.dtype, count);
+      const most = outputs.has(id) ? Math.min(limit, MAX_OUTPUT) : limit;
+      if (bytes > most) throw tooLarge({ bytes, limit: most }, { file, node: displayName(g, n), op: qualifiedOp(n), value: name });
+    }
+    for (const { body } of bodiesOf(n)) checkSizes(body.graph, limit, file);
+  }
+}
 
 async function openModel(artifact: Artifact, context: OpenContext, level: Level): Promise<Executable> {
   const streams: Stream[] = [];
@@ -125,7 +171,7 @@ class Stream {
     const model = "path" in file ? file.path : (Uint8Array.prototype.slice.call(file.bytes).buffer as ArrayBuffer);
     this.#generation = this.worker.generation;
     this.#session = randomUUID();
-    await this.worker.call(
+    const { refused } = await this.worker.call<{ readonly refused?: { readonly name: string; readonly type: string } }>(
       {
         op: "create",
         session: this.#session,
@@ -140,6 +186,7 @@ class Stream {
       },
       typeof model === "string" ? [] : [model],
     );
+    if (refused !== undefined) throw noCrossing({ direction: "output", type: refused.type }, { value: refused.name });
   }
 
   async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {

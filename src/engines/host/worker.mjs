@@ -6,6 +6,7 @@ import { parentPort, workerData } from "node:worker_threads";
 
 const ort = createRequire(workerData.base)("onnxruntime-node");
 const sessions = new Map();
+const RETURNED = new Set("float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool string".split(" "));
 
 /** ONNX Runtime refuses shared memory as input; such data is copied once, here. */
 const own = (data) => (ArrayBuffer.isView(data) && data.buffer instanceof SharedArrayBuffer ? data.slice() : data);
@@ -15,8 +16,14 @@ async function handle(message) {
     case "create": {
       const model = typeof message.model === "string" ? message.model : new Uint8Array(message.model);
       const session = await ort.InferenceSession.create(model, message.options);
+      // The binding ends the process over results of other types, so they are refused before a run.
+      for (const m of session.outputMetadata) {
+        if (!m.isTensor || RETURNED.has(m.type)) continue;
+        await session.release();
+        return { refused: { name: m.name, type: m.type } };
+      }
       sessions.set(message.session, session);
-      return { inputs: session.inputNames, outputs: session.outputNames };
+      return {};
     }
     case "run": {
       const session = sessions.get(message.session);

@@ -61,8 +61,9 @@ export const badAttribute = defineError<{ what: string }>("P1216", "an attribute
 
 /** ai.onnx operator sets that are read. */
 const NEWEST_OPSET = 28;
-/** Inlining that makes more nodes than this is an attack or a mistake. */
-const MAX_NODES = 10_000_000;
+/** Inlining may make this many nodes, and this many times those that the file holds: more is an attack or a mistake (functions can double at every level). */
+const MAX_INLINED = 200_000;
+const MAX_GROWTH = 64;
 const MAX_CALLS = 100;
 
 interface Scope {
@@ -84,11 +85,14 @@ export class ModelBuilder {
   readonly #model: RawModel;
   readonly #file: string | undefined;
   readonly #functions = new Map<string, RawFunction>();
-  #nodes = 0;
+  #inlined = 0;
+  readonly #mayInline: number;
 
   constructor(model: RawModel, file: string | undefined) {
     this.#model = model;
     this.#file = file;
+    const written = model.functions.reduce((a, f) => a + f.nodes.length, model.graph?.nodes.length ?? 0);
+    this.#mayInline = MAX_INLINED + MAX_GROWTH * written;
     for (const f of model.functions) this.#functions.set(functionKey(f), f);
   }
 
@@ -183,8 +187,9 @@ export class ModelBuilder {
   }
 
   #node(scope: Scope, n: RawNodeProto): void {
-    if (++this.#nodes > MAX_NODES) throw endlessFunction({ name: n.op, why: `makes more than ${MAX_NODES} nodes` }, { file: this.#file });
     const where = { file: this.#file, node: n.name === "" ? n.outs[0] : n.name, op: n.op };
+    if (scope.calls.length > 0 && ++this.#inlined > this.#mayInline)
+      throw endlessFunction({ name: scope.calls[0]?.split("\0")[1] ?? n.op, why: `would become more than ${this.#mayInline} nodes` }, where);
     if (n.op === "") throw namelessOperator({}, where);
     const called =
       this.#functions.size === 0

@@ -1,0 +1,734 @@
+/**
+ * A segment with static shapes to a kernel plan: rules say what each node is (inline.ts, reduce.ts, rows.ts, matrix.ts), fusion.ts says which
+ * values are written, and here every written value gets its kernel, its buffer and its launch.
+ */
+import type { Graph, Node, ValueId } from "../../ir/types.js";
+import { valueAt } from "../../ir/graph.js";
+import { smallNumbers, typedOf } from "../../ir/payload.js";
+import type { Constant, DType } from "../../ir/types.js";
+import type { Fact } from "../../ops/define.js";
+import { doneSite, inferGraph } from "../../ops/infer.js";
+import { Block } from "./block.js";
+import { type Fused, fuse, type Weight } from "./fusion.js";
+import { add, delinear, type Index, linear, product, rowMajor, scale, variable } from "./indexing.js";
+import { inline, type Inline, reshapedIndex } from "./inline.js";
+import { type Kernel, mapKernel, ParameterList, reduceKernel, rowKernel, store, type Tail } from "./loops.js";
+import { conv, gemm, matmul, precisionOf } from "./matrix.js";
+import { type Life, planMemory } from "./memory.js";
+import type { Arg, Buffer as PlanBuffer, KernelPlan, Operation, PortSpec, Translation } from "./plan.js";
+import { literal, pointwise } from "./pointwise.js";
+import { directConv, directGemm, directMatMul, gemmResult, type Reduction, reduction } from "./reduce.js";
+import { type RowProgram, rowProgram } from "./rows.js";
+import type { Element, Scope } from "./scope.js";
+import { type Operand, Refused, type Site, type Tensor } from "./site.js";
+import { PRELUDE, type Register, storage, storageOf } from "./storage.js";
+import { convKernel, convTactics, type DeviceModel, type EpilogueText, gemmKernel, gemmTactics, type KernelText } from "./templates/index.js";
+import { type BufferName, channelsLast, naturalOrder, stridesOf, type View } from "./view.js";
+import { packed } from "./weights.js";
+
+export interface LowerOptions {
+  readonly precision: "fp32" | "tf32" | "fp16" | "bf16" | "int8";
+  readonly device: DeviceModel;
+}
+export interface Lowered {
+  readonly plan: KernelPlan;
+  readonly weights: Uint8Array;
+}
+
+/** One operation of the plan before buffers have addresses. */
+interface Step {
+  readonly writes: BufferName;
+  readonly reads: readonly BufferName[];
+  readonly scratch: readonly { readonly name: BufferName; readonly bytes: number; readonly zero: boolean }[];
+  readonly kernel: Pick<Kernel, "name" | "grid" | "block" | "shared"> & { readonly cluster?: readonly [number, number, number] | undefined };
+  /** Whole buffers, or addresses inside them (bytes). */
+  readonly args: readonly (BufferName | { readonly buffer: BufferName; readonly offset: number })[];
+  readonly source: { readonly kind: "loop"; readonly text: string } | { readonly kind: "whole"; readonly text: string };
+  readonly nodes: readonly string[];
+}
+
+/** A node that an engine was asked to run and cannot: names the node and why. */
+export class NotEmitted extends Error {
+  readonly node: Node;
+  readonly why: string;
+  constructor(node: Node, why: string) {
+    super(`${node.op} '${node.name}': ${why}`);
+    this.node = node;
+    this.why = why;
+  }
+}
+
+/** Throws `NotEmitted` for a node that no rule takes. All dims must be static. */
+export function lower(g: Graph, options: LowerOptions): Lowered {
+  return new Lowering(g, options).run();
+}
+
+type HeavyKind =
+  | { readonly kind: "reduce"; readonly reduction: Reduction }
+  | { readonly kind: "row"; readonly program: RowProgram }
+  | { readonly kind: "matmul" | "gemm" | "conv" };
+
+class Lowering {
+  readonly #g: Graph;
+  readonly #facts: (v: ValueId) => Fact;
+  readonly #options: LowerOptions;
+  readonly #sites = new Map<Node, Site>();
+  readonly #inline = new Map<Node, Inline>();
+  readonly #heavy = new Map<Node, HeavyKind>();
+  readonly #producer = new Map<ValueId, { readonly node: Node; readonly port: number }>();
+  readonly #written = new Map<ValueId, View>();
+  readonly #buffers = new Map<BufferName, { readonly kind: PlanBuffer["kind"]; readonly bytes: number }>();
+  readonly #weights = new Map<BufferName, () => Uint8Array>();
+  readonly #steps: Step[] = [];
+  readonly #copies = new Map<string, View>();
+  readonly #spread: ReadonlySet<ValueId>;
+  #count = 0;
+
+  constructor(g: Graph, options: LowerOptions) {
+    this.#options = options;
+    const inferred = inferGraph(g);
+    this.#g = inferred.graph;
+    this.#facts = inferred.facts;
+    for (const node of this.#g.nodes) for (const [port, v] of node.outs.entries()) if (v !== undefined) this.#producer.set(v, { node, port });
+    this.#spread = this.#channelsLastValues();
+  }
+
+  run(): Lowered {
+    const g = this.#g;
+    for (const v of g.inputs) this.#written.set(v, this.#port("input", v));
+    const nodes = g.nodes.filter((n) => !n.outs.every((v) => v === undefined || this.#known(v)));
+    const fused = fuse({
+      graph: { ...g, nodes },
+      weight: (n) => this.#weigh(n),
+      elements: (v) => product(this.#tensor(v).dims),
+      known: (v) => this.#known(v),
+    });
+    for (const f of fused) this.#written.set(f.root, g.outputs.includes(f.root) ? this.#port("output", f.root) : this.#scratch(f.root));
+    for (const v of g.outputs) {
+      if (this.#written.get(v)?.buffer === this.#outputName(v)) continue;
+      // An input or a constant handed through.
+      this.#copyOut(v);
+    }
+    for (const f of fused) this.#emit(f);
+    return this.#finish();
+  }
+
+  // ---- values ---------------------------------------------------------------------------------------------------------------------------
+
+  #tensor(v: ValueId): Tensor {
+    const { type } = this.#facts(v);
+    const name = valueAt(this.#g, v).name;
+    if (type.kind !== "tensor") throw new Error(`'${name}' is no tensor`);
+    const dims = type.shape;
+    if (dims === undefined || dims.some((d) => typeof d !== "number")) throw new Error(`'${name}' has no static dims`);
+    return { dims: dims as readonly number[], dtype: type.dtype };
+  }
+  #constant(v: ValueId): Constant | undefined {
+    return this.#g.constants.get(v) ?? this.#facts(v).constant;
+  }
+  #numbers(v: ValueId): readonly number[] | undefined {
+    const { constant, elements } = this.#facts(v);
+    const c = this.#g.constants.get(v) ?? constant;
+    if (c !== undefined) return smallNumbers(c);
+    return elements?.every((e) => typeof e === "number") === true ? (elements as readonly number[]) : undefined;
+  }
+  /** At hand without a kernel: a constant, or shape arithmetic that inference has done. */
+  #known(v: ValueId): boolean {
+    return this.#constant(v) !== undefined || this.#numbers(v) !== undefined;
+  }
+  /** Element type in device memory of what the segment computes. */
+  #stored(dtype: DType): DType {
+    if (dtype !== "float32") return dtype;
+    const { precision } = this.#options;
+    return precision === "fp16" || precision === "int8" ? "float16" : precision === "bf16" ? "bfloat16" : "float32";
+  }
+
+  #outputName(v: ValueId): BufferName {
+    return `output ${valueAt(this.#g, v).name}`;
+  }
+  #port(kind: "input" | "output", v: ValueId): View {
+    const { dims, dtype } = this.#tensor(v);
+    const buffer = `${kind} ${valueAt(this.#g, v).name}`;
+    this.#buffers.set(buffer, { kind, bytes: product(dims) * storage(dtype).bytes });
+    return { buffer, dtype, dims, strides: rowMajor(dims), offset: 0 };
+  }
+  #scratch(v: ValueId, dtype = this.#stored(this.#tensor(v).dtype), order = this.#order(v), name = `value ${valueAt(this.#g, v).name}`): View {
+    const { dims } = this.#tensor(v);
+    this.#buffers.set(name, { kind: "arena", bytes: product(dims) * storage(dtype).bytes });
+    return { buffer: name, dtype, dims, strides: stridesOf(dims, order), offset: 0 };
+  }
+  #order(v: ValueId): readonly number[] {
+    const rank = this.#tensor(v).dims.length;
+    return this.#spread.has(v) ? channelsLast(rank) : naturalOrder(rank);
+  }
+  /** Values of convolutional parts, which lie channels-last: what is connected to a convolution through nodes that keep the rank. */
+  #channelsLastValues(): ReadonlySet<ValueId> {
+    const parent = new Map<ValueId, ValueId>();
+    const find = (v: ValueId): ValueId => {
+      let at = v;
+      for (let up = parent.get(at); up !== undefined && up !== at; up = parent.get(at)) at = up;
+      return at;
+    };
+    const seeds: ValueId[] = [];
+    const rankOf = (v: ValueId): number => {
+      const { type } = this.#facts(v);
+      return type.kind === "tensor" ? (type.shape?.length ?? 0) : 0;
+    };
+    for (const n of this.#g.nodes) {
+      const [y] = n.outs;
+      if (y === undefined || rankOf(y) < 3 || n.op === "Transpose" || n.op === "Reshape" || n.op === "MatMul") continue;
+      const convolution = n.op === "Conv" || n.op === "ConvTranspose";
+      if (convolution) seeds.push(y);
+      for (const v of convolution ? n.ins.slice(0, 1) : n.ins) {
+        if (v === undefined || rankOf(v) !== rankOf(y) || this.#g.constants.has(v)) continue;
+        const [a, b] = [find(v), find(y)];
+        if (a !== b) parent.set(a, b);
+      }
+    }
+    const marked = new Set(seeds.map(find));
+    return new Set(this.#g.values.flatMap((v) => (v !== undefined && marked.has(find(v.id)) ? [v.id] : [])));
+  }
+
+  /** A constant as a view over the weights, row-major. */
+  #weight(v: ValueId, dtype: DType, view?: Pick<View, "dims" | "strides" | "offset">, tag = ""): View {
+    const c = this.#constant(v);
+    const { dims } = this.#tensor(v);
+    const source = view ?? { dims, strides: rowMajor(dims), offset: 0 };
+    const name = `weight ${valueAt(this.#g, v).name} ${dtype}${tag}`;
+    if (!this.#buffers.has(name)) {
+      this.#buffers.set(name, { kind: "weights", bytes: product(source.dims) * storage(dtype).bytes });
+      const own = c ?? this.#synthesised(v);
+      this.#weights.set(name, () => packed(own, source, dtype));
+    }
+    return { buffer: name, dtype, dims: source.dims, strides: rowMajor(source.dims), offset: 0 };
+  }
+  #synthesised(v: ValueId): Constant {
+    const { dims, dtype } = this.#tensor(v);
+    const values = this.#numbers(v) ?? [];
+    const bytes =
+      dtype === "int32" ? new Uint8Array(Int32Array.from(values).buffer) : new Uint8Array(BigInt64Array.from(values, (x) => BigInt(x)).buffer);
+    return { dtype, dims, data: { kind: "bytes", bytes } };
+  }
+
+  /** An element of a value: a register at hand, a literal, a load, or the expression of its producer. */
+  #at(v: ValueId): Element {
+    return (scope, index) => {
+      const over = scope.overrides.get(v);
+      if (over !== undefined) return over;
+      const own = this.#written.get(v);
+      if (own !== undefined) return scope.load(own, index);
+      if (this.#known(v)) return this.#constantElement(v, scope, index);
+      const from = this.#producer.get(v);
+      if (from === undefined) throw new Error(`'${valueAt(this.#g, v).name}' is not computed anywhere`);
+      const element = this.#inline.get(from.node)?.elements[from.port];
+      if (element === undefined) throw new NotEmitted(from.node, "its result is needed where it is not written");
+      return element(scope, index);
+    };
+  }
+  #constantElement(v: ValueId, scope: Scope, index: readonly Index[]): string {
+    const t = this.#tensor(v);
+    const { register } = storage(t.dtype);
+    if (product(t.dims) === 1) {
+      const numbers = this.#numbers(v);
+      if (numbers !== undefined && register !== "float") return literal(BigInt(numbers[0] as number), register);
+      const c = this.#constant(v);
+      if (c !== undefined) return literal(scalar(c), register);
+    }
+    // Tables of embeddings and the like follow the precision; small vectors stay as exact as they came.
+    const dtype = product(t.dims) > 65_536 ? this.#stored(t.dtype) : t.dtype;
+    return scope.load(this.#weight(v, dtype), index);
+  }
+
+  // ---- nodes ----------------------------------------------------------------------------------------------------------------------------
+
+  #site(n: Node): Site {
+    const known = this.#sites.get(n);
+    if (known !== undefined) return known;
+    const done = doneSite(this.#g, n, this.#facts);
+    if (done === undefined) throw new NotEmitted(n, "the operator is not known");
+    const site: Site = {
+      node: n,
+      attrs: done.site.attrs,
+      ins: n.ins.map((v): Operand | undefined => {
+        if (v === undefined) return undefined;
+        const t = this.#tensor(v);
+        if (storageOf(t.dtype) === undefined) throw new NotEmitted(n, `${t.dtype} has no place in a kernel`);
+        return { ...t, id: v, at: this.#at(v), constant: this.#constant(v), numbers: this.#numbers(v) };
+      }),
+      outs: n.outs.map((v) => (v === undefined ? undefined : this.#tensor(v))),
+    };
+    this.#sites.set(n, site);
+    return site;
+  }
+
+  #weigh(n: Node): Weight {
+    try {
+      const s = this.#site(n);
+      const heavy = this.#heavyKind(s);
+      if (heavy !== undefined) {
+        this.#heavy.set(n, heavy);
+        return { kind: "heavy", buffered: heavy.kind === "matmul" || heavy.kind === "gemm" || heavy.kind === "conv" ? [0, 1] : [] };
+      }
+      const light = inline(s);
+      if (light === undefined) throw new Refused(`${n.op} has no kernel`);
+      this.#inline.set(n, light);
+      const [x, y] = [s.ins[0], s.outs[0]];
+      const straight = Object.hasOwn(pointwise, n.op) || n.op === "Clip" || n.op === "BatchNormalization" || n.op === "QuantizeLinear";
+      return {
+        kind: "light",
+        view: light.view,
+        pointwise: straight && y !== undefined,
+        forward: ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"].includes(n.op) && x !== undefined,
+      };
+    } catch (error) {
+      if (error instanceof Refused) throw new NotEmitted(n, error.why);
+      throw error;
+    }
+  }
+
+  #heavyKind(s: Site): HeavyKind | undefined {
+    const { op, domain } = s.node;
+    if (domain !== "") return undefined;
+    const [y] = s.outs;
+    const floats = s.ins.slice(0, 2).every((x) => x !== undefined && storage(x.dtype).register === "float" && x.dtype === s.ins[0]?.dtype);
+    const empty = y !== undefined && (product(y.dims) === 0 || s.ins.slice(0, 2).some((x) => x !== undefined && product(x.dims) === 0));
+    if (op === "MatMul")
+      return floats && !empty && s.ins.every((x) => (x?.dims.length ?? 0) >= 2) ? { kind: "matmul" } : { kind: "reduce", reduction: directMatMul(s) };
+    if (op === "Gemm") return floats && !empty ? { kind: "gemm" } : { kind: "reduce", reduction: directGemm(s) };
+    if (op === "Conv") return floats && !empty ? { kind: "conv" } : { kind: "reduce", reduction: directConv(s) };
+    const rows = rowProgram(s);
+    if (rows !== undefined) return { kind: "row", program: rows };
+    const reduced = reduction(s);
+    return reduced === undefined ? undefined : { kind: "reduce", reduction: reduced };
+  }
+
+  // ---- kernels --------------------------------------------------------------------------------------------------------------------------
+
+  #name(label: string): string {
+    return `k${this.#count++}_${label.replace(/\W+/g, "_").slice(0, 40)}`;
+  }
+
+  #emit(f: Fused): void {
+    const out = this.#written.get(f.root) as View;
+    const label = f.heavy?.op ?? this.#producer.get(f.root)?.node.op ?? "copy";
+    const nodes = this.#nodeNames(f);
+    if (product(out.dims) === 0) return;
+    if (f.heavy === undefined) {
+      const from = this.#producer.get(f.root);
+      const element = from === undefined ? undefined : this.#inline.get(from.node)?.elements[from.port];
+      if (element === undefined) throw new Error(`'${valueAt(this.#g, f.root).name}' has no expression`);
+      this.#push(mapKernel(this.#name(label), out, element), nodes);
+      return;
+    }
+    const heavy = this.#heavy.get(f.heavy) as HeavyKind;
+    const s = this.#site(f.heavy);
+    const own = s.outs[0] as Tensor;
+    const tail = this.#tail(f);
+    switch (heavy.kind) {
+      case "reduce": {
+        const first = f.path[0] as ValueId;
+        // Results are walked in the order in which they will lie in memory, as far as their own dims say.
+        const shape = f.path.length === 1 ? out : { ...out, dims: own.dims, strides: stridesOf(own.dims, this.#order(first)), offset: 0 };
+        this.#push(reduceKernel(this.#name(label), own.dims, heavy.reduction, out, tail, shape), nodes);
+        return;
+      }
+      case "row":
+        this.#push(rowKernel(this.#name(label), heavy.program, out, tail), nodes);
+        return;
+      default:
+        this.#matrix(heavy.kind, s, f, out, tail, nodes);
+    }
+  }
+
+  /** From the heavy node's result to the root, element by element. */
+  #tail(f: Fused): Tail {
+    return (scope, index, value) => {
+      let [at, current] = [index, value];
+      scope.overrides.set(f.path[0] as ValueId, current);
+      for (let i = 1; i < f.path.length; i++) {
+        const [from, to] = [f.path[i - 1] as ValueId, f.path[i] as ValueId];
+        const { node, port } = this.#producer.get(to) as { node: Node; port: number };
+        at = this.#onward(node, this.#tensor(from).dims, this.#tensor(to).dims, at);
+        const element = this.#inline.get(node)?.elements[port] as Element;
+        current = scope.let(storage(this.#tensor(to).dtype).register, element(scope, at));
+        scope.overrides.set(to, current);
+      }
+      return { index: at, value: current };
+    };
+  }
+  /** Where an element of a node's input ends up in its output. */
+  #onward(n: Node, from: readonly number[], to: readonly number[], at: readonly Index[]): readonly Index[] {
+    if (n.op === "Transpose") {
+      const order: readonly number[] = this.#site(n).attrs.perm ?? from.map((_, i) => from.length - 1 - i);
+      return order.map((i) => at[i] as Index);
+    }
+    if (["Reshape", "Flatten", "Squeeze", "Unsqueeze"].includes(n.op)) return reshapedIndex(to, from)(at);
+    // Elementwise: as many elements, perhaps more or fewer dims of one in front.
+    return to.length === from.length ? at : reshapedIndex(to, from)(at);
+  }
+
+  #nodeNames(f: Fused): readonly string[] {
+    const names: string[] = [];
+    for (const v of [f.root, ...f.path]) {
+      const n = this.#producer.get(v)?.node;
+      if (n !== undefined && !names.includes(n.name)) names.push(n.name);
+    }
+    if (f.heavy !== undefined && !names.includes(f.heavy.name)) names.push(f.heavy.name);
+    return names.filter((n) => n !== "");
+  }
+
+  #push(k: Kernel, nodes: readonly string[]): void {
+    this.#steps.push({
+      writes: k.parameters.at(-1) as BufferName,
+      reads: k.parameters.slice(0, -1),
+      scratch: [],
+      kernel: k,
+      args: k.parameters,
+      source: { kind: "loop", text: k.text },
+      nodes,
+    });
+  }
+
+  #copyOut(v: ValueId): void {
+    const out = this.#port("output", v);
+    this.#push(mapKernel(this.#name("copy"), out, this.#at(v)), []);
+  }
+
+  /** A value as a plain view: what it is in memory seen through transposes, slices and the like. Undefined when it is no such thing. */
+  #view(v: ValueId): View | undefined {
+    const { dims } = this.#tensor(v);
+    const own = this.#written.get(v);
+    if (own !== undefined) return own;
+    const probe = new Probe();
+    const result = this.#at(v)(
+      probe,
+      dims.map((d, i) => variable(`d${i}`, d - 1)),
+    );
+    const [only, second] = probe.loads;
+    if (only === undefined || second !== undefined || probe.computed || result !== only.name) return undefined;
+    const address = linear(only.index, only.view.strides, only.view.offset);
+    if (address.terms.some((t) => t.atom.kind !== "variable")) return undefined;
+    return {
+      buffer: only.view.buffer,
+      dtype: only.view.dtype,
+      dims,
+      strides: dims.map((_, i) => address.terms.find((t) => t.atom.key === `d${i}`)?.factor ?? 0),
+      offset: address.constant,
+    };
+  }
+
+  /** A value in memory with this element type and, unless `fits` accepts what is there, this order of dims: a copy where need be. */
+  #inMemory(v: ValueId, dtype: DType, order: readonly number[], fits: (view: View) => boolean): View {
+    const t = this.#tensor(v);
+    if (this.#known(v)) {
+      const dims = order.map((i) => t.dims[i] as number);
+      const natural = rowMajor(t.dims);
+      const view = this.#weight(v, dtype, { dims, strides: order.map((i) => natural[i] as number), offset: 0 }, ` ${order.join("")}`);
+      const strides = new Array<number>(order.length).fill(0);
+      order.forEach((d, i) => {
+        strides[d] = view.strides[i] as number;
+      });
+      return { ...view, dims: t.dims, strides };
+    }
+    const view = this.#view(v);
+    if (view !== undefined && view.dtype === dtype && fits(view)) return view;
+    const key = `copy ${valueAt(this.#g, v).name} ${dtype} ${order.join("")}`;
+    const made = this.#copies.get(key);
+    if (made !== undefined) return made;
+    const copy = this.#scratch(v, dtype, order, key);
+    this.#copies.set(key, copy);
+    this.#push(mapKernel(this.#name("pack"), copy, this.#at(v)), []);
+    return copy;
+  }
+
+  #matrix(kind: "matmul" | "gemm" | "conv", s: Site, f: Fused, out: View, tail: Tail, nodes: readonly string[]): void {
+    const [x, w] = [s.ins[0] as Operand, s.ins[1] as Operand];
+    const dtype = this.#stored(x.dtype);
+    const { precision, device } = this.#options;
+    if (kind === "conv") {
+      const rank = x.dims.length;
+      const view = this.#inMemory(x.id, dtype, channelsLast(rank), (v) => conv(s, v, precisionOf(v, precision) ?? "f32") !== undefined);
+      const template = precisionOf(view, precision);
+      const problem = template === undefined ? undefined : conv(s, view, template);
+      if (problem === undefined) throw new NotEmitted(s.node, `convolutions of ${dtype} have no kernel`);
+      const weights = this.#inMemory(w.id, dtype, [0, ...Array.from({ length: rank - 2 }, (_, i) => i + 2), 1], () => false);
+      const y = s.outs[0] as Tensor;
+      const positions = [y.dims[0] as number, ...y.dims.slice(2)];
+      const bias = s.ins[2];
+      const epilogue = this.#epilogue(problem.k, out, tail, (scope, m, n, acc) => {
+        const at = delinear(m, positions);
+        const index = [at[0] as Index, n, ...at.slice(1)];
+        const value = bias === undefined ? acc : scope.let("float", `${acc} + ${bias.at(scope, [n])}`);
+        return { index, value };
+      }, product(positions), []);
+      const [tactic] = convTactics(problem, device);
+      if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
+      const name = this.#name("conv");
+      this.#pushText(convKernel(problem, tactic, epilogue.text, name), { a: view, b: weights }, epilogue, out, nodes);
+      return;
+    }
+    const inner = (v: View): boolean => v.strides.filter((st, i) => st === 1 || v.dims[i] === 1).length > 0;
+    const a = this.#inMemory(x.id, dtype, naturalOrder(x.dims.length), inner);
+    // Weights lie with the summed dim fastest.
+    const rank = w.dims.length;
+    const transposed = kind === "gemm" && s.attrs.transB === true;
+    const columnsFirst = [...naturalOrder(rank - 2), rank - 1, rank - 2];
+    const b = this.#inMemory(w.id, dtype, transposed ? naturalOrder(rank) : columnsFirst, inner);
+    const template = precisionOf(a, precision);
+    const made = template === undefined ? undefined : kind === "gemm" ? gemm(s, a, b, template) : matmul(a, b, template);
+    if (made === undefined) throw new NotEmitted(s.node, `products of ${dtype} have no kernel`);
+    const { problem } = made;
+    const epilogue = this.#epilogue(
+      problem.N,
+      out,
+      tail,
+      (scope, m, n, acc, batch) => {
+        const index = [...delinear(batch, made.batchDims), ...delinear(m, made.rowDims), n];
+        // Batch dims of one in front of the rows are part of them.
+        const value = kind === "gemm" ? gemmResult(scope, s, acc, index) : acc;
+        return { index, value };
+      },
+      problem.M,
+      made.batchDims,
+    );
+    const [tactic] = gemmTactics(problem, device);
+    if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
+    this.#pushText(gemmKernel(problem, tactic, epilogue.text, this.#name(kind)), { a, b }, epilogue, out, nodes);
+    void f;
+  }
+
+  /** What a template does with V neighbouring results: the operator's own end, the nodes fused behind it, and the store. */
+  #epilogue(
+    columns: number,
+    out: View,
+    tail: Tail,
+    own: (scope: Block, m: Index, n: Index, acc: string, batch: Index) => { readonly index: readonly Index[]; readonly value: string },
+    rows: number,
+    batchDims: readonly number[],
+  ): { readonly text: EpilogueText; readonly parameters: ParameterList; readonly out: View } {
+    const parameters = new ParameterList();
+    const write = (V: number): string => {
+      const b = new Block(parameters);
+      b.line(`const int nv = n / ${V};`);
+      const done = Array.from({ length: V }, (_, k) => {
+        const n = add(scale(variable("nv", columns / V - 1), V), k);
+        const { index, value } = own(b, variable("m", rows - 1), n, b.let("float", `acc[${k}]`), variable("b", Math.max(product(batchDims) - 1, 0)));
+        return tail(b, index, value);
+      });
+      store(
+        b,
+        out,
+        done.map((d) => d.index),
+        done.map((d) => d.value),
+      );
+      return b.render().join("\n");
+    };
+    const width = 16 / storage(out.dtype).bytes;
+    let vector = Math.min(8, width);
+    while (vector > 1 && columns % vector !== 0) vector /= 2;
+    // Every width names the same parameters in the same order: the text of one is written now, to know them.
+    write(vector);
+    const type = storage(out.dtype).type;
+    return {
+      text: { prelude: PRELUDE, params: [...parameters.declarations(), `${type}* __restrict__ out`], body: write, vector },
+      parameters,
+      out,
+    };
+  }
+
+  #pushText(
+    k: KernelText,
+    operands: { readonly a: View; readonly b: View },
+    epilogue: { readonly parameters: ParameterList; readonly out: View },
+    out: View,
+    nodes: readonly string[],
+  ): void {
+    const args: (BufferName | { readonly buffer: BufferName; readonly offset: number })[] = [];
+    const scratch: { name: BufferName; bytes: number; zero: boolean }[] = [];
+    for (const a of k.arguments) {
+      switch (a.kind) {
+        case "operand": {
+          const view = a.operand === "a" ? operands.a : operands.b;
+          args.push({ buffer: view.buffer, offset: view.offset * storage(view.dtype).bytes });
+          break;
+        }
+        case "scratch": {
+          const name = `scratch ${k.name} ${scratch.length}`;
+          this.#buffers.set(name, { kind: "arena", bytes: a.bytes });
+          scratch.push({ name, bytes: a.bytes, zero: a.zero });
+          args.push(name);
+          break;
+        }
+        case "epilogue":
+          args.push(...epilogue.parameters.buffers(), epilogue.out.buffer);
+          break;
+        default:
+          throw new Error(`a ${a.kind} argument has no place here`);
+      }
+    }
+    this.#steps.push({
+      writes: out.buffer,
+      reads: [operands.a.buffer, operands.b.buffer, ...epilogue.parameters.buffers()],
+      scratch,
+      kernel: k,
+      args,
+      source: { kind: "whole", text: k.source },
+      nodes,
+    });
+  }
+
+  // ---- the plan -------------------------------------------------------------------------------------------------------------------------
+
+  #finish(): Lowered {
+    const steps = this.#ordered();
+    const lives: Life[] = [];
+    const span = new Map<BufferName, { from: number; to: number }>();
+    const touch = (name: BufferName, at: number): void => {
+      const known = span.get(name);
+      if (known === undefined) span.set(name, { from: at, to: at });
+      else known.to = at;
+    };
+    for (const [i, s] of steps.entries()) {
+      for (const name of [...s.reads, s.writes, ...s.scratch.map((x) => x.name)]) touch(name, i);
+    }
+    for (const [name, { kind, bytes }] of this.#buffers) {
+      const own = span.get(name);
+      if (kind === "arena" && own !== undefined) lives.push({ name, bytes, ...own });
+    }
+    const arena = planMemory(lives);
+    const blob = this.#blob();
+    const buffers: PlanBuffer[] = [];
+    const numbers = new Map<BufferName, number>();
+    for (const [name, { kind, bytes }] of this.#buffers) {
+      const offset = kind === "arena" ? arena.offsets.get(name) : kind === "weights" ? blob.offsets.get(name) : 0;
+      if (offset === undefined) continue;
+      numbers.set(name, buffers.length);
+      buffers.push({ kind, offset, bytes });
+    }
+    const number = (name: BufferName): number => {
+      const found = numbers.get(name);
+      if (found === undefined) throw new Error(`buffer '${name}' has no place`);
+      return found;
+    };
+    const operations: Operation[] = [];
+    for (const s of steps) {
+      for (const z of s.scratch) if (z.zero) operations.push({ kind: "clear", buffer: number(z.name), offset: 0, bytes: z.bytes });
+      const args = s.args.map(
+        (a): Arg =>
+          typeof a === "string" ? { kind: "buffer", buffer: number(a), offset: 0 } : { kind: "buffer", buffer: number(a.buffer), offset: a.offset },
+      );
+      const { name, grid, block, shared, cluster } = s.kernel;
+      operations.push({ kind: "launch", launch: { kernel: name, grid, block, shared, cluster, args, nodes: s.nodes } });
+    }
+    const ports = (values: readonly ValueId[], kind: "input" | "output"): readonly PortSpec[] =>
+      values.map((v) => {
+        const { name } = valueAt(this.#g, v);
+        return { name, ...this.#tensor(v), buffer: number(`${kind} ${name}`) };
+      });
+    return {
+      plan: {
+        schema: "partita.cuda/1",
+        inputs: ports(this.#g.inputs, "input"),
+        outputs: ports(this.#g.outputs, "output"),
+        buffers,
+        arenaBytes: arena.bytes,
+        weightsBytes: blob.bytes.length,
+        operations,
+        sources: translations(steps),
+        arch: this.#options.device.arch,
+      },
+      weights: blob.bytes,
+    };
+  }
+
+  /** Steps after those that write what they read. */
+  #ordered(): readonly Step[] {
+    const writer = new Map(this.#steps.map((s) => [s.writes, s]));
+    const done = new Set<Step>();
+    const order: Step[] = [];
+    const visit = (start: Step): void => {
+      const stack: { step: Step; next: number }[] = [{ step: start, next: 0 }];
+      done.add(start);
+      for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
+        const name = top.step.reads[top.next++];
+        if (name === undefined) {
+          order.push(top.step);
+          stack.pop();
+          continue;
+        }
+        const before = writer.get(name);
+        if (before !== undefined && !done.has(before)) {
+          done.add(before);
+          stack.push({ step: before, next: 0 });
+        }
+      }
+    };
+    for (const s of this.#steps) if (!done.has(s)) visit(s);
+    return order;
+  }
+
+  #blob(): { readonly bytes: Uint8Array; readonly offsets: ReadonlyMap<BufferName, number> } {
+    const offsets = new Map<BufferName, number>();
+    let size = 0;
+    for (const [name, { kind, bytes }] of this.#buffers) {
+      if (kind !== "weights") continue;
+      offsets.set(name, size);
+      size += Math.ceil(bytes / 256) * 256;
+    }
+    const bytes = new Uint8Array(size);
+    for (const [name, offset] of offsets) bytes.set((this.#weights.get(name) as () => Uint8Array)(), offset);
+    return { bytes, offsets };
+  }
+}
+
+/** Loops share translation units of a few kernels, so that they compile side by side; templates bring their own. */
+const PER_UNIT = 8;
+function translations(steps: readonly Step[]): readonly Translation[] {
+  const units: Translation[] = [];
+  const loops = steps.filter((s) => s.source.kind === "loop");
+  for (let i = 0; i < loops.length; i += PER_UNIT) {
+    const part = loops.slice(i, i + PER_UNIT);
+    units.push({ kernels: part.map((s) => s.kernel.name), source: `${PRELUDE}\n${part.map((s) => s.source.text).join("\n\n")}\n` });
+  }
+  for (const s of steps) if (s.source.kind === "whole") units.push({ kernels: [s.kernel.name], source: s.source.text });
+  return units;
+}
+
+function scalar(c: Constant): number | bigint {
+  const [first] = typedOf(c) as unknown as ArrayLike<number | bigint> & Iterable<number | bigint>;
+  const raw = first as number | bigint;
+  return typeof raw === "bigint" || (c.dtype !== "float16" && c.dtype !== "bfloat16") ? raw : halfScalar(c);
+}
+function halfScalar(c: Constant): number {
+  const view = packed(c, { dims: [1], strides: [1], offset: 0 }, "float32");
+  return new Float32Array(view.buffer, view.byteOffset, 1)[0] as number;
+}
+
+/** Asks what a value is: records loads, and whether anything is computed. */
+class Probe implements Scope {
+  readonly overrides: ReadonlyMap<number, string> = new Map();
+  readonly loads: { readonly view: View; readonly index: readonly Index[]; readonly name: string }[] = [];
+  computed = false;
+  #count = 0;
+
+  let(_: Register | "bool", expression: string): string {
+    if (!/^\w+$/.test(expression)) this.computed = true;
+    return expression;
+  }
+  index(): string {
+    this.computed = true;
+    return "0";
+  }
+  load(view: View, index: readonly Index[]): string {
+    const name = `load${this.#count++}`;
+    this.loads.push({ view, index, name });
+    return name;
+  }
+  guarded<T>(_: string, body: () => T): T {
+    this.computed = true;
+    return body();
+  }
+  fresh(prefix: string): string {
+    return `${prefix}${this.#count++}`;
+  }
+}
