@@ -9,13 +9,16 @@ import { type Artifact, cudaAbsent, type Engine, tensorrtAbsent } from "./engine
 import { evaluate, hostEngine } from "./engines/host/index.js";
 import { importModel } from "./import/index.js";
 import { Editor } from "./ir/edit.js";
+import { canonicalOrder } from "./ir/order.js";
 import type { Graph, ValueId } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
 import { type Inferred, inferGraph } from "./ops/infer.js";
-import { type CompileOptions, type Settings, settle } from "./options.js";
-import { bindingsOf, type Partition, partition } from "./partition/assign.js";
+import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
+import { bindingsOf, type Partition, type PartitionOptions, solve } from "./partition/assign.js";
 import { extractSegment } from "./partition/extract.js";
+import { problemOf } from "./partition/problem.js";
 import { judge, type Verdicts } from "./partition/verdicts.js";
+import { gainsOf } from "./partition/what-if.js";
 import { deadCode } from "./passes/dead-code.js";
 import { keepAccepted, keepAll, keepOnly, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
@@ -50,6 +53,8 @@ export interface Planned {
 
 /** Compiles a model into a program. Throws a coded `PartitaError`; docs/errors.md lists the codes. */
 export async function compile(model: ModelInput, options: CompileOptions = {}): Promise<Program> {
+  if (Object.keys(options.whatIf ?? {}).length > 0)
+    throw badOption({ name: "whatIf", what: "is for reports: what is only assumed cannot be built", fix: "leave it out, or call report" });
   const planned = await plan(model, options);
   const { settings, partition: parts, inferred } = planned;
   const artifacts: Artifact[] = [];
@@ -87,7 +92,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     typeof model === "object" && "nodes" in model
       ? model
       : await importModel(model instanceof URL ? fileURLToPath(model) : model, { signature: settings.signature });
-  const original = cut(imported, settings.outputs);
+  const original = canonicalOrder(cut(imported, settings.outputs));
   const shapes = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   for (const name of Object.keys(shapes)) known(original, name);
   step("infer", 0.1);
@@ -103,20 +108,33 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   const engines = settings.targets.filter((t) => t !== "host");
   // What no engine asked for takes as one operator, it may take in parts.
   const inferred = inferGraph(lower(graph, keepAccepted(engines, targetOf(settings))), { shapes });
-  const verdicts = judge(inferred.graph, { engines, target: targetOf(settings), pins: settings.pin, facts: inferred.facts });
+  const asked = { engines, target: targetOf(settings), pins: settings.pin, facts: inferred.facts };
   const optimal = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, s.opt]));
-  const parts = partition(inferred.graph, verdicts, {
+  const bindings = bindingsOf(typed, optimal);
+  const problem = problemOf(inferred.graph, inferred.facts, bindings);
+  const how: PartitionOptions = {
     minimumSegmentSize: settings.minimumSegmentSize,
     strict: settings.strict,
     facts: inferred.facts,
-    bindings: bindingsOf(typed, optimal),
-  });
+    bindings,
+    precision: settings.precision,
+    objective: settings.auto || settings.targets.includes("host") ? "time-or-host" : engines.length > 1 ? "time" : "order",
+  };
+  const plain = judge(inferred.graph, asked);
+  const supposing = settings.whatIf.size > 0;
+  const verdicts = supposing ? judge(inferred.graph, { ...asked, whatIf: settings.whatIf }) : plain;
+  const parts = solve(problem, verdicts, how);
   const written = buildReport({
     original,
     graph: inferred.graph,
     partition: parts,
     verdicts,
     facts: inferred.facts,
+    bindings,
+    gains: gainsOf(problem, verdicts, parts, how),
+    ...(supposing
+      ? { whatIf: { assumed: Object.fromEntries(settings.whatIf), before: solve(problem, plain, { ...how, strict: false }).quality } }
+      : {}),
     passes: log,
     modelName: nameOf(model, original),
     options: { precision: settings.precision, minimumSegmentSize: settings.minimumSegmentSize, strict: settings.strict, shapes: optimal },

@@ -51,6 +51,8 @@ export interface CompileOptions {
   readonly maximumCachedEngines?: number | undefined;
   /** Sends nodes to an engine by name, operator or pattern. */
   readonly pin?: readonly Pin[] | undefined;
+  /** For reports: operators taken as if an engine supported them, or ("host") as if none did, e.g. `{ NonMaxSuppression: "cuda" }`. */
+  readonly whatIf?: Readonly<Record<string, "host" | "cuda" | "tensorrt">> | undefined;
   /** Fail rather than run something elsewhere than asked. Default false. */
   readonly strict?: boolean | undefined;
   /** Check the graph after every pass. Default false. */
@@ -73,6 +75,7 @@ export interface Settings {
   readonly maxWorkspaceSizeBytes: number;
   readonly maximumCachedEngines: number;
   readonly pin: readonly Pin[];
+  readonly whatIf: ReadonlyMap<string, "host" | "cuda" | "tensorrt">;
   readonly strict: boolean;
   readonly verify: boolean;
   readonly onProgress: (event: ProgressEvent) => void;
@@ -119,6 +122,7 @@ const schemas = {
       to: word(engines),
     }),
   ),
+  whatIf: v.record(v.string(), word(engines)),
   strict: v.boolean("is not true or false"),
   verify: v.boolean("is not true or false"),
   onProgress: callback,
@@ -168,6 +172,7 @@ export function settle(options: CompileOptions): Settings {
     maxWorkspaceSizeBytes: options.maxWorkspaceSizeBytes ?? 2 ** 30,
     maximumCachedEngines: options.maximumCachedEngines ?? 1,
     pin: options.pin ?? [],
+    whatIf: new Map(Object.entries(options.whatIf ?? {})),
     strict: options.strict ?? false,
     verify: options.verify ?? false,
     onProgress: options.onProgress ?? (() => {}),

@@ -1,7 +1,7 @@
 /** What the commands do. */
 
 import { randomBytes } from "node:crypto";
-import { copyFileSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { compile, load, report } from "../compile.js";
 import { defineError, didYouMean } from "../diagnostics.js";
@@ -14,8 +14,11 @@ import { inferGraph } from "../ops/infer.js";
 import type { CompileOptions } from "../options.js";
 import { passContext } from "../passes/pass.js";
 import { pipeline } from "../passes/pipeline.js";
-import type { Report } from "../report/report.js";
+import { diffReports, diffText } from "../report/diff.js";
+import { renderDiffHtml } from "../report/html-diff.js";
+import { type Report, reportFromJSON } from "../report/report.js";
 import { human, humanUs } from "../report/text.js";
+import { whyText } from "../report/why.js";
 import { loadBundle } from "../runtime/bundle.js";
 import { doctor } from "../runtime/doctor.js";
 import { measure, randomFeeds, reference } from "../runtime/measure.js";
@@ -109,18 +112,43 @@ export async function reportCommand(
   t: Terminal,
   path: string,
   options: CompileOptions,
-  flags: { readonly html?: string; readonly why?: string; readonly rows: string; readonly json?: boolean },
+  flags: { readonly html?: string; readonly why?: string; readonly diff?: string; readonly rows: string; readonly json?: boolean },
 ): Promise<void> {
-  const r = isBundle(path) ? (await load(path)).report : await report(path, options);
+  const r = await reportOf(path, options);
+  if (flags.diff !== undefined) {
+    const d = diffReports(r.data, (await reportOf(flags.diff, options)).data);
+    if (flags.html !== undefined) write(flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`, renderDiffHtml(d));
+    if (flags.json === true) t.json(d);
+    else t.out(diffText(d, Number(flags.rows) || 20));
+    return;
+  }
   if (flags.html !== undefined) writeReport(flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`, r);
   if (flags.why !== undefined) why(t, r, flags.why, flags.json === true);
   else if (flags.json === true) t.json(r.toJSON());
   else t.out(r.toText({ color: t.color, width: t.width, rows: Number(flags.rows) || 20 }));
 }
 
+/** The report of a bundle, of a report's JSON, or of a model. */
+async function reportOf(path: string, options: CompileOptions): Promise<Report> {
+  if (isBundle(path)) return (await load(path)).report;
+  if (extname(path) !== ".json") return await report(path, options);
+  try {
+    return reportFromJSON(JSON.parse(readFileSync(path, "utf8")));
+  } catch (cause) {
+    throw badFile(
+      {
+        what: `it is not a report: ${cause instanceof Error ? cause.message : cause}`,
+        fix: "write one with `partita report MODEL --json`",
+      },
+      { file: path },
+      cause,
+    );
+  }
+}
+
 function why(t: Terminal, r: Report, name: string, json: boolean): void {
-  const nodes = r.find(name);
-  if (nodes.length === 0)
+  const answers = r.why(name);
+  if (answers.length === 0)
     throw noSuchNode({
       name,
       near: didYouMean(
@@ -128,17 +156,8 @@ function why(t: Terminal, r: Report, name: string, json: boolean): void {
         r.data.nodes.map((n) => n.name),
       ),
     });
-  if (json) {
-    t.json({ schema: "partita.why/1", nodes: nodes.map((n) => ({ ...n, runsIn: r.data.segments[n.segment]?.name })) });
-    return;
-  }
-  for (const n of nodes) {
-    t.out(`${n.op} '${n.name}' runs in ${r.data.segments[n.segment]?.name ?? "?"}; ${n.output}; ${human(n.flops, "FLOP")}`);
-    for (const reason of n.notOn) {
-      t.out(`  not on ${reason.engine}: ${reason.why}`);
-      if (reason.fix !== undefined) t.out(`    to change it: ${reason.fix}`);
-    }
-  }
+  if (json) t.json({ schema: "partita.why/1", nodes: answers });
+  else t.out(whyText(answers));
 }
 
 /** Feeds from `--input` files: .npz by name, .npy for the only input, name=file. */

@@ -13,6 +13,7 @@ interface ModelFlags {
   readonly outputs?: string;
   readonly signature?: string;
   readonly pin?: readonly string[];
+  readonly whatIf?: readonly string[];
   readonly strict?: boolean;
   readonly json?: boolean;
 }
@@ -57,7 +58,12 @@ export function commands(terminal: Terminal): Command {
       .option("--shape <name=dims>", "an input's shape: x=8x3x224x224, or min:opt:max; may be repeated", collect, [])
       .option("--outputs <names>", "compile only what these values need (comma-separated)")
       .option("--signature <name>", "SavedModel signature", "serving_default")
-      .option("--pin <match=engine>", "send nodes to an engine by name, operator or pattern with *; may be repeated", collect, [])
+      .option(
+        "--pin <match=engine>",
+        "send nodes to an engine by name, operator, pattern with * or region a..b; may be repeated",
+        collect,
+        [],
+      )
       .option("--strict", "fail rather than leave anything on the host")
       .option("--json", "machine-readable result");
 
@@ -71,10 +77,12 @@ export function commands(terminal: Terminal): Command {
 
   model(program.command("report <model>").description("the partition report of a model or a bundle; builds nothing"))
     .option("--html <file>", "write the report as one HTML page")
-    .option("--why <node>", "why a node runs where it does")
+    .option("--why <node>", "why a node runs where it does, what would change it, and what that would gain")
+    .option("--what-if <op=engine>", "as if an engine took an operator (=host: as if none did); may be repeated", collect, [])
+    .option("--diff <other>", "what differs in another model, bundle or report (.json)")
     .option("--rows <n>", "rows of the tables", "20")
     .action(
-      async (path: string, flags: ModelFlags & { html?: string; why?: string; rows: string }) =>
+      async (path: string, flags: ModelFlags & { html?: string; why?: string; diff?: string; rows: string }) =>
         await reportCommand(terminal, path, compileOptions(flags, terminal), flags),
     );
 
@@ -134,10 +142,11 @@ const collect = (value: string, before: readonly string[]): readonly string[] =>
 
 function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
   const targets = (flags.target ?? "auto").split(",").map((t) => t.trim());
-  const pins = (flags.pin ?? []).map((text) => {
+  const halves = (text: string): readonly [string, "host"] => {
     const at = text.lastIndexOf("=");
-    return { match: text.slice(0, Math.max(0, at)), to: text.slice(at + 1) as "host" };
-  });
+    return [text.slice(0, Math.max(0, at)), text.slice(at + 1) as "host"];
+  };
+  const pins = (flags.pin ?? []).map(halves).map(([match, to]) => ({ match, to }));
   const options: Record<string, unknown> = {
     target: targets.length === 1 ? targets[0] : targets,
     precision: flags.precision,
@@ -146,6 +155,7 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
     outputs: flags.outputs?.split(",").map((s) => s.trim()),
     signature: flags.signature,
     pin: pins,
+    whatIf: Object.fromEntries((flags.whatIf ?? []).map(halves)),
     strict: flags.strict ?? false,
     onProgress: (event: { stage: string; fraction: number }) => terminal.progress(event.stage, event.fraction),
     onRemark: (remark: { severity: string; text: string }) => terminal.remark(remark.severity, remark.text),

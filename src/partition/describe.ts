@@ -59,7 +59,7 @@ export function describe(p: Problem, s: Segmentation, classes: Classes): readonl
     for (const v of readsOf(n)) {
       if (g.constants.has(v)) constants[own]?.add(v);
       else {
-        const maker = producer[v] ?? -1;
+        const maker = producer[p.indexOf[v] ?? -1] ?? -1;
         const other = maker < 0 ? -1 : (s.segmentOf[maker] as number);
         if (other === own) continue;
         inputs[own]?.add(v);
@@ -68,7 +68,7 @@ export function describe(p: Problem, s: Segmentation, classes: Classes): readonl
     }
   });
   for (const v of g.outputs) {
-    const maker = producer[v] ?? -1;
+    const maker = producer[p.indexOf[v] ?? -1] ?? -1;
     if (maker >= 0) outputs[s.segmentOf[maker] as number]?.add(v);
   }
   return members.map((nodes, index) => {

@@ -88,8 +88,10 @@ function gainOf(
   const touched = new Set<number>();
   for (const i of piece) {
     const node = p.graph.nodes[i];
-    for (const v of node?.outs ?? []) if (v !== undefined) touched.add(v);
-    for (const v of node?.ins ?? []) if (v !== undefined && !p.graph.constants.has(v)) touched.add(v);
+    for (const v of [...(node?.outs ?? []), ...(node?.ins ?? [])]) {
+      const t = v === undefined ? -1 : (p.indexOf[v] as number);
+      if (t >= 0) touched.add(t);
+    }
   }
   const move = (c: number): void => {
     for (const i of piece) engine[i] = c;

@@ -14,8 +14,10 @@ export interface Problem {
   /** Place of a node in `graph.nodes`. */
   readonly at: ReadonlyMap<NodeId, number>;
   readonly successors: Edges;
-  /** By value id; values that no node makes (inputs, constants) have producer -1. */
+  /** Tensors in the order of the nodes that make them, then the graph's inputs (producer -1). Constants are not among them. */
   readonly values: Values;
+  /** Index into `values` by value id; -1 for constants. */
+  readonly indexOf: Int32Array;
   /** What each node counts towards the floor: 1 for compute, 0 for views and shape arithmetic. */
   readonly size: Uint8Array;
   readonly costs: readonly Cost[];
@@ -24,10 +26,22 @@ export interface Problem {
 /** `bindings`: numbers for symbolic dims; those without one count as 1. */
 export function problemOf(g: Graph, facts: (v: ValueId) => Fact, bindings?: ReadonlyMap<string, number>): Problem {
   const { nodes } = g;
-  const producer = new Int32Array(g.values.length).fill(-1);
+  // Own numbers, not value ids: ties between tensors must not depend on how a file numbers them.
+  const indexOf = new Int32Array(g.values.length).fill(-1);
+  const ids: ValueId[] = [];
+  const makers: number[] = [];
   nodes.forEach((n, i) => {
-    for (const v of n.outs) if (v !== undefined) producer[v] = i;
+    for (const v of n.outs) {
+      if (v === undefined) continue;
+      indexOf[v] = ids.push(v) - 1;
+      makers.push(i);
+    }
   });
+  for (const v of [...g.inputs, ...g.captures]) {
+    if ((indexOf[v] as number) >= 0) continue;
+    indexOf[v] = ids.push(v) - 1;
+    makers.push(-1);
+  }
   const from: number[] = [];
   const to: number[] = [];
   const read: number[] = [];
@@ -36,32 +50,36 @@ export function problemOf(g: Graph, facts: (v: ValueId) => Fact, bindings?: Read
   nodes.forEach((n, i) => {
     size[i] = (lookup(n.domain, n.op)?.role ?? "compute") === "compute" ? 1 : 0;
     for (const v of new Set(readsOf(n))) {
-      if (g.constants.has(v)) continue;
-      read.push(v);
+      const t = indexOf[v] as number;
+      if (t < 0) continue;
+      read.push(t);
       reader.push(i);
-      const p = producer[v] ?? -1;
+      const p = makers[t] as number;
       if (p < 0) continue;
       from.push(p);
       to.push(i);
     }
   });
-  const bytes = new Float64Array(g.values.length);
-  for (const value of g.values)
-    if (value !== undefined && !g.constants.has(value.id)) bytes[value.id] = valueBytes(facts(value.id), bindings);
-  const exported = new Uint8Array(g.values.length);
-  for (const v of g.outputs) exported[v] = 1;
+  const exported = new Uint8Array(ids.length);
+  for (const v of g.outputs) if ((indexOf[v] as number) >= 0) exported[indexOf[v] as number] = 1;
   return {
     graph: g,
     at: new Map(nodes.map((n, i) => [n.id, i])),
     successors: edgesOf(nodes.length, from, to),
-    values: { producer, readers: edgesOf(g.values.length, read, reader), bytes, exported },
+    values: {
+      producer: Int32Array.from(makers),
+      readers: edgesOf(ids.length, read, reader),
+      bytes: Float64Array.from(ids, (v) => valueBytes(facts(v), bindings)),
+      exported,
+    },
+    indexOf,
     size,
     costs: nodes.map((n) => costOf(g, n, facts, bindings)),
   };
 }
 
 /** Bytes of a value, symbols bound. */
-function valueBytes(fact: Fact, bindings: ReadonlyMap<string, number> | undefined): number {
+export function valueBytes(fact: Fact, bindings: ReadonlyMap<string, number> | undefined): number {
   if (bindings === undefined || bindings.size === 0 || fact.type.kind !== "tensor") return factBytes(fact);
   const shape = fact.type.shape?.map((d) => (isStatic(d) ? d : substitute(d, bindings)));
   return factBytes({ ...fact, type: { ...fact.type, shape } });

@@ -1,11 +1,14 @@
 /** Asks every engine about every node, and keeps the answers: the reasons of the report. */
 import { defineError, didYouMean, no, type Verdict, yes } from "../diagnostics.js";
-import { displayName, originOf, qualifiedOp } from "../ir/graph.js";
+import { displayName, originOf, qualifiedOp, readsOf } from "../ir/graph.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { type EngineName, engineNames, type Fact, type Target } from "../ops/define.js";
 import { doneSite } from "../ops/infer.js";
 
-/** User control: nodes whose name, origin or operator matches go to `to`. Strings are exact names, operators, or patterns with `*`. */
+/**
+ * User control: nodes whose name, origin or operator matches go to `to`. Strings are exact names, operators, patterns with `*`, or regions:
+ * `a..b` is every node on a path from a to b, `a..` a and all that depends on it, `..b` b and all it depends on.
+ */
 export interface Pin {
   readonly match: string | RegExp;
   readonly to: EngineName;
@@ -46,8 +49,21 @@ export interface JudgeOptions {
   readonly whatIf?: ReadonlyMap<string, EngineName> | undefined;
 }
 
-/** Throws P1701 for a pin that matches nothing, P1702 for one that asks too much. */
+export const noSuchOperator = defineError<{ op: string; near: string | undefined }>(
+  "P1704",
+  "a what-if names an operator that the graph does not have",
+  ({ op, near }) => ({
+    what: `no node has the operator '${op}'`,
+    fix: near === undefined ? "list the operators with `partita inspect --ops`" : `did you mean '${near}'?`,
+  }),
+);
+
+/** Throws P1701 for a pin that matches nothing, P1702 for one that asks too much, P1704 for a what-if without a node. */
 export function judge(g: Graph, options: JudgeOptions): Verdicts {
+  for (const op of options.whatIf?.keys() ?? []) {
+    const known = new Set(g.nodes.flatMap((n) => [n.op, qualifiedOp(n)]));
+    if (!known.has(op)) throw noSuchOperator({ op, near: didYouMean(op, known) }, { file: g.extra?.file });
+  }
   const table = new Map<NodeId, readonly Verdict[]>();
   for (const n of g.nodes)
     table.set(
@@ -56,10 +72,8 @@ export function judge(g: Graph, options: JudgeOptions): Verdicts {
     );
   const pinned = new Map<NodeId, EngineName>();
   for (const pin of options.pins ?? []) {
-    const matches = matcher(pin.match);
     let any = false;
-    for (const n of g.nodes) {
-      if (![displayName(g, n), ...originOf(n), n.op, qualifiedOp(n)].some(matches)) continue;
+    for (const n of matched(g, pin.match)) {
       any = true;
       const verdict = table.get(n.id)?.[engineNames.indexOf(pin.to)] ?? yes;
       if (!verdict.ok)
@@ -97,6 +111,48 @@ function ask(g: Graph, n: Node, engine: EngineName, options: JudgeOptions): Verd
   const lowering = done.def.on[engine];
   if ("absent" in lowering) return no(lowering.absent, lowering.fix);
   return lowering.supports(done.site, options.target);
+}
+
+/** The verdicts with some of them replaced: what `change` gives for a node and engine stands, undefined leaves it. Pins stay. */
+export function assume(verdicts: Verdicts, change: (node: NodeId, engine: EngineName) => Verdict | undefined): Verdicts {
+  return {
+    ...verdicts,
+    of: (node, engine) => {
+      const pin = verdicts.pinned.get(node);
+      const changed = pin === undefined || pin === engine ? change(node, engine) : undefined;
+      return changed ?? verdicts.of(node, engine);
+    },
+  };
+}
+
+/** The nodes a pin speaks of, in the graph's order. */
+function matched(g: Graph, match: string | RegExp): readonly Node[] {
+  const called = (test: (text: string) => boolean): readonly Node[] =>
+    g.nodes.filter((n) => [displayName(g, n), ...originOf(n), n.op, qualifiedOp(n)].some(test));
+  const direct = called(matcher(match));
+  const at = typeof match === "string" ? match.indexOf("..") : -1;
+  if (direct.length > 0 || at < 0 || typeof match !== "string") return direct;
+  const [first, last] = [match.slice(0, at), match.slice(at + 2)];
+  if (first === "" && last === "") return [];
+  const after = first === "" ? undefined : reach(g, called(matcher(first)), false);
+  const before = last === "" ? undefined : reach(g, called(matcher(last)), true);
+  return g.nodes.filter((n) => after?.has(n.id) !== false && before?.has(n.id) !== false);
+}
+
+/** The nodes given, and all that lie behind them (or before them, backwards). */
+function reach(g: Graph, from: readonly Node[], backwards: boolean): ReadonlySet<NodeId> {
+  const found = new Set(from.map((n) => n.id));
+  const values = new Set<ValueId>();
+  const note = (n: Node): void => {
+    for (const v of backwards ? readsOf(n) : n.outs) if (v !== undefined) values.add(v);
+  };
+  // Nodes stand in topological order, so one sweep in the right direction meets everything.
+  for (const n of backwards ? [...g.nodes].reverse() : g.nodes) {
+    const touches = (backwards ? n.outs : readsOf(n)).some((v) => v !== undefined && values.has(v));
+    if (touches) found.add(n.id);
+    if (touches || found.has(n.id)) note(n);
+  }
+  return found;
 }
 
 function matcher(match: string | RegExp): (text: string) => boolean {

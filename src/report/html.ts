@@ -1,10 +1,9 @@
 /** The report as one self-contained page: summary, a map of the segments on a canvas, tables, search. No network, no dependencies. */
+import { escaped } from "./html-parts.js";
 import { PAGE_SCRIPT } from "./html-script.js";
 import { PAGE_STYLE } from "./html-style.js";
 import type { ReportData } from "./report.js";
 import { human, humanUs } from "./text.js";
-
-const escaped = (s: string): string => s.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 
 export function renderHtml(r: ReportData): string {
   const q = r.quality;

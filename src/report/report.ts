@@ -3,17 +3,22 @@
  * one model with the same options give the same bytes. docs/report.schema.json is its published form.
  */
 import * as v from "valibot";
-import { displayName, originOf, qualifiedOp, valueAt } from "../ir/graph.js";
+import { displayName, originOf, qualifiedOp, readsOf, valueAt } from "../ir/graph.js";
 import { typeText } from "../ir/print.js";
-import type { Graph, NodeId, ValueId } from "../ir/types.js";
+import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { EngineName, Fact } from "../ops/define.js";
 import { bytes as factBytes } from "../ops/shapes.js";
-import type { Partition } from "../partition/assign.js";
+import type { Partition, Quality } from "../partition/assign.js";
 import { estimateUs } from "../partition/cost.js";
+import { valueBytes } from "../partition/problem.js";
 import type { Verdicts } from "../partition/verdicts.js";
+import { type Gains, reasonKey, tooSmall } from "../partition/what-if.js";
 import type { PassRecord } from "../passes/pass.js";
+import { diffReports, type ReportDiff } from "./diff.js";
 import { renderHtml } from "./html.js";
 import { renderText, type TextOptions } from "./text.js";
+import { weightFigures } from "./weights.js";
+import { type Why, whyOf } from "./why.js";
 
 export const REPORT_SCHEMA = "partita.report/1";
 
@@ -52,6 +57,10 @@ export const reportSchema = v.strictObject({
     boundaryBytes: amount,
     crossings: count,
     largestShare: amount,
+    hostToDeviceBytes: v.optional(amount),
+    deviceToHostBytes: v.optional(amount),
+    /** Of one run, microseconds; see partition/cost.ts for what it counts. */
+    estimatedUs: v.optional(amount),
   }),
   segments: v.array(
     v.strictObject({
@@ -65,6 +74,8 @@ export const reportSchema = v.strictObject({
       ops: v.record(v.string(), count),
       inputs: v.array(tensor),
       outputs: v.array(tensor),
+      /** What the engine emitted for it, where it emits text. */
+      source: v.optional(v.string()),
     }),
   ),
   nodes: v.array(
@@ -80,11 +91,66 @@ export const reportSchema = v.strictObject({
       after: v.array(count),
       /** Why it does not run on each engine asked for, where it does not. */
       notOn: v.array(v.strictObject({ engine, why: v.string(), fix: v.optional(v.string()) })),
+      /** Types of its inputs in their order, "" for one that is left out. */
+      inputs: v.optional(v.array(v.string())),
+      /** Its constant inputs, with figures over a sample of their elements. */
+      weights: v.optional(
+        v.array(
+          v.strictObject({
+            name: v.string(),
+            type: v.string(),
+            bytes: amount,
+            figures: v.optional(
+              v.strictObject({ min: v.number(), max: v.number(), mean: v.number(), std: amount, zeros: amount, sampled: count }),
+            ),
+          }),
+        ),
+      ),
     }),
   ),
+  /** The graph before the passes; `after` as in `nodes`. */
+  original: v.optional(v.array(v.strictObject({ name: v.string(), op: v.string(), after: v.array(count) }))),
   /** Reasons for staying on the host, most work first. */
   reasons: v.array(
-    v.strictObject({ engine, why: v.string(), fix: v.optional(v.string()), ops: v.array(v.string()), nodes: count, flops: amount }),
+    v.strictObject({
+      engine,
+      why: v.string(),
+      fix: v.optional(v.string()),
+      ops: v.array(v.string()),
+      nodes: count,
+      flops: amount,
+      /** Microseconds a run would gain if the reason went away; negative: lose. The reasons with the most work have it. */
+      gainUs: v.optional(v.number()),
+    }),
+  ),
+  /** What support of one more operator would bring, most time first. */
+  support: v.optional(
+    v.array(
+      v.strictObject({
+        op: v.string(),
+        engine,
+        nodes: count,
+        gainUs: v.number(),
+        engineSegments: count,
+        boundaryBytes: amount,
+        flopsCovered: amount,
+      }),
+    ),
+  ),
+  /** Set when the report is of a supposition: what was supposed, and the figures without it. */
+  whatIf: v.optional(
+    v.strictObject({
+      assumed: v.record(v.string(), engine),
+      before: v.strictObject({
+        engineSegments: count,
+        flopsCovered: amount,
+        nodesCovered: amount,
+        cutTensors: count,
+        boundaryBytes: amount,
+        crossings: count,
+        estimatedUs: amount,
+      }),
+    }),
   ),
 });
 export type ReportData = v.InferOutput<typeof reportSchema>;
@@ -108,6 +174,23 @@ export class Report {
   toHTML(): string {
     return renderHtml(this.data);
   }
+  /** The same report with the text that engines emitted, by segment name. */
+  withSources(sources: ReadonlyMap<string, string>): Report {
+    if (sources.size === 0) return this;
+    const segments = this.data.segments.map((s) => {
+      const source = sources.get(s.name);
+      return source === undefined ? s : { ...s, source };
+    });
+    return new Report({ ...this.data, segments });
+  }
+  /** Why the nodes whose name or origin is `name` run where they do, what would change it, and what that would gain. */
+  why(name: string): readonly Why[] {
+    return whyOf(this.data, name);
+  }
+  /** What differs in another report. */
+  diff(other: Report): ReportDiff {
+    return diffReports(this.data, other.data);
+  }
   /** The nodes whose name or origin is `name`. */
   find(name: string): readonly ReportNode[] {
     return this.data.nodes.filter((n) => n.name === name || n.origin.includes(name));
@@ -123,6 +206,10 @@ export interface ReportParts {
   readonly partition: Partition;
   readonly verdicts: Verdicts;
   readonly facts: (v: ValueId) => Fact;
+  /** Numbers for symbolic dims. */
+  readonly bindings?: ReadonlyMap<string, number> | undefined;
+  readonly gains?: Gains | undefined;
+  readonly whatIf?: { readonly assumed: Readonly<Record<string, EngineName>>; readonly before: Quality } | undefined;
   readonly passes: readonly PassRecord[];
   readonly modelName: string;
   readonly options: {
@@ -138,7 +225,7 @@ export function buildReport(parts: ReportParts): Report {
   const tensorOf = (id: ValueId): ReportData["model"]["inputs"][number] => ({
     name: valueAt(g, id).name,
     type: typeText(facts(id).type),
-    bytes: Math.round(factBytes(facts(id))),
+    bytes: Math.round(valueBytes(facts(id), parts.bindings)),
   });
   const segmentOf = new Map<NodeId, number>();
   for (const s of partition.segments) for (const id of s.nodes) segmentOf.set(id, s.index);
@@ -160,8 +247,10 @@ export function buildReport(parts: ReportParts): Report {
       flops: Math.round(cost.flops),
       bytes: Math.round(cost.bytes),
       output: first === undefined ? "" : typeText(facts(first).type),
-      after: [...new Set(n.ins.flatMap((id) => (id === undefined ? [] : (maker.get(id) ?? []))))].sort((a, b) => a - b),
+      after: readFrom(n, maker),
       notOn: verdicts.engines.flatMap((e) => (e === own ? [] : reasonFor(n.id, e, parts))),
+      inputs: n.ins.map((id) => (id === undefined ? "" : typeText(facts(id).type))),
+      ...weightsOf(g, n, facts),
     };
   });
   const segments = partition.segments.map((s): ReportSegment => {
@@ -191,7 +280,6 @@ export function buildReport(parts: ReportParts): Report {
     };
   });
   const q = partition.quality;
-  const round = (x: number): number => Math.round(x * 1e6) / 1e6;
   let weightsBytes = 0;
   for (const id of g.constants.keys()) weightsBytes += weightBytes(id);
   return new Report({
@@ -225,11 +313,73 @@ export function buildReport(parts: ReportParts): Report {
       boundaryBytes: Math.round(q.boundaryBytes),
       crossings: q.crossings,
       largestShare: round(q.largestShare),
+      hostToDeviceBytes: Math.round(q.hostToDeviceBytes),
+      deviceToHostBytes: Math.round(q.deviceToHostBytes),
+      estimatedUs: tenths(q.estimatedUs),
     },
     segments,
     nodes,
-    reasons: reasonsOf(nodes, segments),
+    original: originalNodes(parts.original),
+    reasons: reasonsOf(nodes, segments, parts.gains),
+    support: (parts.gains?.operators ?? []).map((o) => ({
+      op: o.op,
+      engine: o.engine,
+      nodes: o.nodes,
+      gainUs: tenths(o.gainUs),
+      engineSegments: o.engineSegments,
+      boundaryBytes: Math.round(o.boundaryBytes),
+      flopsCovered: round(o.flopsCovered),
+    })),
+    ...(parts.whatIf === undefined ? {} : { whatIf: supposition(parts.whatIf) }),
   });
+}
+
+const round = (x: number): number => Math.round(x * 1e6) / 1e6;
+const tenths = (x: number): number => Math.round(x * 10) / 10 + 0;
+
+/** Places of the nodes that a node reads from, ascending. */
+function readFrom(n: Node, maker: ReadonlyMap<ValueId, number>): number[] {
+  return [...new Set(readsOf(n).flatMap((id) => maker.get(id) ?? []))].sort((a, b) => a - b);
+}
+
+function originalNodes(g: Graph): NonNullable<ReportData["original"]> {
+  const maker = new Map<ValueId, number>();
+  g.nodes.forEach((n, i) => {
+    for (const out of n.outs) if (out !== undefined) maker.set(out, i);
+  });
+  return g.nodes.map((n) => ({ name: displayName(g, n), op: qualifiedOp(n), after: readFrom(n, maker) }));
+}
+
+function weightsOf(g: Graph, n: Node, facts: ReportParts["facts"]): Pick<ReportNode, "weights"> {
+  const weights = n.ins.flatMap((id) => {
+    const c = id === undefined ? undefined : g.constants.get(id);
+    if (id === undefined || c === undefined) return [];
+    const figures = weightFigures(c);
+    return [
+      {
+        name: valueAt(g, id).name,
+        type: typeText(facts(id).type),
+        bytes: Math.round(factBytes(facts(id))),
+        ...(figures === undefined ? {} : { figures }),
+      },
+    ];
+  });
+  return weights.length === 0 ? {} : { weights };
+}
+
+function supposition({ assumed, before: q }: NonNullable<ReportParts["whatIf"]>): NonNullable<ReportData["whatIf"]> {
+  return {
+    assumed: { ...assumed },
+    before: {
+      engineSegments: q.engineSegments,
+      flopsCovered: round(q.flopsCovered),
+      nodesCovered: round(q.nodesCovered),
+      cutTensors: q.cutTensors,
+      boundaryBytes: Math.round(q.boundaryBytes),
+      crossings: q.crossings,
+      estimatedUs: tenths(q.estimatedUs),
+    },
+  };
 }
 
 function reasonFor(id: NodeId, engineName: EngineName, parts: ReportParts): ReportNode["notOn"] {
@@ -239,14 +389,22 @@ function reasonFor(id: NodeId, engineName: EngineName, parts: ReportParts): Repo
     return [
       {
         engine: engineName,
-        why: `its segment has fewer than ${parts.options.minimumSegmentSize} compute nodes`,
+        why: tooSmall(parts.options.minimumSegmentSize),
         fix: "lower minimumSegmentSize, or pin the nodes",
+      },
+    ];
+  if (parts.partition.unprofitable.has(id))
+    return [
+      {
+        engine: engineName,
+        why: "by the estimate its segment would cost more than it saves",
+        fix: "leave host out of the targets, or pin the nodes",
       },
     ];
   return [{ engine: engineName, why: "another engine was preferred" }];
 }
 
-function reasonsOf(nodes: readonly ReportNode[], segments: readonly ReportSegment[]): ReportData["reasons"] {
+function reasonsOf(nodes: readonly ReportNode[], segments: readonly ReportSegment[], gains: Gains | undefined): ReportData["reasons"] {
   const groups = new Map<string, { engine: EngineName; why: string; fix?: string; ops: Set<string>; nodes: number; flops: number }>();
   for (const n of nodes) {
     if (segments[n.segment]?.engine !== "host") continue;
@@ -268,5 +426,8 @@ function reasonsOf(nodes: readonly ReportNode[], segments: readonly ReportSegmen
   }
   return [...groups.values()]
     .sort((a, b) => b.flops - a.flops || b.nodes - a.nodes || (a.why < b.why ? -1 : 1))
-    .map((r) => ({ ...r, ops: [...r.ops].sort() }));
+    .map((r) => {
+      const gain = gains?.reasons.get(reasonKey(r.engine, r.why));
+      return { ...r, ops: [...r.ops].sort(), ...(gain === undefined ? {} : { gainUs: tenths(gain.gainUs) }) };
+    });
 }

@@ -47,6 +47,24 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
     );
     lines.push(`${q.cutTensors} tensors cross (${human(q.boundaryBytes, "B")} a run), at most ${q.crossings} changes of side on a path.`);
     lines.push(bar(r, Math.min(width, 80), paint));
+    if (q.estimatedUs !== undefined)
+      lines.push(
+        `Estimate of a run: ${humanUs(q.estimatedUs)}; ${human(q.hostToDeviceBytes ?? 0, "B")} to the device, ${human(q.deviceToHostBytes ?? 0, "B")} back.`,
+      );
+  }
+  if (r.whatIf !== undefined) {
+    const { assumed, before } = r.whatIf;
+    heading(
+      `What if: ${Object.entries(assumed)
+        .map(([op, e]) => (e === "host" ? `${op} on no engine` : `${op} on ${e}`))
+        .join(", ")}`,
+    );
+    const line = (label: string, old: string, now: string): void => void lines.push(`  ${label.padEnd(20)} ${old.padStart(12)} -> ${now}`);
+    line("engine segments", String(before.engineSegments), String(q.engineSegments));
+    line("FLOPs in engines", percent(before.flopsCovered), percent(q.flopsCovered));
+    line("bytes that cross", human(before.boundaryBytes, "B"), human(q.boundaryBytes, "B"));
+    line("changes of side", String(before.crossings), String(q.crossings));
+    line("estimate of a run", humanUs(before.estimatedUs), humanUs(q.estimatedUs ?? 0));
   }
   heading("Segments");
   lines.push(row(["segment", "nodes", "FLOPs", "bytes", "estimate", "in/out", "operators"], width));
@@ -76,7 +94,16 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
         ),
       );
       if (reason.fix !== undefined) lines.push(...wrap(paint("dim", `to change it: ${reason.fix}`), width, "    ", "      "));
+      if (reason.gainUs !== undefined && reason.gainUs > 0) lines.push(paint("dim", `    it would save ${humanUs(reason.gainUs)} a run`));
     }
+  }
+  const helpful = (r.support ?? []).filter((s) => s.gainUs > 0);
+  if (helpful.length > 0) {
+    heading("Operators whose support would help most");
+    for (const s of helpful.slice(0, rows))
+      lines.push(
+        `  ${s.op.padEnd(24)} on ${s.engine.padEnd(9)} ${String(s.nodes).padStart(6)} node${s.nodes === 1 ? " " : "s"}  saves ${humanUs(s.gainUs).padStart(9)} a run; ${s.engineSegments} engine segments, ${percent(s.flopsCovered)} of the FLOPs`,
+      );
   }
   const changed = r.passes.filter((p) => p.changed);
   if (changed.length > 0) {
