@@ -2,27 +2,35 @@
  * A segment with static shapes to a kernel plan: rules say what each node is (inline.ts, reduce.ts, rows.ts, matrix.ts), fusion.ts says which
  * values are written, and here every written value gets its kernel, its buffer and its launch.
  */
-import type { Graph, Node, ValueId } from "../../ir/types.js";
+
 import { valueAt } from "../../ir/graph.js";
 import { smallNumbers, typedOf } from "../../ir/payload.js";
-import type { Constant, DType } from "../../ir/types.js";
+import type { Constant, DType, Graph, Node, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
 import { doneSite, inferGraph } from "../../ops/infer.js";
 import { Block } from "./block.js";
 import { type Fused, fuse, type Weight } from "./fusion.js";
 import { add, delinear, type Index, linear, product, rowMajor, scale, variable } from "./indexing.js";
-import { inline, type Inline, reshapedIndex } from "./inline.js";
+import { type Inline, inline, reshapedIndex } from "./inline.js";
 import { type Kernel, mapKernel, ParameterList, reduceKernel, rowKernel, store, type Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
 import { type Life, planMemory } from "./memory.js";
-import type { Arg, Buffer as PlanBuffer, KernelPlan, Operation, PortSpec, Translation } from "./plan.js";
+import type { Arg, KernelPlan, Operation, Buffer as PlanBuffer, PortSpec, Translation } from "./plan.js";
 import { literal, pointwise } from "./pointwise.js";
 import { directConv, directGemm, directMatMul, gemmResult, type Reduction, reduction } from "./reduce.js";
 import { type RowProgram, rowProgram } from "./rows.js";
 import type { Element, Scope } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
 import { PRELUDE, type Register, storage, storageOf } from "./storage.js";
-import { convKernel, convTactics, type DeviceModel, type EpilogueText, gemmKernel, gemmTactics, type KernelText } from "./templates/index.js";
+import {
+  convKernel,
+  convTactics,
+  type DeviceModel,
+  type EpilogueText,
+  gemmKernel,
+  gemmTactics,
+  type KernelText,
+} from "./templates/index.js";
 import { type BufferName, channelsLast, naturalOrder, stridesOf, type View } from "./view.js";
 import { packed } from "./weights.js";
 
@@ -40,7 +48,9 @@ interface Step {
   readonly writes: BufferName;
   readonly reads: readonly BufferName[];
   readonly scratch: readonly { readonly name: BufferName; readonly bytes: number; readonly zero: boolean }[];
-  readonly kernel: Pick<Kernel, "name" | "grid" | "block" | "shared"> & { readonly cluster?: readonly [number, number, number] | undefined };
+  readonly kernel: Pick<Kernel, "name" | "grid" | "block" | "shared"> & {
+    readonly cluster?: readonly [number, number, number] | undefined;
+  };
   /** Whole buffers, or addresses inside them (bytes). */
   readonly args: readonly (BufferName | { readonly buffer: BufferName; readonly offset: number })[];
   readonly source: { readonly kind: "loop"; readonly text: string } | { readonly kind: "whole"; readonly text: string };
@@ -89,7 +99,8 @@ class Lowering {
     const inferred = inferGraph(g);
     this.#g = inferred.graph;
     this.#facts = inferred.facts;
-    for (const node of this.#g.nodes) for (const [port, v] of node.outs.entries()) if (v !== undefined) this.#producer.set(v, { node, port });
+    for (const node of this.#g.nodes)
+      for (const [port, v] of node.outs.entries()) if (v !== undefined) this.#producer.set(v, { node, port });
     this.#spread = this.#channelsLastValues();
   }
 
@@ -152,7 +163,12 @@ class Lowering {
     this.#buffers.set(buffer, { kind, bytes: product(dims) * storage(dtype).bytes });
     return { buffer, dtype, dims, strides: rowMajor(dims), offset: 0 };
   }
-  #scratch(v: ValueId, dtype = this.#stored(this.#tensor(v).dtype), order = this.#order(v), name = `value ${valueAt(this.#g, v).name}`): View {
+  #scratch(
+    v: ValueId,
+    dtype = this.#stored(this.#tensor(v).dtype),
+    order = this.#order(v),
+    name = `value ${valueAt(this.#g, v).name}`,
+  ): View {
     const { dims } = this.#tensor(v);
     this.#buffers.set(name, { kind: "arena", bytes: product(dims) * storage(dtype).bytes });
     return { buffer: name, dtype, dims, strides: stridesOf(dims, order), offset: 0 };
@@ -206,7 +222,9 @@ class Lowering {
     const { dims, dtype } = this.#tensor(v);
     const values = this.#numbers(v) ?? [];
     const bytes =
-      dtype === "int32" ? new Uint8Array(Int32Array.from(values).buffer) : new Uint8Array(BigInt64Array.from(values, (x) => BigInt(x)).buffer);
+      dtype === "int32"
+        ? new Uint8Array(Int32Array.from(values).buffer)
+        : new Uint8Array(BigInt64Array.from(values, (x) => BigInt(x)).buffer);
     return { dtype, dims, data: { kind: "bytes", bytes } };
   }
 
@@ -293,7 +311,9 @@ class Lowering {
     const floats = s.ins.slice(0, 2).every((x) => x !== undefined && storage(x.dtype).register === "float" && x.dtype === s.ins[0]?.dtype);
     const empty = y !== undefined && (product(y.dims) === 0 || s.ins.slice(0, 2).some((x) => x !== undefined && product(x.dims) === 0));
     if (op === "MatMul")
-      return floats && !empty && s.ins.every((x) => (x?.dims.length ?? 0) >= 2) ? { kind: "matmul" } : { kind: "reduce", reduction: directMatMul(s) };
+      return floats && !empty && s.ins.every((x) => (x?.dims.length ?? 0) >= 2)
+        ? { kind: "matmul" }
+        : { kind: "reduce", reduction: directMatMul(s) };
     if (op === "Gemm") return floats && !empty ? { kind: "gemm" } : { kind: "reduce", reduction: directGemm(s) };
     if (op === "Conv") return floats && !empty ? { kind: "conv" } : { kind: "reduce", reduction: directConv(s) };
     const rows = rowProgram(s);
@@ -455,12 +475,19 @@ class Lowering {
       const y = s.outs[0] as Tensor;
       const positions = [y.dims[0] as number, ...y.dims.slice(2)];
       const bias = s.ins[2];
-      const epilogue = this.#epilogue(problem.k, out, tail, (scope, m, n, acc) => {
-        const at = delinear(m, positions);
-        const index = [at[0] as Index, n, ...at.slice(1)];
-        const value = bias === undefined ? acc : scope.let("float", `${acc} + ${bias.at(scope, [n])}`);
-        return { index, value };
-      }, product(positions), []);
+      const epilogue = this.#epilogue(
+        problem.k,
+        out,
+        tail,
+        (scope, m, n, acc) => {
+          const at = delinear(m, positions);
+          const index = [at[0] as Index, n, ...at.slice(1)];
+          const value = bias === undefined ? acc : scope.let("float", `${acc} + ${bias.at(scope, [n])}`);
+          return { index, value };
+        },
+        product(positions),
+        [],
+      );
       const [tactic] = convTactics(problem, device);
       if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
       const name = this.#name("conv");
@@ -512,7 +539,13 @@ class Lowering {
       b.line(`const int nv = n / ${V};`);
       const done = Array.from({ length: V }, (_, k) => {
         const n = add(scale(variable("nv", columns / V - 1), V), k);
-        const { index, value } = own(b, variable("m", rows - 1), n, b.let("float", `acc[${k}]`), variable("b", Math.max(product(batchDims) - 1, 0)));
+        const { index, value } = own(
+          b,
+          variable("m", rows - 1),
+          n,
+          b.let("float", `acc[${k}]`),
+          variable("b", Math.max(product(batchDims) - 1, 0)),
+        );
         return tail(b, index, value);
       });
       store(
@@ -615,7 +648,9 @@ class Lowering {
       for (const z of s.scratch) if (z.zero) operations.push({ kind: "clear", buffer: number(z.name), offset: 0, bytes: z.bytes });
       const args = s.args.map(
         (a): Arg =>
-          typeof a === "string" ? { kind: "buffer", buffer: number(a), offset: 0 } : { kind: "buffer", buffer: number(a.buffer), offset: a.offset },
+          typeof a === "string"
+            ? { kind: "buffer", buffer: number(a), offset: 0 }
+            : { kind: "buffer", buffer: number(a.buffer), offset: a.offset },
       );
       const { name, grid, block, shared, cluster } = s.kernel;
       operations.push({ kind: "launch", launch: { kernel: name, grid, block, shared, cluster, args, nodes: s.nodes } });

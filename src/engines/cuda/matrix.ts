@@ -129,7 +129,8 @@ export function conv(s: Site, x: View, dtype: Precision): ConvProblem | undefine
   }
   if (x.dims[0] !== 1 && x.strides[0] !== step) return undefined;
   const flat = n === 1;
-  const at = (list: readonly number[], i: number, otherwise: number): number => (flat && i === 0 ? otherwise : (list[flat ? 0 : list.length - 2 + i] as number));
+  const at = (list: readonly number[], i: number, otherwise: number): number =>
+    flat && i === 0 ? otherwise : (list[flat ? 0 : list.length - 2 + i] as number);
   const pair = (list: readonly number[], otherwise: number): readonly number[] =>
     n === 3 ? list : [at(list, 0, otherwise), flat ? (list[0] as number) : (list[1] as number)];
   const [h, wd] = flat ? [1, x.dims[2] as number] : [x.dims[n] as number, x.dims[n + 1] as number];
