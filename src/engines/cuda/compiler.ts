@@ -196,7 +196,10 @@ function nvrtcCompiler(addon: NativeAddon, env: Environment): Compiler {
         path: opened.library,
         archs: opened.archs,
         identity: file === undefined ? "" : String(file.size),
-        compile: (source, name, options) => addon.nvrtcCompile(source, `${name}.cu`, options),
+        async compile(source, name, options) {
+          const { cubin, log } = await addon.nvrtcCompile(source, `${name}.cu`, options);
+          return { cubin: new Uint8Array(cubin), log };
+        },
       };
     } catch (error) {
       reasons.push(error instanceof Error ? error.message : String(error));
