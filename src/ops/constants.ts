@@ -1,10 +1,11 @@
 /** Tensors made from shapes and scalars. */
-import { ceilDiv, max, sub, UNKNOWN } from "../ir/dims.js";
+import { ceilDiv, isStatic, max, product, sub, UNKNOWN } from "../ir/dims.js";
 import { dtypeFromOnnx } from "../ir/dtypes.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
 import { constantInputs, gpu, NUMBERS } from "./answers.js";
-import { absent, defineOp, dtypeOf, int, optInt, optTensor, shapeOf, tensor } from "./define.js";
+import { absent, defineOp, dtypeOf, int, MAX_ELEMENTS, optInt, optTensor, shapeOf, tensor } from "./define.js";
+import { known } from "./elements.js";
 import { aInt, fed, given, ints64, random } from "./samples.js";
 import { elementsOf, fact, moves, unknownDims } from "./shapes.js";
 
@@ -21,10 +22,10 @@ export const constantOfShape = defineOp({
     const dims = elementsOf(at.in.shape);
     const rank = shapeOf(at.in.shape)?.[0];
     const y = fact(at.attrs.value?.dtype ?? "float32", dims ?? (typeof rank === "number" ? unknownDims(rank) : undefined));
-    const value = at.attrs.value === undefined ? undefined : smallNumbers(at.attrs.value)?.[0];
-    const n = dims?.length === 1 ? dims[0] : dims?.length === 0 ? 1 : undefined;
-    const integral = at.attrs.value?.dtype === "int64" || at.attrs.value?.dtype === "int32";
-    return [integral && value !== undefined && typeof n === "number" && n <= 1024 ? { ...y, elements: new Array<Dim>(n).fill(value) } : y];
+    const value = at.attrs.value === undefined ? 0 : smallNumbers(at.attrs.value)?.[0];
+    const size = dims?.every(isStatic) === true ? product(dims) : UNKNOWN;
+    const filled = typeof size === "number" && size <= MAX_ELEMENTS ? new Array<Dim>(size).fill(value ?? UNKNOWN) : undefined;
+    return [known(y, filled)];
   },
   cost: moves,
   int8,
@@ -59,11 +60,18 @@ export const range = defineOp({
     const [start, limit, delta] = [of(at.in.start), of(at.in.limit), of(at.in.delta)];
     if (typeof start === "number" && typeof limit === "number" && typeof delta === "number") {
       if (delta === 0) return at.fail("delta is 0", "use a delta other than 0");
-      const n = Math.max(0, Math.ceil((limit - start) / delta));
+      // The span is taken in the operands' type, the quotient in double: ONNX Runtime's order.
+      const span = dtype === "float32" ? Math.fround(limit - start) : limit - start;
+      const n = Math.max(0, Math.ceil(span / delta));
       const y = fact(dtype, [n]);
+      // ONNX Runtime adds delta up; for fractions that rounds differently from a product.
+      const exact = n <= MAX_ELEMENTS && [start, limit, delta].every(Number.isInteger);
       return [
-        n <= 1024 && (dtype === "int64" || dtype === "int32")
-          ? { ...y, elements: Array.from({ length: n }, (_, i) => start + i * delta) }
+        exact
+          ? known(
+              y,
+              Array.from({ length: n }, (_, i) => start + i * delta),
+            )
           : y,
       ];
     }

@@ -18,7 +18,7 @@ import {
   unknownType,
   variadic,
 } from "./define.js";
-import { fact, free } from "./shapes.js";
+import { elementsFact, elementsOf, fact, free } from "./shapes.js";
 
 const int8 = absent("its body is quantized in its own right");
 const on = hostOnly("the host decides which body runs and how often", "its body is partitioned in its own right");
@@ -70,7 +70,9 @@ export const loop = defineOp({
   role: "compute",
   infer: (at) => {
     const trip = fact("int64", []);
-    const condition = fact("bool", []);
+    // A condition that starts true and that the body hands on unchanged stays true: then the trip count alone ends the loop.
+    const starts = at.in.condition === undefined || at.in.condition.elements?.[0] === 1;
+    const condition = starts ? elementsFact([1], 0, "bool") : fact("bool", []);
     const n = at.in.carried.length;
     // A carried value keeps only what an iteration preserves; two rounds reach what matters, a third confirms it.
     let carried: Fact[] = at.in.carried.map((f) => ({ type: f?.type ?? unknownType }));
@@ -82,16 +84,14 @@ export const loop = defineOp({
       carried = next;
       if (same) break;
     }
+    const counted = starts && outs[0]?.elements?.[0] === 1;
+    const trips = counted ? (elementsOf(at.in.trips)?.[0] ?? UNKNOWN) : UNKNOWN;
+    const turns = typeof trips === "number" ? Math.max(0, trips) : trips;
     const scans = outs.slice(n + 1).map((f): Fact => {
       const t = f.type;
-      return t.kind === "tensor"
-        ? {
-            type: {
-              ...t,
-              shape: t.shape === undefined ? undefined : [UNKNOWN, ...t.shape.map((d) => (typeof d === "number" ? d : UNKNOWN))],
-            },
-          }
-        : { type: unknownType };
+      if (t.kind !== "tensor") return { type: unknownType };
+      const slice = t.shape?.map((d) => (typeof d === "number" ? d : UNKNOWN));
+      return { type: { ...t, shape: slice === undefined ? undefined : [turns, ...slice] } };
     });
     return [...carried, ...scans];
   },

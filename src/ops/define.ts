@@ -86,12 +86,14 @@ export const graphAttr = (): AttrSpec<true> => spec("graph", (a) => (a.kind === 
 
 export interface Fact {
   readonly type: ValueType;
-  /** Elements, row-major, of a small integer tensor of rank 0 or 1 as far as they are known: the currency of shape arithmetic. */
+  /** Elements, row-major, of a small tensor of static shape as far as they are known: the currency of shape arithmetic (see elements.ts). */
   readonly elements?: readonly Dim[] | undefined;
   /** The whole tensor, when it is a constant. */
   readonly constant?: Constant | undefined;
+  /** Of a sequence of known length: the type of each item. */
+  readonly items?: readonly ValueType[] | undefined;
 }
-/** Integer tensors longer than this carry no `elements`. */
+/** Tensors of more elements than this carry none. */
 export const MAX_ELEMENTS = 1024;
 
 export const dtypeOf = (f: Fact | undefined): DType | undefined =>

@@ -1,6 +1,7 @@
 /** Elementwise arithmetic, comparison, logic, bit operations, selection and casts, with NumPy broadcasting. */
 import * as dims from "../ir/dims.js";
-import { dtypeFromOnnx } from "../ir/dtypes.js";
+import { dtypeFromOnnx, isFloat, isInteger } from "../ir/dtypes.js";
+import { roundHalfEven } from "../ir/numeric.js";
 import { makeConstant } from "../ir/payload.js";
 import type { Dim, DType } from "../ir/types.js";
 import { ANY, FLOATS64, gpu, hostOnly, NUMBERS, SIGNED, UNSIGNED } from "./answers.js";
@@ -15,16 +16,16 @@ import {
   optString,
   type RawNode,
   type Rewriter,
-  rankOf,
   type Sample,
   shapeOf,
   tensor,
   variadic,
   word,
 } from "./define.js";
-import { bare, isIntegral, legacyBroadcast, noInt8, unary } from "./pointwise.js";
+import { exactly, known, partly, pointwise, small } from "./elements.js";
+import { bare, isIntegral, legacyBroadcast, noInt8, ofNumber, unary } from "./pointwise.js";
 import { given, random } from "./samples.js";
-import { broadcast, elementsOf, fact, perOutput } from "./shapes.js";
+import { broadcast, fact, perOutput } from "./shapes.js";
 
 type Two = { readonly in: { readonly a: Fact; readonly b: Fact }; fail(what: string, fix: string): never };
 
@@ -38,13 +39,11 @@ function shapeOfTwo(at: Two): ReturnType<typeof shapeOf> {
   return s;
 }
 
-/** Elementwise over two small integer tensors' elements, with broadcasting of a single element. */
-function elementwise(a: Fact, b: Fact, f: (x: Dim, y: Dim) => Dim): readonly Dim[] | undefined {
-  const [x, y] = [elementsOf(a), elementsOf(b)];
-  if (x === undefined || y === undefined || (rankOf(a) ?? 2) > 1 || (rankOf(b) ?? 2) > 1) return undefined;
-  const n = x.length === 1 ? y.length : x.length;
-  if (y.length !== n && y.length !== 1) return undefined;
-  return Array.from({ length: n }, (_, i) => f(x[x.length === 1 ? 0 : i] ?? "?", y[y.length === 1 ? 0 : i] ?? "?"));
+/** Elementwise over two small tensors' elements, broadcast. */
+function elementwise(y: Fact, a: Fact | undefined, b: Fact | undefined, f: (x: Dim, y: Dim) => Dim): readonly Dim[] | undefined {
+  if (a === undefined || b === undefined || (a.elements === undefined && a.constant === undefined)) return undefined;
+  if (b.elements === undefined && b.constant === undefined) return undefined;
+  return pointwise(shapeOf(y), (p, q) => f(p ?? "?", q ?? "?"), small(a), small(b));
 }
 
 const AWKWARD: readonly (readonly [string, readonly number[], readonly number[]])[] = [
@@ -63,7 +62,7 @@ const arithmetic = <const N extends string>(
   doc: string,
   types: readonly DType[],
   since: number,
-  exact?: (x: Dim, y: Dim) => Dim,
+  exact?: { readonly integer: (x: Dim, y: Dim) => Dim; readonly float: (x: Dim, y: Dim) => Dim },
   samples?: () => Iterable<Sample>,
 ) =>
   defineOp({
@@ -76,10 +75,9 @@ const arithmetic = <const N extends string>(
     attrs: {},
     role: "compute",
     infer: (at) => {
-      const dtype = dtypeOf(at.in.a);
-      const f = fact(dtype, shapeOfTwo(at));
-      const e = exact !== undefined && isIntegral(dtype) ? elementwise(at.in.a, at.in.b, exact) : undefined;
-      return [e === undefined ? f : { ...f, elements: e }];
+      const f = fact(dtypeOf(at.in.a), shapeOfTwo(at));
+      const rule = isIntegral(dtypeOf(at.in.a)) ? exact?.integer : exact?.float;
+      return [rule === undefined ? f : known(f, elementwise(f, at.in.a, at.in.b, rule))];
     },
     cost: perOutput(1),
     int8: noInt8,
@@ -89,13 +87,22 @@ const arithmetic = <const N extends string>(
       (() => twoSamples(types.includes("float32") ? "float32" : (types[0] ?? "float32"), types.includes("int64") ? ["int64"] : [])),
   });
 
-export const add = arithmetic("Add", "a + b, elementwise.", NUMBERS, 1, dims.add);
-export const sub = arithmetic("Sub", "a - b, elementwise.", NUMBERS, 1, dims.sub);
-export const mul = arithmetic("Mul", "a * b, elementwise.", NUMBERS, 1, dims.mul);
+export const add = arithmetic("Add", "a + b, elementwise.", NUMBERS, 1, {
+  integer: exactly((x, y) => x + y, dims.add),
+  float: exactly((x, y) => x + y),
+});
+export const sub = arithmetic("Sub", "a - b, elementwise.", NUMBERS, 1, {
+  integer: exactly((x, y) => x - y, dims.sub),
+  float: exactly((x, y) => x - y),
+});
+export const mul = arithmetic("Mul", "a * b, elementwise.", NUMBERS, 1, {
+  integer: exactly((x, y) => x * y, dims.mul),
+  float: exactly((x, y) => x * y),
+});
 /** Integer Div truncates; shape arithmetic never divides negatives, where it would differ from floor division. */
-const truncated = (x: Dim, y: Dim): Dim =>
-  typeof x === "number" && typeof y === "number" ? (y === 0 ? "?" : Math.trunc(x / y)) : dims.floorDiv(x, y);
-export const div = arithmetic("Div", "a / b, elementwise; integers truncate towards zero.", NUMBERS, 1, truncated, function* () {
+const truncated = exactly((x, y) => (y === 0 ? Number.NaN : Math.trunc(x / y)), dims.floorDiv);
+const quotient = { integer: truncated, float: exactly((x, y) => x / y) };
+export const div = arithmetic("Div", "a / b, elementwise; integers truncate towards zero.", NUMBERS, 1, quotient, function* () {
   for (const [name, a, b] of AWKWARD) yield { name, in: { a: random("float32", ...a), b: random("float32", ...b) }, tolerance: 1e-5 };
   yield { name: "int64", in: { a: random("int64", 4), b: given("int64", [4], [3, -2, 5, 7]) } };
 });
@@ -129,8 +136,9 @@ export const mod = defineOp({
   role: "compute",
   infer: (at) => {
     const f = fact(dtypeOf(at.in.a), shapeOfTwo(at));
-    const e = at.attrs.fmod || !isIntegral(dtypeOf(at.in.a)) ? undefined : elementwise(at.in.a, at.in.b, dims.mod);
-    return [e === undefined ? f : { ...f, elements: e }];
+    if (at.attrs.fmod || !isIntegral(dtypeOf(at.in.a))) return [f];
+    const rule = exactly((x, y) => (y === 0 ? Number.NaN : x - y * Math.floor(x / y)), dims.mod);
+    return [known(f, elementwise(f, at.in.a, at.in.b, rule))];
   },
   cost: perOutput(4),
   int8: noInt8,
@@ -177,7 +185,13 @@ function legacySlope(n: RawNode, to: Rewriter): void {
 
 // ---- comparison, logic, bits --------------------------------------------------------------------------------------------------------------
 
-const comparison = <const N extends string>(name: N, doc: string, types: readonly DType[], since: number) =>
+const comparison = <const N extends string>(
+  name: N,
+  doc: string,
+  types: readonly DType[],
+  since: number,
+  exact?: (x: Dim, y: Dim) => boolean | undefined,
+) =>
   defineOp({
     name,
     doc,
@@ -189,26 +203,64 @@ const comparison = <const N extends string>(name: N, doc: string, types: readonl
     role: "compute",
     infer: (at) => {
       const f = fact("bool", shapeOfTwo(at));
-      if (name !== "Equal") return [f];
-      const e = elementwise(at.in.a, at.in.b, (x, y) => {
-        const same = dims.sameDim(x, y);
-        return same === undefined ? "?" : same ? 1 : 0;
-      });
-      return [e === undefined || e.includes("?") ? f : { ...f, elements: e }];
+      if (exact === undefined) return [f];
+      const rule = (x: Dim, y: Dim): Dim => {
+        const holds = exact(x, y);
+        return holds === undefined ? "?" : holds ? 1 : 0;
+      };
+      return [known(f, elementwise(f, at.in.a, at.in.b, rule))];
     },
     cost: perOutput(1),
     int8: noInt8,
     on: gpu(),
     samples: () => twoSamples(types.includes("float32") ? "float32" : "bool", types.includes("int64") ? ["int64"] : []),
   });
-export const equal = comparison("Equal", "a = b, elementwise.", [...NUMBERS, "bool", "string"], 1);
-export const greater = comparison("Greater", "a > b, elementwise.", NUMBERS, 1);
-export const greaterOrEqual = comparison("GreaterOrEqual", "a >= b, elementwise.", NUMBERS, 12);
-export const less = comparison("Less", "a < b, elementwise.", NUMBERS, 1);
-export const lessOrEqual = comparison("LessOrEqual", "a <= b, elementwise.", NUMBERS, 12);
-export const and = comparison("And", "Logical and, elementwise.", ["bool"], 1);
-export const or = comparison("Or", "Logical or, elementwise.", ["bool"], 1);
-export const xor = comparison("Xor", "Logical exclusive or, elementwise.", ["bool"], 1);
+/** A comparison of two known numbers. */
+const ordered =
+  (f: (x: number, y: number) => boolean) =>
+  (x: Dim, y: Dim): boolean | undefined =>
+    typeof x === "number" && typeof y === "number" ? f(x, y) : undefined;
+/** Three-valued logic: one operand may decide by itself. */
+const conjunction = (x: Dim, y: Dim): boolean | undefined => (x === 0 || y === 0 ? false : x === 1 && y === 1 ? true : undefined);
+const disjunction = (x: Dim, y: Dim): boolean | undefined => (x === 1 || y === 1 ? true : x === 0 && y === 0 ? false : undefined);
+export const equal = comparison("Equal", "a = b, elementwise.", [...NUMBERS, "bool", "string"], 1, dims.sameDim);
+export const greater = comparison(
+  "Greater",
+  "a > b, elementwise.",
+  NUMBERS,
+  1,
+  ordered((x, y) => x > y),
+);
+export const greaterOrEqual = comparison(
+  "GreaterOrEqual",
+  "a >= b, elementwise.",
+  NUMBERS,
+  12,
+  ordered((x, y) => x >= y),
+);
+export const less = comparison(
+  "Less",
+  "a < b, elementwise.",
+  NUMBERS,
+  1,
+  ordered((x, y) => x < y),
+);
+export const lessOrEqual = comparison(
+  "LessOrEqual",
+  "a <= b, elementwise.",
+  NUMBERS,
+  12,
+  ordered((x, y) => x <= y),
+);
+export const and = comparison("And", "Logical and, elementwise.", ["bool"], 1, conjunction);
+export const or = comparison("Or", "Logical or, elementwise.", ["bool"], 1, disjunction);
+export const xor = comparison(
+  "Xor",
+  "Logical exclusive or, elementwise.",
+  ["bool"],
+  1,
+  ordered((x, y) => x !== y),
+);
 
 const bits = <const N extends string>(name: N, doc: string) =>
   arithmetic(name, doc, [...SIGNED, ...UNSIGNED], 18, undefined, () => twoSamples("int32"));
@@ -240,14 +292,14 @@ export const bitShift = defineOp({
 // ---- one operand ------------------------------------------------------------------------------------------------------------------------------
 
 const F = FLOATS64;
-export const abs = unary("Abs", "Absolute value.", NUMBERS, 1);
-export const neg = unary("Neg", "-x.", [...F, ...SIGNED], 1, 1, { exact: (x) => dims.mul(-1, x) });
-export const sign = unary("Sign", "-1, 0 or 1.", NUMBERS, 9);
-export const ceil = unary("Ceil", "Rounds up.", F, 1);
-export const floor = unary("Floor", "Rounds down.", F, 1);
-export const round = unary("Round", "Rounds to nearest, ties to even.", F, 11);
-export const sqrt = unary("Sqrt", "Square root.", F, 1, 4, { positive: true });
-export const reciprocal = unary("Reciprocal", "1 / x.", F, 1, 4, { positive: true });
+export const abs = unary("Abs", "Absolute value.", NUMBERS, 1, 1, { exact: ofNumber(Math.abs) });
+export const neg = unary("Neg", "-x.", [...F, ...SIGNED], 1, 1, { exact: (x) => (typeof x === "number" ? -x : dims.mul(-1, x)) });
+export const sign = unary("Sign", "-1, 0 or 1.", NUMBERS, 9, 1, { exact: ofNumber(Math.sign) });
+export const ceil = unary("Ceil", "Rounds up.", F, 1, 1, { exact: ofNumber(Math.ceil) });
+export const floor = unary("Floor", "Rounds down.", F, 1, 1, { exact: ofNumber(Math.floor) });
+export const round = unary("Round", "Rounds to nearest, ties to even.", F, 11, 1, { exact: ofNumber(roundHalfEven) });
+export const sqrt = unary("Sqrt", "Square root.", F, 1, 4, { positive: true, exact: ofNumber(Math.sqrt) });
+export const reciprocal = unary("Reciprocal", "1 / x.", F, 1, 4, { positive: true, exact: ofNumber((x) => 1 / x) });
 export const exp = unary("Exp", "e to the x.", F, 1, 8);
 export const log = unary("Log", "Natural logarithm.", F, 1, 8, { positive: true });
 export const erf = unary("Erf", "Gauss error function.", F, 9, 16);
@@ -267,7 +319,7 @@ export const acosh = defineOp({
   },
 });
 export const atanh = unary("Atanh", "Inverse hyperbolic tangent.", F, 9, 8, { positive: true });
-export const not = unary("Not", "Logical not.", ["bool"], 1);
+export const not = unary("Not", "Logical not.", ["bool"], 1, 1, { exact: ofNumber((x) => 1 - x) });
 export const bitwiseNot = unary("BitwiseNot", "Bitwise not.", [...SIGNED, ...UNSIGNED], 18, 1, { dtype: "int32" });
 export const isNan = unary("IsNaN", "Whether x is NaN.", F, 9, 1, { out: "bool" });
 export const isInf = defineOp({
@@ -292,7 +344,12 @@ export const isInf = defineOp({
 
 // ---- several operands ---------------------------------------------------------------------------------------------------------------------------
 
-const many = <const N extends string>(name: N, doc: string, types: readonly DType[], exact?: (x: Dim, y: Dim) => Dim) =>
+const many = <const N extends string>(
+  name: N,
+  doc: string,
+  types: readonly DType[],
+  exact?: { readonly integer: (x: Dim, y: Dim) => Dim; readonly float: (x: Dim, y: Dim) => Dim },
+) =>
   defineOp({
     name,
     doc,
@@ -305,16 +362,16 @@ const many = <const N extends string>(name: N, doc: string, types: readonly DTyp
     infer: (at) => {
       const s = broadcast(...at.in.xs.map((x) => shapeOf(x)));
       if (s === null) return at.fail("its operands do not broadcast", "make each pair of trailing dims equal, or one of them 1");
-      const [first, ...rest] = at.in.xs;
+      const [first] = at.in.xs;
       const f = fact(dtypeOf(first), s);
-      if (exact === undefined || first === undefined || !isIntegral(dtypeOf(first))) return [f];
-      let all: Fact = first;
-      for (const x of rest) {
-        const e = x === undefined ? undefined : elementwise(all, x, exact);
-        if (e === undefined) return [f];
-        all = { ...f, elements: e };
-      }
-      return [all === first ? { ...f, ...(first.elements === undefined ? {} : { elements: first.elements }) } : all];
+      const rule = isIntegral(dtypeOf(first)) ? exact?.integer : exact?.float;
+      if (rule === undefined || at.in.xs.some((x) => x?.elements === undefined && x?.constant === undefined)) return [f];
+      return [
+        known(
+          f,
+          pointwise(s, (...e) => e.reduce((x, y) => rule(x, y)), ...at.in.xs.map(small)),
+        ),
+      ];
     },
     cost: (at) => perOutput(Math.max(1, at.in.xs.length - 1))(at),
     int8: noInt8,
@@ -324,8 +381,14 @@ const many = <const N extends string>(name: N, doc: string, types: readonly DTyp
       yield { name: "one", in: { xs: [random("float32", 2)] } };
     },
   });
-export const max = many("Max", "Largest of its operands, elementwise.", NUMBERS, dims.max);
-export const min = many("Min", "Smallest of its operands, elementwise.", NUMBERS, dims.min);
+export const max = many("Max", "Largest of its operands, elementwise.", NUMBERS, {
+  integer: exactly(Math.max, dims.max),
+  float: exactly(Math.max),
+});
+export const min = many("Min", "Smallest of its operands, elementwise.", NUMBERS, {
+  integer: exactly(Math.min, dims.min),
+  float: exactly(Math.min),
+});
 export const sum = many("Sum", "Sum of its operands, elementwise.", FLOATS64);
 export const mean = many("Mean", "Mean of its operands, elementwise.", FLOATS64);
 
@@ -342,15 +405,11 @@ export const where = defineOp({
     const s = broadcast(shapeOf(at.in.condition), shapeOf(at.in.a), shapeOf(at.in.b));
     if (s === null) return at.fail("its operands do not broadcast", "make each pair of trailing dims equal, or one of them 1");
     const f = fact(dtypeOf(at.in.a), s);
-    const [c, x, y] = [elementsOf(at.in.condition), at.in.a.elements, at.in.b.elements];
-    if (c === undefined || x === undefined || y === undefined || s === undefined || s.length > 1) return [f];
-    const n = Math.max(c.length, x.length, y.length);
-    const pick = (e: readonly Dim[], i: number): Dim => e[e.length === 1 ? 0 : i] ?? "?";
-    const e = Array.from({ length: n }, (_, i) => {
-      const k = pick(c, i);
-      return k === 1 ? pick(x, i) : k === 0 ? pick(y, i) : dims.sameDim(pick(x, i), pick(y, i)) === true ? pick(x, i) : "?";
-    });
-    return [{ ...f, elements: e }];
+    if (at.in.condition.elements === undefined && at.in.condition.constant === undefined) return [f];
+    const pick = (c: Dim | undefined, x: Dim = "?", y: Dim = "?"): Dim =>
+      c === 1 ? x : c === 0 ? y : dims.sameDim(x, y) === true ? x : "?";
+    // One branch may do: where the condition holds throughout, the other's elements do not matter.
+    return [known(f, pointwise(s, pick, small(at.in.condition), partly(at.in.a), partly(at.in.b)))];
   },
   cost: perOutput(1),
   int8: noInt8,
@@ -424,9 +483,18 @@ const wordToNumber: Readonly<Record<string, number>> = {
   COMPLEX64: 14,
   COMPLEX128: 15,
 };
-const castElements = (at: { readonly in: { readonly x: Fact } }, to: DType | undefined): Pick<Fact, "elements"> => {
-  const e = at.in.x.elements;
-  return e !== undefined && to !== undefined && (to === "int64" || to === "int32") ? { elements: e } : {};
+/** A number under a conversion; symbols are integers, and stay. */
+const converted =
+  (from: DType | undefined, to: DType | undefined) =>
+  (x: Dim): Dim => {
+    if (typeof x !== "number") return x;
+    if (to === "bool") return x === 0 ? 0 : 1;
+    const rounded = from !== undefined && isFloat(from) && to !== undefined && isInteger(to) ? Math.trunc(x) : x;
+    return Object.is(rounded, -0) ? 0 : rounded;
+  };
+const castFact = (x: Fact, to: DType | undefined): Fact => {
+  const y = fact(to, shapeOf(x));
+  return known(y, small(x)?.e.map(converted(dtypeOf(x), to)));
 };
 export const cast = defineOp({
   name: "Cast",
@@ -451,7 +519,7 @@ export const cast = defineOp({
   infer: (at) => {
     const to = dtypeFromOnnx(at.attrs.to);
     if (to === undefined) return at.fail(`element type ${at.attrs.to} is unknown`, "use a TensorProto.DataType number");
-    return [{ ...fact(to, shapeOf(at.in.x)), ...castElements(at, to) }];
+    return [castFact(at.in.x, to)];
   },
   cost: perOutput(1),
   int8: noInt8,
@@ -472,7 +540,7 @@ export const castLike = defineOp({
   out: { y: tensor() },
   attrs: { saturate: flag(true), round_mode: optString() },
   role: "compute",
-  infer: (at) => [{ ...fact(dtypeOf(at.in.like), shapeOf(at.in.x)), ...castElements(at, dtypeOf(at.in.like)) }],
+  infer: (at) => [castFact(at.in.x, dtypeOf(at.in.like))],
   cost: perOutput(1),
   int8: noInt8,
   on: gpu(),

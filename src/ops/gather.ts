@@ -1,10 +1,10 @@
 /** Gathers, scatters and one-hot. */
 import { UNKNOWN } from "../ir/dims.js";
-import type { Dim } from "../ir/types.js";
 import { gpu } from "./answers.js";
 import { defineOp, dtypeOf, int, optional, shapeOf, tensor, word } from "./define.js";
+import { gathered, known, small } from "./elements.js";
 import { aInt, aText, fed, given, random } from "./samples.js";
-import { axisOf, elementsOf, fact, moves, numbersOf } from "./shapes.js";
+import { axisOf, elementsOf, fact, moves } from "./shapes.js";
 
 const sameScale = { passes: "same-scale" } as const;
 
@@ -22,9 +22,8 @@ export const gather = defineOp({
     const a = axisOf(at.attrs.axis, x.length);
     if (a === undefined) return at.fail(`axis ${at.attrs.axis} is out of range for rank ${x.length}`, "name an axis of the input");
     const y = fact(dtypeOf(at.in.x), [...x.slice(0, a), ...i, ...x.slice(a + 1)]);
-    const [e, wanted] = [at.in.x.elements, numbersOf(at.in.indices)];
-    if (e === undefined || wanted === undefined || x.length !== 1 || i.length > 1) return [y];
-    return [{ ...y, elements: wanted.map((k): Dim => e[k < 0 ? k + e.length : k] ?? UNKNOWN) }];
+    if (at.in.x.elements === undefined && at.in.x.constant === undefined) return [y];
+    return [known(y, gathered(small(at.in.x), small(at.in.indices), a))];
   },
   cost: moves,
   int8: sameScale,

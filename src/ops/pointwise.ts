@@ -2,8 +2,9 @@
 import type { Attr, Dim, DType } from "../ir/types.js";
 import { gpu, SIGNED, UNSIGNED } from "./answers.js";
 import { absent, defineOp, dtypeOf, type RawNode, type Rewriter, shapeOf, tensor } from "./define.js";
+import { known, small } from "./elements.js";
 import { given, random } from "./samples.js";
-import { elementsOf, fact, perOutput } from "./shapes.js";
+import { fact, perOutput } from "./shapes.js";
 
 export const noInt8 = absent("elementwise: it is fused into its neighbours and runs at their scale");
 export const isIntegral = (d: DType | undefined): boolean => d !== undefined && (SIGNED.includes(d) || UNSIGNED.includes(d));
@@ -37,6 +38,11 @@ export function axesToInput(n: RawNode, to: Rewriter): void {
   to.emit(n.op, axes?.kind === "ints" ? [n.ins[0], to.int64(axes.value.map(Number))] : [n.ins[0]], rest, n.outs);
 }
 
+/** A rule for numbers; symbols become unknown. */
+export const ofNumber =
+  (f: (x: number) => number) =>
+  (x: Dim): Dim =>
+    typeof x === "number" ? f(x) : "?";
 /** Drops attributes that opset 1 had for in-place hints. */
 export const bare = (n: RawNode, to: Rewriter): void => void to.emit(n.op, n.ins, {}, n.outs);
 export const unary = <const N extends string>(
@@ -58,8 +64,7 @@ export const unary = <const N extends string>(
     role: "compute",
     infer: (at) => {
       const f = fact(options.out ?? dtypeOf(at.in.x), shapeOf(at.in.x));
-      const e = options.exact === undefined || !isIntegral(dtypeOf(at.in.x)) ? undefined : elementsOf(at.in.x)?.map(options.exact);
-      return [e === undefined ? f : { ...f, elements: e }];
+      return [options.exact === undefined ? f : known(f, small(at.in.x)?.e.map(options.exact))];
     },
     cost: perOutput(flops),
     int8: noInt8,

@@ -1,14 +1,22 @@
 /** Reductions, index of extremes, running sums. */
 
-import { product } from "../ir/dims.js";
-import type { DType } from "../ir/types.js";
+import { add, max, min, mul } from "../ir/dims.js";
+import type { Dim, DType } from "../ir/types.js";
 import { FLOATS64, gpu, NUMBERS } from "./answers.js";
 import { absent, defineOp, dtypeOf, flag, int, type OnnxReading, optional, shapeOf, tensor } from "./define.js";
-import { axesToInput } from "./pointwise.js";
+import { exactly, known, reduced, small } from "./elements.js";
+import { axesToInput, isIntegral } from "./pointwise.js";
 import { aInt, ints64, random } from "./samples.js";
-import { elementsOf, fact, numbersOf, perInput, reducedShape, unknownDims } from "./shapes.js";
+import { axesOf, fact, numbersOf, perInput, reducedShape, unknownDims } from "./shapes.js";
 
 const island = absent("a reduction accumulates in float; its neighbours requantize");
+/** Rules over known elements. `start`: what reducing no elements gives, where ONNX says. */
+const exact: Readonly<Record<string, { readonly f: (a: Dim, b: Dim) => Dim; readonly start?: Dim; readonly integers: boolean }>> = {
+  ReduceProd: { f: exactly((a, b) => a * b, mul), start: 1, integers: true },
+  ReduceSum: { f: exactly((a, b) => a + b, add), start: 0, integers: true },
+  ReduceMax: { f: exactly(Math.max, max), integers: false },
+  ReduceMin: { f: exactly(Math.min, min), integers: false },
+};
 const reduce = <const N extends string>(name: N, doc: string, types: readonly DType[], flops: number, inputSince = 18) =>
   defineOp({
     name,
@@ -30,8 +38,11 @@ const reduce = <const N extends string>(name: N, doc: string, types: readonly DT
         if (shape === undefined) return [fact(dtype, keep ? undefined : [])];
       }
       const y = fact(dtype, reducedShape(shape, axes, keep));
-      const e = name === "ReduceProd" && shape?.length === 1 ? elementsOf(at.in.x) : undefined;
-      return [e === undefined ? y : { ...y, elements: [product(e)] }];
+      const rule = exact[name];
+      const all = rule === undefined || shape === undefined ? undefined : axesOf(axes, shape.length);
+      // Sums and products of floats depend on their order; extremes do not.
+      if (rule === undefined || all === undefined || (rule.integers && !isIntegral(dtype))) return [y];
+      return [known(y, reduced(small(at.in.x), all, rule.f, rule.start))];
     },
     cost: perInput(flops),
     int8: island,

@@ -1,5 +1,5 @@
 /** Sequences and optionals: containers of tensors that only the host holds. */
-import { isStatic, UNKNOWN } from "../ir/dims.js";
+import { add, isStatic, UNKNOWN } from "../ir/dims.js";
 import { dtypeFromOnnx } from "../ir/dtypes.js";
 import type { Attr, Dim, Shape, ValueType } from "../ir/types.js";
 import { ANY, hostOnly } from "./answers.js";
@@ -20,7 +20,7 @@ import {
   variadic,
 } from "./define.js";
 import { aInt, ints64, random } from "./samples.js";
-import { axisOf, fact, free, moves, numbersOf } from "./shapes.js";
+import { axisOf, elementsFact, fact, free, moves, numbersOf } from "./shapes.js";
 
 const int8 = absent("a container holds tensors; what makes and takes them is quantized");
 const on = hostOnly("engines take tensors, not sequences or optionals", "concatenate the tensors where the model is made");
@@ -42,6 +42,19 @@ function elementType(types: readonly (ValueType | undefined)[]): ValueType {
   return out ?? unknownType;
 }
 const sequenceOf = (of: ValueType): Fact => (of.kind === "unknown" ? { type: unknownType } : { type: { kind: "sequence", of } });
+/** A sequence of known length; `empty` is the element type of one without items. Long ones are not followed item by item. */
+function sequenceWith(items: readonly ValueType[], empty: ValueType = unknownType): Fact {
+  const f = sequenceOf(items.length === 0 ? empty : elementType(items));
+  return f.type.kind === "unknown" || items.length > MAX_ITEMS ? f : { ...f, items };
+}
+const MAX_ITEMS = 256;
+/** The place of an item, or of an insertion, in a sequence of known length; undefined when it is not known or outside. */
+function placeOf(position: Fact | undefined, length: number, absent: number): number | undefined {
+  if (position === undefined) return absent;
+  const at = numbersOf(position)?.[0];
+  if (at === undefined || at < -length || at > length) return undefined;
+  return at < 0 ? at + length : at;
+}
 const elementOf = (f: Fact | undefined): ValueType => (f?.type.kind === "sequence" ? f.type.of : unknownType);
 /** An element type whose dims may be anything. */
 const loose = (t: ValueType): ValueType => (t.kind === "tensor" ? { ...t, shape: undefined } : t);
@@ -56,7 +69,7 @@ export const sequenceEmpty = defineOp({
   role: "compute",
   infer: (at) => {
     const d = dtypeFromOnnx(at.attrs.dtype);
-    return [d === undefined ? { type: unknownType } : sequenceOf(tensorType(d, undefined))];
+    return [d === undefined ? { type: unknownType } : sequenceWith([], tensorType(d, undefined))];
   },
   cost: free,
   int8,
@@ -74,7 +87,7 @@ export const sequenceConstruct = defineOp({
   types: { T: ANY },
   attrs: {},
   role: "compute",
-  infer: (at) => [sequenceOf(elementType(at.in.items.map((f) => f?.type)))],
+  infer: (at) => [sequenceWith(at.in.items.map((f) => f?.type ?? unknownType))],
   cost: moves,
   int8,
   on,
@@ -92,6 +105,9 @@ export const sequenceInsert = defineOp({
   role: "compute",
   infer: (at) => {
     const [of, item] = [elementOf(at.in.sequence), at.in.item.type];
+    const { items } = at.in.sequence;
+    const place = items === undefined ? undefined : placeOf(at.in.position, items.length, items.length);
+    if (items !== undefined && place !== undefined) return [sequenceWith([...items.slice(0, place), item, ...items.slice(place)])];
     return [sequenceOf(of.kind === "tensor" && item.kind === "tensor" ? elementType([of, item]) : loose(of))];
   },
   cost: free,
@@ -107,7 +123,18 @@ export const sequenceErase = defineOp({
   out: { sequence: tensor() },
   attrs: {},
   role: "compute",
-  infer: (at) => [at.in.sequence],
+  infer: (at) => {
+    const { items, type } = at.in.sequence;
+    const place = items === undefined ? undefined : placeOf(at.in.position, items.length, items.length - 1);
+    return [
+      items === undefined || place === undefined
+        ? { type }
+        : sequenceWith(
+            items.filter((_, i) => i !== place),
+            elementOf(at.in.sequence),
+          ),
+    ];
+  },
   cost: free,
   int8,
   on,
@@ -121,7 +148,11 @@ export const sequenceAt = defineOp({
   out: { item: tensor() },
   attrs: {},
   role: "compute",
-  infer: (at) => [{ type: elementOf(at.in.sequence) }],
+  infer: (at) => {
+    const { items } = at.in.sequence;
+    const place = items === undefined ? undefined : placeOf(at.in.position, items.length, items.length);
+    return [{ type: (place === undefined ? undefined : items?.[place]) ?? elementOf(at.in.sequence) }];
+  },
   cost: free,
   int8,
   on,
@@ -135,13 +166,22 @@ export const sequenceLength = defineOp({
   out: { length: tensor("int64") },
   attrs: {},
   role: "shape",
-  infer: () => [fact("int64", [])],
+  infer: (at) => [at.in.sequence.items === undefined ? fact("int64", []) : elementsFact([at.in.sequence.items.length], 0)],
   cost: free,
   int8,
   on,
   *samples() {},
 });
 
+/** Sizes of all pieces along the axis, when they are known. */
+function pieceSizes(whole: Dim, split: Fact | undefined): readonly number[] | undefined {
+  if (split === undefined) return isStatic(whole) ? new Array<number>(Math.min(whole, MAX_ITEMS + 1)).fill(1) : undefined;
+  const sizes = numbersOf(split);
+  if (sizes === undefined || shapeOf(split)?.length !== 0) return sizes;
+  const [each] = sizes;
+  if (each === undefined || each <= 0 || !isStatic(whole) || whole / each > MAX_ITEMS) return undefined;
+  return Array.from({ length: Math.ceil(whole / each) }, (_, i) => Math.min(each, whole - i * each));
+}
 /** The dim that each piece has along the axis; unknown where pieces differ. */
 function pieceDim(whole: Dim, split: Fact | undefined): Dim {
   if (split === undefined) return 1;
@@ -166,8 +206,11 @@ export const splitToSequence = defineOp({
     const axis = axisOf(at.attrs.axis, s.length);
     if (axis === undefined) return at.fail(`axis ${at.attrs.axis} is out of range for rank ${s.length}`, "use an axis of the operand");
     const drop = at.in.split === undefined && !at.attrs.keepdims;
-    const piece = pieceDim(s[axis] ?? UNKNOWN, at.in.split);
-    return [sequenceOf(tensorType(d, drop ? s.filter((_, i) => i !== axis) : s.map((x, i) => (i === axis ? piece : x))))];
+    const part = (piece: Dim): ValueType =>
+      tensorType(d, drop ? s.filter((_, i) => i !== axis) : s.map((x, i) => (i === axis ? piece : x)));
+    const sizes = pieceSizes(s[axis] ?? UNKNOWN, at.in.split);
+    if (sizes !== undefined && sizes.length > 0 && sizes.length <= MAX_ITEMS) return [sequenceWith(sizes.map(part))];
+    return [sequenceOf(part(pieceDim(s[axis] ?? UNKNOWN, at.in.split)))];
   },
   cost: moves,
   int8,
@@ -192,7 +235,10 @@ export const concatFromSequence = defineOp({
     const axis = axisOf(at.attrs.axis, rank);
     if (axis === undefined) return at.fail(`axis ${at.attrs.axis} is out of range for rank ${rank}`, "use an axis of the result");
     const s = [...of.shape];
-    s.splice(axis, at.attrs.new_axis ? 0 : 1, UNKNOWN);
+    const { items } = at.in.sequence;
+    const along = items?.map((t): Dim => (t.kind === "tensor" ? (t.shape?.[axis] ?? UNKNOWN) : UNKNOWN));
+    const whole = items === undefined ? UNKNOWN : at.attrs.new_axis ? items.length : (along ?? []).reduce(add, 0);
+    s.splice(axis, at.attrs.new_axis ? 0 : 1, whole);
     return [fact(of.dtype, s)];
   },
   cost: free,
@@ -212,7 +258,23 @@ export const sequenceMap = defineOp({
     const operands = [at.in.sequence, ...at.in.others].map(
       (f): Fact => (f?.type.kind === "sequence" ? { type: f.type.of } : (f ?? { type: unknownType })),
     );
-    return at.body("body", operands).map((f) => sequenceOf(loose(f.type)));
+    const length = at.in.sequence.items?.length;
+    if (length === undefined || length > 16) return at.body("body", operands).map((f) => sequenceOf(loose(f.type)));
+    // Short sequences item by item; the body keeps what holds for all items.
+    const each = Array.from({ length }, (_, i) =>
+      at.body(
+        "body",
+        [at.in.sequence, ...at.in.others].map(
+          (f): Fact => (f?.items?.[i] === undefined ? (f ?? { type: unknownType }) : { type: f.items[i] }),
+        ),
+      ),
+    );
+    return at.body("body", operands).map((f, k) =>
+      sequenceWith(
+        each.map((outs) => outs[k]?.type ?? unknownType),
+        loose(f.type),
+      ),
+    );
   },
   cost: free,
   int8,

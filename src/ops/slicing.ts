@@ -9,7 +9,6 @@ import {
   type Fact,
   flag,
   int,
-  MAX_ELEMENTS,
   optInt,
   optInts,
   optional,
@@ -20,6 +19,7 @@ import {
   variadic,
   word,
 } from "./define.js";
+import { joined, known, partly, small, strided } from "./elements.js";
 import { aInt, aText, fed, given, ints64, random } from "./samples.js";
 import { axisOf, elementsOf, fact, moves, numbersOf, unknownDims } from "./shapes.js";
 
@@ -81,19 +81,16 @@ export const slice = defineOp({
       out[a] = step === undefined ? UNKNOWN : sliced(x[a] ?? UNKNOWN, starts?.[i] ?? UNKNOWN, ends?.[i] ?? UNKNOWN, step);
     }
     const y = fact(dtype, out);
-    const [e, s0, e0, step] = [at.in.x.elements, starts?.[0], ends?.[0], steps?.[0]];
-    if (
-      e === undefined ||
-      x.length !== 1 ||
-      axes.length !== 1 ||
-      typeof s0 !== "number" ||
-      typeof e0 !== "number" ||
-      typeof out[0] !== "number" ||
-      step === undefined
-    )
-      return [y];
-    const first = Math.max(0, Math.min(step > 0 ? e.length : e.length - 1, s0 < 0 ? s0 + e.length : s0));
-    return [{ ...y, elements: Array.from({ length: out[0] }, (_, k) => e[first + k * step] ?? UNKNOWN) }];
+    let part = small(at.in.x);
+    if (part === undefined) return [y];
+    for (const [i, axis] of axes.entries()) {
+      const a = axisOf(axis, x.length) ?? 0;
+      const [from, length, step, d] = [starts?.[i], out[a], steps?.[i], x[a]];
+      if (typeof from !== "number" || typeof length !== "number" || typeof d !== "number" || step === undefined) return [y];
+      const first = Math.max(0, Math.min(step > 0 ? d : d - 1, from < 0 ? from + d : from));
+      part = strided(part, a, first, step, length);
+    }
+    return [known(y, part?.e)];
   },
   cost: moves,
   int8: sameScale,
@@ -136,6 +133,7 @@ export const split = defineOp({
     if (x === undefined || axis === undefined) return Array.from({ length: at.outs }, () => fact(dtype, undefined));
     const d = x[axis] ?? UNKNOWN;
     const sizes = elementsOf(at.in.split);
+    const all = small(at.in.x);
     let start = 0;
     return Array.from({ length: at.outs }, (_, i): Fact => {
       let part: Dim = UNKNOWN;
@@ -155,10 +153,9 @@ export const split = defineOp({
         dtype,
         x.map((v, k) => (k === axis ? part : v)),
       );
-      const e = at.in.x.elements;
-      if (e === undefined || typeof part !== "number" || x.length !== 1) return y;
+      if (typeof part !== "number") return y;
       start += part;
-      return { ...y, elements: e.slice(start - part, start) };
+      return known(y, strided(all, axis, start - part, 1, part)?.e);
     });
   },
   cost: moves,
@@ -186,14 +183,14 @@ export const concat = defineOp({
   infer: (at) => {
     const dtype = dtypeOf(at.in.xs[0]);
     const shapes = at.in.xs.map((x) => shapeOf(x));
-    const known = shapes.find((s) => s !== undefined);
-    if (known === undefined) return [fact(dtype, undefined)];
-    const axis = axisOf(at.attrs.axis, known.length);
-    if (axis === undefined) return at.fail(`axis ${at.attrs.axis} is out of range for rank ${known.length}`, "name an axis of the inputs");
-    const out: Dim[] = known.map((d, i) => (i === axis ? 0 : d));
+    const first = shapes.find((s) => s !== undefined);
+    if (first === undefined) return [fact(dtype, undefined)];
+    const axis = axisOf(at.attrs.axis, first.length);
+    if (axis === undefined) return at.fail(`axis ${at.attrs.axis} is out of range for rank ${first.length}`, "name an axis of the inputs");
+    const out: Dim[] = first.map((d, i) => (i === axis ? 0 : d));
     for (const s of shapes) {
-      if (s !== undefined && s.length !== known.length)
-        return at.fail(`inputs of ranks ${known.length} and ${s.length}`, "give all inputs one rank");
+      if (s !== undefined && s.length !== first.length)
+        return at.fail(`inputs of ranks ${first.length} and ${s.length}`, "give all inputs one rank");
       for (let i = 0; i < out.length; i++) {
         const d = s?.[i] ?? UNKNOWN;
         if (i === axis) out[i] = add(out[i] ?? 0, d);
@@ -206,14 +203,8 @@ export const concat = defineOp({
       }
     }
     const y = fact(dtype, out);
-    if (known.length !== 1) return [y];
-    const all: Dim[] = [];
-    for (const x of at.in.xs) {
-      const e = elementsOf(x);
-      if (e === undefined) return [y];
-      all.push(...e);
-    }
-    return [all.length <= MAX_ELEMENTS && (dtype === "int64" || dtype === "int32") ? { ...y, elements: all } : y];
+    if (at.in.xs.every((x) => x?.elements === undefined && x?.constant === undefined)) return [y];
+    return [known(y, joined(at.in.xs.map(partly), axis))];
   },
   cost: moves,
   int8: sameScale,

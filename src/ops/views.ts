@@ -8,6 +8,7 @@ import {
   type Fact,
   flag,
   int,
+  MAX_ELEMENTS,
   type OnnxReading,
   optInt,
   optInts,
@@ -18,16 +19,14 @@ import {
   tensor,
   word,
 } from "./define.js";
+import { gathered, known, nonZero as nonZeroOf, type Small, small, spread, transposed } from "./elements.js";
 import { axesToInput } from "./pointwise.js";
 import { aInt, aInts, aText, fed, ints64, random } from "./samples.js";
 import { axesOf, broadcast, elementsFact, elementsOf, fact, free, moves, numbersOf, unknownDims } from "./shapes.js";
 
 const sameScale = { passes: "same-scale" } as const;
-/** A view of a small shape tensor keeps its elements when the result is still of rank 0 or 1. */
-const keepElements = (x: Fact, y: Fact): Fact => {
-  const s = shapeOf(y);
-  return x.elements !== undefined && s !== undefined && s.length <= 1 ? { ...y, elements: x.elements } : y;
-};
+/** A view keeps its elements in their order. */
+const keepElements = (x: Fact, y: Fact): Fact => (x.elements === undefined && x.constant === undefined ? y : known(y, small(x)?.e));
 
 export const identity = defineOp({
   name: "Identity",
@@ -114,7 +113,7 @@ export const flatten = defineOp({
     const x = shapeOf(at.in.x);
     if (x === undefined) return [fact(dtypeOf(at.in.x), [UNKNOWN, UNKNOWN])];
     const a = at.attrs.axis < 0 ? at.attrs.axis + x.length : at.attrs.axis;
-    return [fact(dtypeOf(at.in.x), [product(x.slice(0, a)), product(x.slice(a))])];
+    return [keepElements(at.in.x, fact(dtypeOf(at.in.x), [product(x.slice(0, a)), product(x.slice(a))]))];
   },
   cost: free,
   int8: sameScale,
@@ -220,7 +219,8 @@ export const transpose = defineOp({
     if (perm !== undefined && (perm.length !== x.length || new Set(axesOf(perm, x.length)).size !== x.length))
       return at.fail(`permutation [${perm}] is not one of ${x.length} dims`, "name each dim once");
     const y = fact(dtypeOf(at.in.x), perm === undefined ? [...x].reverse() : perm.map((p) => x[p < 0 ? p + x.length : p] ?? UNKNOWN));
-    return [keepElements(at.in.x, y)];
+    const order = perm?.map((p) => (p < 0 ? p + x.length : p)) ?? x.map((_, i) => x.length - 1 - i);
+    return [known(y, transposed(small(at.in.x), order))];
   },
   cost: moves,
   int8: sameScale,
@@ -291,9 +291,7 @@ export const expand = defineOp({
     if (s === null)
       return at.fail(`dims [${x}] do not broadcast to [${wanted}]`, "make each pair of trailing dims equal, or one of them 1");
     const y = fact(dtypeOf(at.in.x), s);
-    const e = at.in.x.elements;
-    const n = s?.length === 1 ? s[0] : undefined;
-    return [e?.length === 1 && typeof n === "number" && n <= 1024 ? { ...y, elements: new Array<Dim>(n).fill(e[0] ?? UNKNOWN) } : y];
+    return [known(y, spread(small(at.in.x), s))];
   },
   cost: moves,
   int8: sameScale,
@@ -320,13 +318,17 @@ export const tile = defineOp({
       dtypeOf(at.in.x),
       r === undefined ? (x === undefined ? undefined : unknownDims(x.length)) : x?.map((d, i) => mul(d, r[i] ?? UNKNOWN)),
     );
-    const e = at.in.x.elements;
-    const times = r?.[0];
-    return [
-      e !== undefined && x?.length === 1 && typeof times === "number" && times * e.length <= 1024
-        ? { ...y, elements: Array.from({ length: times }, () => e).flat() }
-        : y,
-    ];
+    const e = small(at.in.x);
+    if (e === undefined || r?.length !== e.dims.length || !r.every((k) => typeof k === "number")) return [y];
+    // Repeating is gathering the same indices again, axis by axis.
+    let all: Small | undefined = e;
+    e.dims.forEach((d, axis) => {
+      const times = (r[axis] as number) * d;
+      const indices = { dims: [times], e: Array.from({ length: Math.min(times, MAX_ELEMENTS + 1) }, (_, k) => k % d) };
+      const next = gathered(all, indices, axis);
+      all = next === undefined || all === undefined ? undefined : { dims: all.dims.map((n, i) => (i === axis ? times : n)), e: next };
+    });
+    return [known(y, all?.e)];
   },
   cost: moves,
   int8: sameScale,
@@ -373,14 +375,12 @@ export const nonZero = defineOp({
   out: { y: tensor("int64") },
   attrs: {},
   role: "compute",
-  infer: (at) => [
-    fact("int64", [
-      Math.max(1, shapeOf(at.in.x)?.length ?? 1) === 1 && shapeOf(at.in.x) === undefined
-        ? UNKNOWN
-        : Math.max(1, shapeOf(at.in.x)?.length ?? 1),
-      UNKNOWN,
-    ]),
-  ],
+  infer: (at) => {
+    const found = nonZeroOf(small(at.in.x));
+    if (found !== undefined) return [known(fact("int64", found.dims), found.e)];
+    const x = shapeOf(at.in.x);
+    return [fact("int64", [x === undefined ? UNKNOWN : Math.max(1, x.length), UNKNOWN])];
+  },
   cost: moves,
   int8: sameScale,
   on: hostOnly("its output's size depends on the data"),

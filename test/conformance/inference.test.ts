@@ -1,4 +1,7 @@
-/** Inference over every model of the data sets against the tensors ONNX Runtime really makes: types and dims never contradict; how many are static. */
+/**
+ * Inference over every model of the data sets against the tensors ONNX Runtime really makes: types, dims and the elements of shape arithmetic
+ * never contradict; how many shapes are static.
+ */
 import { readdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -65,12 +68,20 @@ function exposed(g: Graph): Graph {
   return e.finish();
 }
 
+interface Made {
+  readonly type: string;
+  readonly dims: readonly number[];
+  readonly data?: readonly number[] | undefined;
+}
 interface Count {
   models: number;
   notRun: number;
   values: number;
   dataDependent: number;
   static: number;
+  /** Small tensors whose elements inference knows. */
+  evaluated: number;
+  readonly notRunWhy: string[];
   readonly open: string[];
   readonly wrong: string[];
 }
@@ -81,14 +92,16 @@ async function judge(s: Subject, pool: ProcessPool, count: Count): Promise<void>
   const { graph: typed, facts } = inferGraph(graph, { shapes });
   if (!typed.outputs.every((v) => fetchable(facts(v).type))) {
     count.notRun++;
+    count.notRunWhy.push(`${s.name}: an output's type cannot be fetched`);
     return;
   }
-  const reply = await pool.run<Readonly<Record<string, { type: string; dims: readonly number[] }>>>({
+  const reply = await pool.run<Readonly<Record<string, Made>>>({
     model: encodeOnnx(typed),
     feeds: s.feeds,
   });
   if (!("result" in reply)) {
     count.notRun++;
+    count.notRunWhy.push(`${s.name}: ${"error" in reply ? reply.error : reply.crashed}`.slice(0, 200));
     return;
   }
   const open = dataDependent(graph);
@@ -100,6 +113,14 @@ async function judge(s: Subject, pool: ProcessPool, count: Count): Promise<void>
     const { shape } = type;
     if (shape !== undefined && (shape.length !== real.dims.length || shape.some((d, i) => typeof d === "number" && d !== real.dims[i])))
       count.wrong.push(`${s.name}: '${name}' inferred [${shape}], is [${real.dims}]`);
+    const { elements } = facts(v);
+    if (elements !== undefined && real.data !== undefined && elements.length === real.data.length) {
+      count.evaluated++;
+      const off = elements.findIndex(
+        (e, i) => typeof e === "number" && e !== real.data?.[i] && !(Number.isNaN(e) && Number.isNaN(real.data?.[i])),
+      );
+      if (off >= 0) count.wrong.push(`${s.name}: element ${off} of '${name}' inferred ${elements[off]}, is ${real.data[off]}`);
+    }
     if (open.has(v)) {
       count.dataDependent++;
       continue;
@@ -120,7 +141,7 @@ for (const [set, subjects] of [
 ] as const) {
   const present = dataDir(set === "whole models" ? "real" : (set.split("/")[0] as string)) !== undefined;
   it.skipIf(!present)(`${set}: inferred types and shapes are ONNX Runtime's (skipped when ${NO_DATA})`, async () => {
-    const count: Count = { models: 0, notRun: 0, values: 0, dataDependent: 0, static: 0, open: [], wrong: [] };
+    const count: Count = { models: 0, notRun: 0, values: 0, dataDependent: 0, static: 0, evaluated: 0, notRunWhy: [], open: [], wrong: [] };
     const pool = new ProcessPool(new URL("../support/ort-child.mjs", import.meta.url), availableParallelism());
     try {
       // A few at a time: whole models are large.
@@ -132,8 +153,8 @@ for (const [set, subjects] of [
     } finally {
       pool.close();
     }
-    const { open, wrong, ...numbers } = count;
-    console.log(`${set}: ${JSON.stringify(numbers)}\nnot static:\n${open.join("\n")}`);
+    const { open, wrong, notRunWhy, ...numbers } = count;
+    console.log(`${set}: ${JSON.stringify(numbers)}\nnot run:\n${notRunWhy.join("\n")}\nnot static:\n${open.join("\n")}`);
     expect(wrong).toEqual([]);
     expect(count.values).toBeGreaterThan(0);
     expect(count.static / count.values).toBeGreaterThanOrEqual(0.99);

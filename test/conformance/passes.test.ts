@@ -1,0 +1,131 @@
+/**
+ * The passes on whole models: every graph stays sound and prints to what it parses from, a second run changes nothing, the results are those
+ * of the framework, and how many of each pattern were raised, with what was recognised and left.
+ */
+import { afterAll, describe, expect, it } from "vitest";
+import { evaluate } from "../../src/engines/host/index.js";
+import { importOnnx } from "../../src/import/onnx/index.js";
+import { constantHash, graphHash } from "../../src/ir/hash.js";
+import { parse } from "../../src/ir/parse.js";
+import { print } from "../../src/ir/print.js";
+import type { Constant, Graph } from "../../src/ir/types.js";
+import { inferGraph } from "../../src/ops/infer.js";
+import { keepOnly, lower } from "../../src/passes/lower.js";
+import { runPasses } from "../../src/passes/pass.js";
+import { pipeline } from "../../src/passes/pipeline.js";
+import type { Tensor } from "../../src/tensor.js";
+import { relativeError, runGraph } from "../../src/testing.js";
+import { compareTensors } from "../support/compare.js";
+import { NO_DATA } from "../support/data.js";
+import { type Model, onesFor, onnxModels, recordedRun } from "../support/models.js";
+
+const models = onnxModels();
+/** Random weights tie the scores, so which of equal boxes comes first is arbitrary. */
+const TIED = new Set(["torch/ssdlite320"]);
+const RAISED = [
+  "Attention",
+  "LayerNormalization",
+  "RMSNormalization",
+  "InstanceNormalization",
+  "GroupNormalization",
+  "LpNormalization",
+  "Gelu",
+  "Swish",
+  "HardSwish",
+  "HardSigmoid",
+  "Mish",
+  "Softplus",
+  "LeakyRelu",
+  "GlobalAveragePool",
+];
+/** What each architecture must come to: operators that have to be there, and spelled-out parts that must be gone. */
+const WANTED: Readonly<Record<string, { readonly has: Readonly<Record<string, number>>; readonly not: readonly string[] }>> = {
+  "real/TFBertForQuestionAnswering_toy": {
+    has: { Attention: 24, LayerNormalization: 49, Gelu: 24 },
+    not: ["Softmax", "Erf", "ReduceMean"],
+  },
+  "torch/hf_bert": { has: { Attention: 4, LayerNormalization: 9, Gelu: 4 }, not: ["Softmax", "IsNaN"] },
+  "torch/hf_bert_base": { has: { Attention: 12, LayerNormalization: 25, Gelu: 12 }, not: ["Softmax", "IsNaN"] },
+  "torch/hf_distilbert_qa": { has: { Attention: 3, LayerNormalization: 7, Gelu: 3 }, not: ["Softmax", "IsNaN"] },
+  "torch/hf_gpt2": { has: { Attention: 4, LayerNormalization: 9, Gelu: 4 }, not: ["Softmax", "IsNaN", "Pow"] },
+  "torch/hf_gpt2_kv": { has: { Attention: 2, LayerNormalization: 5, Gelu: 2 }, not: ["Softmax", "IsNaN", "Pow"] },
+  "torch/hf_llama": { has: { Attention: 3, RMSNormalization: 7, Swish: 3 }, not: ["Softmax", "IsNaN", "Pow", "Sigmoid", "Expand"] },
+  "torch/hf_t5": { has: { Attention: 9, RMSNormalization: 17 }, not: ["Softmax", "Pow"] },
+  "torch/hf_t5_enc": { has: { Attention: 3, RMSNormalization: 7 }, not: ["Softmax", "Pow"] },
+  "torch/timm_vit_tiny": { has: { Attention: 12, LayerNormalization: 25, Gelu: 12 }, not: ["Softmax", "Erf"] },
+  "torch/vit_b_16": { has: { Attention: 12, LayerNormalization: 25, Gelu: 12 }, not: ["Softmax"] },
+  "torch/unet": { has: { InstanceNormalization: 5, GroupNormalization: 5 }, not: [] },
+  "torch/mobilenet_v3_small": { has: { HardSwish: 19, HardSigmoid: 9, GlobalAveragePool: 10 }, not: ["ReduceMean"] },
+  "torch/squeezenet": { has: { GlobalAveragePool: 1 }, not: ["ReduceMean"] },
+  "torch/yolo8_nms": { has: { Swish: 51 }, not: [] },
+};
+
+/** Operators of a graph and its bodies, counted. */
+function counts(g: Graph, into = new Map<string, number>()): ReadonlyMap<string, number> {
+  for (const n of g.nodes) {
+    if (n.domain === "") into.set(n.op, (into.get(n.op) ?? 0) + 1);
+    for (const a of Object.values(n.attrs)) if (a.kind === "graph") counts(a.value.graph, into);
+  }
+  return into;
+}
+const allConstants = (g: Graph): Constant[] => [
+  ...g.constants.values(),
+  ...g.nodes.flatMap((n) =>
+    Object.values(n.attrs).flatMap((a) => (a.kind === "graph" ? allConstants(a.value.graph) : a.kind === "tensor" ? [a.value] : [])),
+  ),
+];
+
+const table: string[] = [];
+afterAll(() => console.log(table.join("\n")));
+
+it.skipIf(models.length === 0)(`finds the models (skipped when ${NO_DATA})`, () => {
+  expect(models.length).toBeGreaterThanOrEqual(38);
+});
+
+describe.each(models.map((m) => ({ title: m.name, m })))("$title", ({ m }: { m: Model }) => {
+  it("passes keep it sound, are done after one run, and keep its results", async () => {
+    const imported = inferGraph(importOnnx(m.path)).graph;
+    const left = new Map<string, number>();
+    const { graph: first } = await runPasses(imported, pipeline, {
+      evaluate,
+      verify: true,
+      remarks: (r) => left.set(r.text, (left.get(r.text) ?? 0) + 1),
+    });
+    const once = inferGraph(first).graph;
+    const { graph: twice, log } = await runPasses(once, pipeline, { evaluate, verify: true });
+    expect(log.filter((p) => p.changed).map((p) => p.pass)).toEqual([]);
+    expect(graphHash(inferGraph(twice).graph)).toBe(graphHash(once));
+
+    const blobs = new Map(allConstants(once).map((c) => [constantHash(c), c] as const));
+    expect(graphHash(parse(print(once, { blobs }), { blobs }))).toBe(graphHash(once));
+
+    const [before, after] = [counts(imported), counts(once)];
+    const raised = RAISED.flatMap((op) => {
+      const made = (after.get(op) ?? 0) - (before.get(op) ?? 0);
+      return made > 0 ? [`${op} ${made}${before.has(op) ? ` (+${before.get(op)} of its own)` : ""}`] : [];
+    });
+    const recorded = recordedRun(m);
+    const feeds = recorded?.feeds ?? onesFor(m);
+    const inputs = (g: Graph): Tensor[] => g.inputs.map((v) => feeds[g.values[v]?.name ?? ""] as Tensor);
+    const plain = await runGraph(imported, inputs(imported));
+    const now = await runGraph(once, inputs(once));
+    const host = inferGraph(lower(once, keepOnly(new Set(["Attention"])))).graph;
+    const spelled = inferGraph(lower(once, keepOnly(new Set()))).graph;
+    const [onHost, inParts] = [await runGraph(host, inputs(host)), await runGraph(spelled, inputs(spelled))];
+    const errors = [now, onHost, inParts].map((out) => (TIED.has(m.name) ? 0 : relativeError(out, plain)));
+    table.push(
+      `${m.name}: ${imported.nodes.length} -> ${once.nodes.length} nodes; raised ${raised.join(", ") || "nothing"}; ` +
+        `error raised ${errors[0]?.toExponential(1)}, host ${errors[1]?.toExponential(1)}, spelled out ${errors[2]?.toExponential(1)}` +
+        [...left].map(([text, n]) => `\n    ${n} x ${text}`).join(""),
+    );
+    for (const e of errors) expect(e).toBeLessThan(1e-4);
+    if (recorded !== undefined && !TIED.has(m.name))
+      Object.values(recorded.expected).forEach((want, i) => {
+        const c = compareTensors(onHost[i] as Tensor, want, { rtolOfMax: 1e-3, atol: 1e-6 });
+        expect(c.ok, c.message).toBe(true);
+      });
+    const wanted = WANTED[m.name];
+    for (const [op, n] of Object.entries(wanted?.has ?? {})) expect([op, after.get(op)]).toEqual([op, n]);
+    for (const op of wanted?.not ?? []) expect([op, after.get(op) ?? 0]).toEqual([op, 0]);
+  });
+});
