@@ -11,7 +11,7 @@ const failed = defineError<{ native: string; while_: string }>("P2002", "ONNX Ru
 
 /** ONNX Runtime's ways of naming the node and the operator it speaks of. */
 const NODES: readonly RegExp[] = [
-  /\bNode ?\(([^()]+)\)/,
+  /\b[Nn]ode ?\(([^()]+)\)/,
   /\bName: ?'([^']+)'/,
   /\bnode with name ?'([^']+)'/,
   /\bIn Node, \("([^"]+)"/,
@@ -21,7 +21,9 @@ const OPS: readonly RegExp[] = [
   /\bOp ?\(([A-Za-z]\w*)\)/,
   /\bwhile running (\w+) node/,
   /\bschema\([\w.]*::([A-Za-z]\w*):/,
-  /\bimplementation for ([A-Za-z]\w*)\(\d+\)/i,
+  /\b(?:implementation|kernel) for ([A-Za-z]\w*)\(\d+\)/i,
+  /\bIn Node, \("[^"]*", ([A-Za-z]\w*)/,
+  /\boperator \(([A-Za-z]\w*)\)/,
 ];
 function first(patterns: readonly RegExp[], text: string): string | undefined {
   for (const p of patterns) {
