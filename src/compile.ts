@@ -20,7 +20,7 @@ import { problemOf } from "./partition/problem.js";
 import { judge, type Verdicts } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
 import { deadCode } from "./passes/dead-code.js";
-import { keepAccepted, keepAll, keepOnly, lower } from "./passes/lower.js";
+import { keepAccepted, keepAll, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
 import { buildReport, type Report } from "./report/report.js";
@@ -62,7 +62,7 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
     settings.signal?.throwIfAborted();
     settings.onProgress({ stage: `build ${segment.name}`, fraction: 0.6 + (0.4 * i) / parts.segments.length });
     const engine = engineNamed(segment.engine);
-    const part = lower(extractSegment(inferred.graph, segment), engine.fused === undefined ? keepAll : keepOnly(engine.fused));
+    const part = lower(extractSegment(inferred.graph, segment), engine.keeps ?? keepAll);
     artifacts.push(await engine.build(part, { target: targetOf(settings), signal: settings.signal }));
   }
   settings.onProgress({ stage: "done", fraction: 1 });

@@ -2,6 +2,7 @@
 import { defineError, type Verdict } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
 import type { EngineName, Target } from "../ops/define.js";
+import type { Keep } from "../passes/lower.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 
 /** A file of an artifact, relative to its folder in a bundle. `bytes`, or an existing file that is copied. */
@@ -43,8 +44,8 @@ export interface Executable {
 
 export interface Engine {
   readonly name: EngineName;
-  /** Raised operators (passes/lower.ts) it runs at least as fast as their parts; the others are spelled out before `build`. All, when absent. */
-  readonly fused?: ReadonlySet<string> | undefined;
+  /** Which raised operators (passes/lower.ts) it runs at least as fast as their parts; the others are spelled out before `build`. All, when absent. */
+  readonly keeps?: Keep | undefined;
   /** Whether this machine can build and run it, and what is missing otherwise. */
   available(): Promise<Verdict>;
   build(segment: Graph, context: BuildContext): Promise<Artifact>;

@@ -45,6 +45,7 @@ export class Editor {
   #extra: GraphExtra | undefined;
   #producers: (NodeId | undefined)[] | undefined;
   #uses: Map<ValueId, Set<NodeId>> | undefined;
+  #outputSet: { readonly of: readonly ValueId[]; readonly set: ReadonlySet<ValueId> } | undefined;
   #changed = false;
   readonly #base: Graph | undefined;
   readonly #freshCounters = new Map<string, number>();
@@ -131,7 +132,9 @@ export class Editor {
     return found;
   }
   isOutput(id: ValueId): boolean {
-    return this.#outputs.includes(id);
+    // The list is replaced, never changed: the set is as old as the list it was made of.
+    if (this.#outputSet?.of !== this.#outputs) this.#outputSet = { of: this.#outputs, set: new Set(this.#outputs) };
+    return this.#outputSet.set.has(id);
   }
   /** Whether exactly one node reads it, once or more, and no graph output is it. */
   hasOneUser(id: ValueId): boolean {

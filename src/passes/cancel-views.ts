@@ -1,7 +1,8 @@
 /** Merges neighbouring Transposes and Reshapes, and moves Transposes past elementwise operators where two of them then meet. */
 import { Editor } from "../ir/edit.js";
-import type { Attr, Node, ValueId } from "../ir/types.js";
-import { definePass } from "./pass.js";
+import { smallNumbers } from "../ir/payload.js";
+import type { Attr, Graph, Node, ValueId } from "../ir/types.js";
+import { deep, definePass } from "./pass.js";
 
 const perm = (n: Node | undefined): readonly number[] | undefined => {
   const a = n?.op === "Transpose" && n.domain === "" ? n.attrs["perm"] : undefined;
@@ -20,19 +21,21 @@ const BINARY: ReadonlySet<string> = new Set("Add Sub Mul Div Max Min".split(" ")
 export const cancelViews = definePass({
   name: "cancel-views",
   why: "Layout changes of exporters and of the TensorFlow import come in pairs; what is between them decides whether they cancel.",
-  run(g) {
-    const draft = new Editor(g);
-    for (let round = 0; round < 8; round++) {
-      let changed = false;
-      for (const n of draft.nodes()) {
-        if (draft.node(n.id) === undefined) continue;
-        changed = mergeTransposes(draft, n) || mergeReshapes(draft, n) || sink(draft, n) || changed;
-      }
-      if (!changed) break;
-    }
-    return draft.finish();
-  },
+  run: (g) => deep(g, cancelled),
 });
+
+function cancelled(g: Graph): Graph {
+  const draft = new Editor(g);
+  for (let round = 0; round < 8; round++) {
+    let changed = false;
+    for (const n of draft.nodes()) {
+      if (draft.node(n.id) === undefined) continue;
+      changed = mergeTransposes(draft, n) || mergeReshapes(draft, n) || sink(draft, n) || changed;
+    }
+    if (!changed) break;
+  }
+  return draft.finish();
+}
 
 function mergeTransposes(draft: Editor, n: Node): boolean {
   const outer = perm(draft.node(n.id));
@@ -58,8 +61,9 @@ function mergeReshapes(draft: Editor, n: Node): boolean {
   if (now?.op !== "Reshape" || now.domain !== "") return false;
   const before = draft.producer(now.ins[0]);
   if (before === undefined || before.domain !== "" || !["Reshape", "Flatten", "Squeeze", "Unsqueeze"].includes(before.op)) return false;
-  const shape = draft.constant(now.ins[1]);
-  if (shape === undefined || shape.data.kind !== "bytes" || new BigInt64Array(shape.data.bytes.slice().buffer).includes(0n)) return false;
+  // A dim of 0 copies that of the first Reshape's result, unless allowzero makes it one of no elements.
+  const shape = smallNumbers(draft.constant(now.ins[1]));
+  if (shape === undefined || shape.includes(0)) return false;
   draft.patch(n.id, { ins: [before.ins[0], now.ins[1]] });
   const x = now.ins[0] as ValueId;
   if (draft.uses(x).length === 0 && !draft.isOutput(x)) draft.remove(before.id);

@@ -18,10 +18,11 @@ export const commonSubexpressions = definePass({
 
 function merged(g: Graph): Graph {
   const draft = new Editor(g);
+  const outputs = new Set(g.outputs);
   const constants = new Map<string, ValueId>();
   const same = new Map<ValueId, ValueId>();
   for (const [v, c] of g.constants) {
-    if (g.outputs.includes(v) || payloadLength(c.data) > SMALL) continue;
+    if (outputs.has(v) || payloadLength(c.data) > SMALL) continue;
     const key = constantHash(c);
     const first = constants.get(key);
     if (first === undefined) constants.set(key, v);
@@ -30,7 +31,7 @@ function merged(g: Graph): Graph {
   const seen = new Map<string, readonly (ValueId | undefined)[]>();
   for (const n of g.nodes) {
     const def = lookup(n.domain, n.op);
-    if (def === undefined || def.random === true || bodiesOf(n).length > 0 || n.outs.some((v) => v !== undefined && g.outputs.includes(v)))
+    if (def === undefined || def.random === true || bodiesOf(n).length > 0 || n.outs.some((v) => v !== undefined && outputs.has(v)))
       continue;
     const of = (v: ValueId | undefined): string => (v === undefined ? "_" : String(same.get(v) ?? v));
     const key = `${n.domain}.${n.op}(${n.ins.map(of).join(",")})${n.outs.length}${attributes(n.attrs)}`;

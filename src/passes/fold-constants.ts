@@ -6,7 +6,7 @@ import { bodiesOf, readsOf } from "../ir/graph.js";
 import { elementCount, payloadLength } from "../ir/payload.js";
 import type { Constant, Graph, Node, ValueId } from "../ir/types.js";
 import { lookup } from "../ops/registry.js";
-import { definePass } from "./pass.js";
+import { deepAsync, definePass, type PassContext } from "./pass.js";
 
 /** Element types that onnxruntime-node gives back. */
 const RETURNED: ReadonlySet<string> = new Set([
@@ -30,58 +30,60 @@ const GROWS: ReadonlySet<string> = new Set(["Expand", "Tile", "ConstantOfShape",
 export const foldConstants = definePass({
   name: "fold-constants",
   why: "Weights that exporters transpose, cast or normalise at run time become plain weights, which the fusing passes after it expect.",
-  async run(g, context) {
-    if (context.evaluate === undefined) return g;
-    const facts = context.facts(g);
-    const constant = new Uint8Array(g.values.length);
-    for (const v of g.constants.keys()) constant[v] = 1;
-    const region: Node[] = [];
-    for (const n of g.nodes) {
-      const def = lookup(n.domain, n.op);
-      if (def === undefined || def.random === true || n.domain === "com.microsoft" || bodiesOf(n).length > 0) continue;
-      // A dequantized weight is how integer kernels are recognised: it stays.
-      if (n.op === "QuantizeLinear" || n.op === "DequantizeLinear") continue;
-      if (!readsOf(n).every((v) => constant[v] === 1)) continue;
-      let bytes = 0;
-      const fits = n.outs.every((v) => {
-        if (v === undefined) return true;
-        const t = facts(v).type;
-        if (t.kind !== "tensor" || !RETURNED.has(t.dtype) || !isStaticShape(t.shape)) return false;
-        bytes += byteLength(t.dtype, elementCount(t.shape) ?? Number.POSITIVE_INFINITY);
-        return true;
-      });
-      const read = n.ins.reduce((a, v) => a + lengthOf(v === undefined ? undefined : g.constants.get(v)), 0);
-      if (!fits || bytes > context.maxFoldedBytes || (GROWS.has(n.op) && bytes > Math.max(1024, 2 * read))) continue;
-      region.push(n);
-      for (const v of n.outs) if (v !== undefined) constant[v] = 1;
-    }
-    if (region.length === 0) return g;
-    // Results that something outside the region reads.
-    const inside = new Set(region.map((n) => n.id));
-    const made = new Set<ValueId>(region.flatMap((n) => n.outs.filter((v) => v !== undefined)));
-    const wanted = new Set<ValueId>(g.outputs.filter((v) => made.has(v)));
-    for (const n of g.nodes) if (!inside.has(n.id)) for (const v of readsOf(n)) if (made.has(v)) wanted.add(v);
-    const outputs = [...wanted];
-    if (outputs.length === 0) return g;
-    const sub = subgraph(g, region, outputs);
-    let results: readonly (Constant | undefined)[];
-    try {
-      results = await context.evaluate(sub);
-    } catch (error) {
-      context.remarks({ severity: "note", text: `constants were not folded: ${error instanceof Error ? error.message : error}` });
-      return g;
-    }
-    const draft = new Editor(g);
-    outputs.forEach((v, i) => {
-      const c = results[i];
-      const t = facts(v).type;
-      if (c === undefined || t.kind !== "tensor" || c.dtype !== t.dtype) return;
-      const folded = draft.addConstant(`${draft.value(v).name}.folded`, c);
-      draft.replaceUses(v, folded);
-    });
-    return draft.finish();
-  },
+  run: (g, context) => deepAsync(g, (inner) => folded(inner, context)),
 });
+
+async function folded(g: Graph, context: PassContext): Promise<Graph> {
+  if (context.evaluate === undefined) return g;
+  const facts = context.facts(g);
+  const constant = new Uint8Array(g.values.length);
+  for (const v of g.constants.keys()) constant[v] = 1;
+  const region: Node[] = [];
+  for (const n of g.nodes) {
+    const def = lookup(n.domain, n.op);
+    if (def === undefined || def.random === true || n.domain === "com.microsoft" || bodiesOf(n).length > 0) continue;
+    // A dequantized weight is how integer kernels are recognised: it stays.
+    if (n.op === "QuantizeLinear" || n.op === "DequantizeLinear") continue;
+    if (!readsOf(n).every((v) => constant[v] === 1)) continue;
+    let bytes = 0;
+    const fits = n.outs.every((v) => {
+      if (v === undefined) return true;
+      const t = facts(v).type;
+      if (t.kind !== "tensor" || !RETURNED.has(t.dtype) || !isStaticShape(t.shape)) return false;
+      bytes += byteLength(t.dtype, elementCount(t.shape) ?? Number.POSITIVE_INFINITY);
+      return true;
+    });
+    const read = n.ins.reduce((a, v) => a + lengthOf(v === undefined ? undefined : g.constants.get(v)), 0);
+    if (!fits || bytes > context.maxFoldedBytes || (GROWS.has(n.op) && bytes > Math.max(1024, 2 * read))) continue;
+    region.push(n);
+    for (const v of n.outs) if (v !== undefined) constant[v] = 1;
+  }
+  if (region.length === 0) return g;
+  // Results that something outside the region reads.
+  const inside = new Set(region.map((n) => n.id));
+  const made = new Set<ValueId>(region.flatMap((n) => n.outs.filter((v) => v !== undefined)));
+  const wanted = new Set<ValueId>(g.outputs.filter((v) => made.has(v)));
+  for (const n of g.nodes) if (!inside.has(n.id)) for (const v of readsOf(n)) if (made.has(v)) wanted.add(v);
+  const outputs = [...wanted];
+  if (outputs.length === 0) return g;
+  const sub = subgraph(g, region, outputs);
+  let results: readonly (Constant | undefined)[];
+  try {
+    results = await context.evaluate(sub);
+  } catch (error) {
+    context.remarks({ severity: "note", text: `constants were not folded: ${error instanceof Error ? error.message : error}` });
+    return g;
+  }
+  const draft = new Editor(g);
+  outputs.forEach((v, i) => {
+    const c = results[i];
+    const t = facts(v).type;
+    if (c === undefined || t.kind !== "tensor" || c.dtype !== t.dtype) return;
+    const folded = draft.addConstant(`${draft.value(v).name}.folded`, c);
+    draft.replaceUses(v, folded);
+  });
+  return draft.finish();
+}
 
 const lengthOf = (c: Constant | undefined): number => (c === undefined ? 0 : payloadLength(c.data));
 

@@ -17,11 +17,6 @@ import { type Draft, draftOf, type Replacement } from "./rewrite.js";
 export type Keep = (g: Graph, node: Node, facts: (v: ValueId) => Fact) => boolean;
 
 export const keepAll: Keep = () => true;
-/** Keeps the operators of a list. */
-export const keepOnly =
-  (ops: ReadonlySet<string>): Keep =>
-  (_, n) =>
-    ops.has(n.op);
 /** Keeps what one of the engines takes as it is; keeps everything when there is none. */
 export const keepAccepted =
   (engines: readonly EngineName[], target: Target): Keep =>
@@ -39,7 +34,7 @@ export function lower(g: Graph, keep: Keep): Graph {
 }
 
 function lowered(g: Graph, keep: Keep): Graph {
-  if (!g.nodes.some((n) => n.domain === "" && spellings[n.op] !== undefined)) return g;
+  if (!g.nodes.some((n) => n.domain === "" && Object.hasOwn(spellings, n.op))) return g;
   const draft = draftOf(g, { facts: (graph) => inferGraph(graph).facts });
   const fact = (v: ValueId): Fact => {
     const c = draft.constant(v);
@@ -47,7 +42,7 @@ function lowered(g: Graph, keep: Keep): Graph {
   };
   const scalars = new Map<string, ValueId>();
   for (const { id, domain, op } of g.nodes) {
-    const spell = domain === "" ? spellings[op] : undefined;
+    const spell = domain === "" && Object.hasOwn(spellings, op) ? spellings[op] : undefined;
     // A first step may leave a node of the same operator that is then kept.
     for (let n = draft.edit.node(id); spell !== undefined && n !== undefined && n.op === op && !keep(g, n, fact); ) {
       const made = spell(n, new Speller(draft, n, scalars));

@@ -6,30 +6,32 @@ import { shapeOfType } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Graph, Node, Shape, ValueId } from "../ir/types.js";
 import { dtypeOf, type Fact } from "../ops/define.js";
-import { definePass } from "./pass.js";
+import { deep, definePass, type PassContext } from "./pass.js";
 
 export const noOps = definePass({
   name: "no-ops",
   why: "Identities, inference Dropouts, casts to the same type and reshapes to the same dims stand between operators that fuse.",
-  run(g, context) {
-    const facts = context.facts(g);
-    const draft = new Editor(g);
-    for (const { id } of g.nodes) {
-      // The draft's node, not the base graph's: an earlier removal may have changed what it reads.
-      const n = draft.node(id);
-      if (n === undefined) continue;
-      const [x] = n.ins;
-      const [y] = n.outs;
-      if (x === undefined || y === undefined || n.domain !== "" || !passesThrough(g, n, facts)) continue;
-      // An input that goes straight to an output keeps its Identity: the output has a name of its own.
-      if (draft.isOutput(y) && draft.producer(x) === undefined) continue;
-      if (draft.isOutput(y) && draft.isOutput(x)) continue;
-      draft.replaceUses(y, x);
-      draft.remove(n.id);
-    }
-    return draft.finish();
-  },
+  run: (g, context) => deep(g, (inner) => shortened(inner, context)),
 });
+
+function shortened(g: Graph, context: PassContext): Graph {
+  const facts = context.facts(g);
+  const draft = new Editor(g);
+  for (const { id } of g.nodes) {
+    // The draft's node, not the base graph's: an earlier removal may have changed what it reads.
+    const n = draft.node(id);
+    if (n === undefined) continue;
+    const [x] = n.ins;
+    const [y] = n.outs;
+    if (x === undefined || y === undefined || n.domain !== "" || !passesThrough(g, n, facts)) continue;
+    // An input that goes straight to an output keeps its Identity: the output has a name of its own.
+    if (draft.isOutput(y) && draft.producer(x) === undefined) continue;
+    if (draft.isOutput(y) && draft.isOutput(x)) continue;
+    draft.replaceUses(y, x);
+    draft.remove(n.id);
+  }
+  return draft.finish();
+}
 
 function passesThrough(g: Graph, n: Node, facts: (v: ValueId) => Fact): boolean {
   const x = n.ins[0] as ValueId;

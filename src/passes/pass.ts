@@ -1,6 +1,6 @@
 /** What a pass is: a named function from graph to graph with its reason, and the runner that applies a list of them. */
 import type { Remarks } from "../diagnostics.js";
-import { bodiesOf } from "../ir/graph.js";
+import { NO_ATTRS } from "../ir/graph.js";
 import { graphHash } from "../ir/hash.js";
 import type { Attr, Constant, Graph, Node, ValueId } from "../ir/types.js";
 import { verify } from "../ir/verify.js";
@@ -87,24 +87,47 @@ export function passContext(options: RunPassesOptions = {}): PassContext {
 
 /** Applies a function to a graph and, innermost first, to the bodies in it. */
 export function deep(g: Graph, f: (g: Graph) => Graph): Graph {
-  let changed = false;
-  const nodes = g.nodes.map((n): Node => {
-    if (bodiesOf(n).length === 0) return n;
-    const attrs: Record<string, Attr> = {};
-    let touched = false;
-    for (const [key, a] of Object.entries(n.attrs)) {
-      attrs[key] = a;
-      if (a.kind === "graph") {
-        const graph = deep(a.value.graph, f);
-        if (graph !== a.value.graph) {
-          attrs[key] = { kind: "graph", value: { graph, captures: a.value.captures } };
-          touched = true;
-        }
-      }
-    }
-    if (!touched) return n;
-    changed = true;
-    return { ...n, attrs };
-  });
-  return f(changed ? { ...g, nodes } : g);
+  const work = bodies(g);
+  for (const b of work) b.result = deep(b.graph, f);
+  return f(withBodies(g, work));
+}
+/** As `deep`, for functions that wait. */
+export async function deepAsync(g: Graph, f: (g: Graph) => Promise<Graph>): Promise<Graph> {
+  const work = bodies(g);
+  for (const b of work) b.result = await deepAsync(b.graph, f);
+  return await f(withBodies(g, work));
+}
+
+interface BodyWork {
+  readonly node: Node;
+  readonly attribute: string;
+  readonly graph: Graph;
+  result: Graph;
+}
+function bodies(g: Graph): BodyWork[] {
+  return g.nodes.flatMap((node) =>
+    node.attrs === NO_ATTRS
+      ? []
+      : Object.entries(node.attrs).flatMap(([attribute, a]) =>
+          a.kind === "graph" ? [{ node, attribute, graph: a.value.graph, result: a.value.graph }] : [],
+        ),
+  );
+}
+function withBodies(g: Graph, work: readonly BodyWork[]): Graph {
+  const changed = new Map<Node, Record<string, Attr>>();
+  for (const { node, attribute, graph, result } of work) {
+    if (result === graph) continue;
+    const attrs = changed.get(node) ?? { ...node.attrs };
+    const old = node.attrs[attribute];
+    if (old?.kind === "graph") attrs[attribute] = { kind: "graph", value: { graph: result, captures: old.value.captures } };
+    changed.set(node, attrs);
+  }
+  if (changed.size === 0) return g;
+  return {
+    ...g,
+    nodes: g.nodes.map((n) => {
+      const attrs = changed.get(n);
+      return attrs === undefined ? n : { ...n, attrs };
+    }),
+  };
 }

@@ -13,9 +13,9 @@ import { raiseNormalizations } from "./raise/normalizations.js";
 
 /** Every pass once, in the order of its first use; docs and `inspect --after` name them. */
 export const pipeline: readonly Pass[] = [
-  noOps,
   foldShapes,
   foldConstants,
+  noOps,
   foldBatchNorm,
   cancelViews,
   raiseNormalizations,

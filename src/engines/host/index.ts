@@ -16,6 +16,7 @@ import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../
 import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
 import { noCrossing, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
+import { keeps } from "./keeps.js";
 import { type HostWorker, pickWorker, workerDied } from "./pool.js";
 
 /** Models above this go to ONNX Runtime as files. */
@@ -25,9 +26,7 @@ const VERSION = "host/1";
 
 export const hostEngine: Engine = {
   name: "host",
-  // Its Attention kernel is exact and as fast as the parts; its Gelu is three times slower than the fusion of Erf it knows, and the others
-  // have no kernel that beats their parts.
-  fused: new Set(["Attention"]),
+  keeps,
   async available() {
     try {
       import.meta.resolve("onnxruntime-node");

@@ -4,6 +4,7 @@
  * The statistics decide what it is: a mean over the last dims is a LayerNorm, over all dims behind the channel an InstanceNorm.
  */
 import { isStatic, sameDim } from "../../ir/dims.js";
+import { originOf } from "../../ir/graph.js";
 import { elementCount, makeConstant } from "../../ir/payload.js";
 import type { Attr, Constant, Dim, DType, ValueId } from "../../ir/types.js";
 import { any, constant, dimsOf, either, type Match, numbersOf, op, type Pattern, scalar, type Where } from "../match.js";
@@ -231,7 +232,12 @@ function globalPool(found: Match, draft: Draft): Replacement | undefined {
   const dtype = dtypeOf(draft, v);
   if (dims === undefined || axes === undefined || dims.length < 4 || !run(axes, 2, dims.length - 2)) return undefined;
   if (dtype !== "float32" && dtype !== "float16") return undefined;
-  return { op: "GlobalAveragePool", ins: [v] };
+  const keeps = found.root.attrs["keepdims"];
+  if (keeps?.kind !== "int" || Number(keeps.value) === 1) return { op: "GlobalAveragePool", ins: [v] };
+  const { name } = found.root;
+  const pooled = draft.edit.declare(`${name === "" ? "pool" : name}/pooled`);
+  draft.edit.add({ op: "GlobalAveragePool", ins: [v], outs: [pooled], name: `${name}/pooled`, origin: originOf(found.root) });
+  return { op: "Flatten", ins: [pooled], attrs: { axis: intAttr(1) } };
 }
 
 const rules: readonly Rule[] = [
@@ -242,7 +248,7 @@ const rules: readonly Rule[] = [
   { name: "RMSNorm", pattern: mul(cast(rootMeanSquare(wide)), scale), replace: rmsNorm },
   { name: "GroupNorm", pattern: affine(grouped), replace: groupNorm },
   { name: "L2 normalisation", pattern: l2, replace: l2Norm },
-  { name: "global average pool", pattern: meanOf(x, "axes"), replace: globalPool },
+  { name: "global average pool", pattern: op("ReduceMean", [x, constant("axes")]), replace: globalPool },
 ];
 
 export const raiseNormalizations = rewritePass({
