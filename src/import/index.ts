@@ -1,6 +1,6 @@
 /** Finds the importer that a model needs. */
 import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { defineError } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
 import { importOnnx } from "./onnx/index.js";
@@ -36,7 +36,8 @@ export function detect(path: string): Format {
     closeSync(file);
   }
   const bytes = head.subarray(0, length);
-  return path.endsWith(".pbtxt") ? "graphdef" : detectBytes(bytes);
+  if (/^saved_model\.pb(txt)?$/.test(basename(path))) return "saved-model";
+  return path.endsWith(".pbtxt") || path.endsWith(".meta") ? "graphdef" : detectBytes(bytes);
 }
 
 /** What bytes hold: a GraphDef begins with its first node (field 1, a message), a ModelProto with its ir_version (field 1, a number). */

@@ -401,6 +401,8 @@ export class Builder implements TfBuilder {
         if (!own || (this.nameOf(v) !== name && !rename)) {
           this.node = name.replace(/:\d+$/, "");
           this.origin = [this.node];
+          // The output takes the name; what stands behind it steps back.
+          if (this.nameOf(v) === name && !this.editor.inputs.includes(v.id)) this.editor.rename(v.id, `${name}/value`);
           v = this.#identity(v, name) as TensorVal;
         } else this.editor.rename(v.id, name);
         seen.add(v.id);

@@ -7,6 +7,7 @@ import { UNKNOWN } from "../../ir/dims.js";
 import { Editor } from "../../ir/edit.js";
 import type { DType, Shape, ValueType } from "../../ir/types.js";
 import type { BodyRef, ListHandle, TfValue, Val } from "../../ops/tf/define.js";
+import { dense, denseItems } from "../../ops/tf/list-values.js";
 import { Builder } from "./builder.js";
 
 export const controlError = defineError<{ what: string; fix?: string }>("P1309", "control flow cannot be read", ({ what, fix }) => ({
@@ -53,7 +54,7 @@ export function lowerIf(
     const n = no.values[at];
     if (y.kind === "tensor" && n?.kind === "tensor") outs.push({ at, yes: y, no: n });
     else if (y.kind === "list" && n?.kind === "list") {
-      const [p, q] = [y.items ?? emptyLike(yes.b, y, n), n.items ?? emptyLike(no.b, n, y)];
+      const [p, q] = [denseItems(yes.b, y) ?? emptyLike(yes.b, y, n), denseItems(no.b, n) ?? emptyLike(no.b, n, y)];
       if (p !== undefined && q !== undefined) outs.push({ at, yes: p, no: q });
     } else if (y.kind !== n?.kind)
       throw controlError({ what: `result ${at} is a ${y.kind} on one branch and a ${n?.kind} on the other` }, b.place);
@@ -64,14 +65,14 @@ export function lowerIf(
   outs.forEach((o, i) => {
     const [v, y] = [vals[i], yes.values[o.at]];
     if (v === undefined || y === undefined) return;
-    results[o.at] = y.kind === "list" ? { ...y, items: v, size: b.dim(v, 0) } : v;
+    results[o.at] = y.kind === "list" ? { ...y, elements: undefined, items: v, size: b.dim(v, 0) } : v;
   });
   return results;
 }
 
 /** Zeros of `like`'s element shape for a list nothing was written to; undefined when neither knows it. */
 function emptyLike(b: Builder, list: ListHandle, like: ListHandle): Val | undefined {
-  const shape = like.items?.shape?.slice(1) ?? list.element;
+  const shape = like.items?.shape?.slice(1) ?? like.elements?.find((e) => e !== undefined)?.shape ?? list.element;
   return shape === undefined ? undefined : zeros(b, list, shape);
 }
 
@@ -97,7 +98,7 @@ export interface LoopParts {
 
 /** Final values of a loop's variables. */
 export function lowerLoop(b: Builder, loop: LoopParts): readonly TfValue[] {
-  const initials = [...loop.initials];
+  const initials = loop.initials.map((v, i) => (v.kind === "list" && loop.invariant[i] !== true ? dense(b, v) : v));
   const carried = initials.flatMap((v, i) => (loop.invariant[i] === true || (v.kind !== "tensor" && v.kind !== "list") ? [] : [i]));
   // What a carried value is known to be at every iteration; undefined: a list nothing was written to yet.
   let types = carried.map((i): ValueType | undefined => typeOf(initials[i]));
@@ -146,7 +147,7 @@ function tryBody(
     const formal = inner.input(`var.${i}`, t);
     vars[i] = v.kind === "list" ? { ...v, items: formal, size: sameSize(v, formal) ? v.size : inner.dim(formal, 0) } : formal;
   });
-  const results = loop.body(inner, vars);
+  const results = loop.body(inner, vars).map((v, i) => (v.kind === "list" && carried.includes(i) ? dense(inner, v) : v));
   return { inner, results, types: carried.map((i) => typeOf(results[i])) };
 }
 /** A list whose length the loop keeps goes on with the length it began with, which may be known. */

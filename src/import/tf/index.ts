@@ -1,5 +1,6 @@
 /** From a TensorFlow model to a graph: GraphDef (binary or text), SavedModel. Inputs and outputs keep TensorFlow's names. */
 import { readFileSync, statSync } from "node:fs";
+import { basename, dirname } from "node:path";
 import { defineError, didYouMean, PartitaError, type Remarks } from "../../diagnostics.js";
 import { symbol } from "../../ir/dims.js";
 import { Editor } from "../../ir/edit.js";
@@ -12,7 +13,9 @@ import { backwards } from "./frames.js";
 import { malformed, parseRef, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
 import { Lowering, type Scope } from "./lower.js";
 import { NodeView } from "./node-view.js";
+import { type LoadedModel, loadMetaGraph, loadSavedModel, noValue } from "./saved-model.js";
 import type { GraphDef } from "./schema.js";
+import { parseText } from "./text.js";
 
 export const unknownTensor = defineError<{ name: string; near: string | undefined; what: string }>(
   "P1307",
@@ -53,24 +56,49 @@ export interface TfModel {
   readonly variable: (node: RawNode, view: NodeView, b: Builder) => TfValue;
 }
 
-/** Reads a TensorFlow model from a path or the bytes of a GraphDef. The bytes are kept by reference. Throws P11xx, P13xx, P15xx. */
+/**
+ * Reads a TensorFlow model: a SavedModel's folder, a GraphDef (binary or text), a MetaGraph (`.meta`) with its checkpoint beside it, or the bytes
+ * of a GraphDef, which are kept by reference. Throws P11xx, P13xx, P15xx.
+ */
 export function importTf(input: string | Uint8Array, options: ImportTfOptions = {}): Graph {
+  if (typeof input === "string") {
+    const folder = statSync(input, { throwIfNoEntry: false })?.isDirectory() === true ? input : undefined;
+    const saved = folder ?? (/^saved_model\.pb(txt)?$/.test(basename(input)) ? dirname(input) : undefined);
+    const whole = options.outputs !== undefined && options.signature === undefined && options.inputs !== undefined;
+    if (saved !== undefined) return lowerModel(withVariables(loadSavedModel(saved, options.signature, whole)), options);
+    if (input.endsWith(".meta")) return lowerModel(withVariables(loadMetaGraph(input, options.signature)), options);
+  }
   const file = options.file ?? (typeof input === "string" ? input : undefined);
   const bytes = typeof input === "string" ? readWhole(input) : input;
-  const model = readGraph(decodeMessage<GraphDef>("GraphDef", bytes, file), file);
+  const graph = isText(bytes) ? parseText<GraphDef>("GraphDef", bytes, file) : decodeMessage<GraphDef>("GraphDef", bytes, file);
   return lowerModel(
     {
-      model,
+      model: readGraph(graph, file),
       file,
       name: "graph",
       inputNames: new Map(),
       outputs: undefined,
       variable: (n) => {
-        throw malformed({ what: `variable '${n.name}' has no value: the graph is not frozen` }, { file, node: n.name, op: n.op });
+        throw noValue({ name: n.name, why: "is not frozen, and a GraphDef holds no values" }, { file, node: n.name, op: n.op });
       },
     },
     options,
   );
+}
+
+/** Text begins with a word or a comment; a binary GraphDef with the tag of its first field. */
+const isText = (bytes: Uint8Array): boolean =>
+  /^\s*(#|[a-z_]+\s*[:{<])/.test(Buffer.from(bytes.subarray(0, 256)).toString("latin1")) && bytes[0] !== 0x0a;
+
+/** Variables as constants: a handle for resource variables, the tensor itself for TensorFlow 1's. */
+function withVariables(m: LoadedModel): TfModel {
+  return {
+    ...m,
+    variable: (node, _view, b) => {
+      const value = b.namedConstant(node.name, m.variable(node));
+      return node.op === "VarHandleOp" ? { kind: "variable", name: node.name, value } : value;
+    },
+  };
 }
 
 function readWhole(path: string): Uint8Array {

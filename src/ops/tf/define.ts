@@ -29,19 +29,20 @@ export interface VariableHandle {
   readonly value: Val;
 }
 /**
- * A TensorList, or the state of a TensorArray (its flow): a tensor [size, ...element]. `items` is undefined until the element's shape is
- * known, that is until something was written; reading before that is an error in TensorFlow too, unless `element` says the shape.
+ * A TensorList, or the state of a TensorArray (its flow). One of three forms: `elements`, where length and indices are known (undefined:
+ * not written yet); `items`, a tensor [size, ...element]; neither, as long as nothing was written and the shape is open.
  */
 export interface ListHandle {
   readonly kind: "list";
   readonly dtype: DType;
+  readonly elements: readonly (Val | undefined)[] | undefined;
   readonly items: Val | undefined;
   /** int64 scalar. */
   readonly size: Val;
   /** The declared shape of one element. */
   readonly element: Shape;
-  /** Identifies a list without items: what a trial run of a loop body learns of its elements is kept under it. */
-  readonly key: string;
+  /** Whether writing behind the end makes it longer. */
+  readonly grows: boolean;
 }
 /** A resource nothing is known of but its kind: a table, a queue, an iterator. */
 export interface OpaqueHandle {

@@ -2,15 +2,29 @@
 import * as bits from "./bits.js";
 import type { TfOpDef } from "./define.js";
 import * as elementwise from "./elementwise.js";
+import * as lists from "./lists.js";
 import * as matmul from "./matmul.js";
 import * as reductions from "./reductions.js";
+import * as shapes from "./shapes.js";
+import * as slicing from "./slicing.js";
 import * as structure from "./structure.js";
 import * as unary from "./unary.js";
 
-const families = { ...bits, ...elementwise, ...matmul, ...reductions, ...structure, ...unary } satisfies Record<string, TfOpDef>;
+/** A list, not one record: two families may use the same export name. */
+const families: readonly Readonly<Record<string, TfOpDef>>[] = [
+  bits,
+  elementwise,
+  lists,
+  matmul,
+  reductions,
+  shapes,
+  slicing,
+  structure,
+  unary,
+];
 
 const byName = new Map<string, TfOpDef>();
-for (const def of Object.values(families) as readonly TfOpDef[]) {
+for (const def of families.flatMap((f) => Object.values(f))) {
   for (const name of def.names) {
     if (byName.has(name)) throw new Error(`two TensorFlow operators are named '${name}'`);
     byName.set(name, def);

@@ -1,0 +1,188 @@
+/** SavedModels and MetaGraphs with a checkpoint: which graph, which signature, and what the variables hold. */
+import { existsSync, readFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { defineError, didYouMean } from "../../diagnostics.js";
+import type { Constant } from "../../ir/types.js";
+import { cannotRead } from "../onnx/index.js";
+import { decodeMessage } from "./binary.js";
+import { type Bundle, openBundle } from "./bundle.js";
+import { ARGUMENT, parseRef, type RawGraph, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
+import type { MetaGraphDef, SavedModel, SignatureDef } from "./schema.js";
+import { constantOfProto } from "./tensors.js";
+import { parseText } from "./text.js";
+
+export const unknownSignature = defineError<{ what: string; known: readonly string[] }>(
+  "P1310",
+  "a SavedModel does not have the signature asked for",
+  ({ what, known }) => ({
+    what,
+    fix: known.length === 0 ? "name the tensors with `inputs` and `outputs`" : `use one of ${known.map((k) => `'${k}'`).join(", ")}`,
+  }),
+);
+export const noGraph = defineError<{ what: string }>("P1314", "a SavedModel holds no graph to serve", ({ what }) => ({
+  what,
+  fix: "save the model again, with the tag 'serve'",
+}));
+export const noValue = defineError<{ name: string; why: string }>("P1315", "a variable has no value", ({ name, why }) => ({
+  what: `variable '${name}' ${why}`,
+  fix: "save the model together with its variables, or freeze it",
+}));
+
+export interface LoadedModel {
+  readonly model: RawModel;
+  readonly file: string;
+  readonly name: string;
+  /** User's names of inputs by tensor, and outputs, of the signature; undefined where the whole graph is meant. */
+  readonly inputNames: ReadonlyMap<string, string>;
+  readonly outputs: readonly { readonly ref: Ref; readonly name: string }[] | undefined;
+  readonly variable: (node: RawNode) => Constant;
+}
+
+/** Reads the SavedModel in `folder`. Throws P1302 to P1315. */
+export function loadSavedModel(folder: string, signature: string | undefined, wholeGraph: boolean): LoadedModel {
+  const binary = join(folder, "saved_model.pb");
+  const file = existsSync(binary) ? binary : join(folder, "saved_model.pbtxt");
+  const bytes = read(file);
+  const saved = file === binary ? decodeMessage<SavedModel>("SavedModel", bytes, file) : parseText<SavedModel>("SavedModel", bytes, file);
+  const graphs = saved.meta_graphs ?? [];
+  const meta = graphs.find((g) => g.meta_info_def?.tags?.includes("serve") === true) ?? (graphs.length === 1 ? graphs[0] : undefined);
+  if (meta?.graph_def === undefined)
+    throw noGraph(
+      { what: graphs.length === 0 ? "it holds no graph" : `none of its ${graphs.length} graphs has the tag 'serve'` },
+      { file },
+    );
+  return loaded(meta, file, join(folder, "variables", "variables"), basename(folder), signature, wholeGraph);
+}
+
+/** Reads a MetaGraph (`prefix.meta`) and the checkpoint beside it. */
+export function loadMetaGraph(path: string, signature: string | undefined): LoadedModel {
+  const meta = decodeMessage<MetaGraphDef>("MetaGraphDef", read(path), path);
+  if (meta.graph_def === undefined) throw noGraph({ what: "the MetaGraph holds no graph" }, { file: path });
+  const prefix = path.replace(/\.meta$/, "");
+  return loaded(meta, path, prefix, basename(prefix), signature, signature === undefined && (meta.signature_def?.size ?? 0) === 0);
+}
+
+function read(path: string): Uint8Array {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    throw cannotRead({ what: cause instanceof Error ? cause.message : String(cause) }, { file: path }, cause);
+  }
+}
+
+function loaded(
+  meta: MetaGraphDef,
+  file: string,
+  prefix: string,
+  name: string,
+  signature: string | undefined,
+  wholeGraph: boolean,
+): LoadedModel {
+  const model = readGraph(meta.graph_def ?? {}, file);
+  const chosen = wholeGraph ? undefined : signatureOf(meta, signature, file);
+  const inputNames = new Map<string, string>();
+  for (const [key, info] of chosen?.inputs ?? []) if (info.name !== undefined) inputNames.set(canonical(info.name), key);
+  const outputs =
+    chosen === undefined
+      ? undefined
+      : [...(chosen.outputs ?? [])].map(([key, info]) => ({ name: key, ref: parseRef(info.name ?? "", { file, value: key }) }));
+  let bundle: Bundle | undefined;
+  let keys: ReadonlyMap<string, string> | undefined;
+  return {
+    model,
+    file,
+    name,
+    inputNames,
+    outputs,
+    variable(node) {
+      if (bundle === undefined) {
+        if (!existsSync(`${prefix}.index`))
+          throw noValue(
+            { name: node.name, why: `has no checkpoint: '${basename(prefix)}.index' is not in '${basename(dirname(prefix))}'` },
+            { file },
+          );
+        bundle = openBundle(prefix);
+        keys = restoredKeys(model, file);
+      }
+      const shared = node.attrs.get("shared_name")?.s;
+      const own = shared === undefined || shared.length === 0 ? node.name : Buffer.from(shared).toString("utf8");
+      const candidates = [keys?.get(node.name), own, `${own}/.ATTRIBUTES/VARIABLE_VALUE`, node.name];
+      for (const key of candidates) {
+        const found = key === undefined ? undefined : bundle.tensor(key);
+        if (found !== undefined) return found;
+      }
+      const near = didYouMean(own, bundle.keys().slice(0, 5000));
+      throw noValue(
+        { name: own, why: `is not in the checkpoint${near === undefined ? "" : `; '${near}' is near`}` },
+        { file, node: node.name, op: node.op },
+      );
+    },
+  };
+}
+
+const canonical = (tensor: string): string => (/:\d+$/.test(tensor) ? tensor : `${tensor}:0`);
+
+function signatureOf(meta: MetaGraphDef, wanted: string | undefined, file: string): SignatureDef {
+  const all = [...(meta.signature_def ?? [])].filter(([key]) => !key.startsWith("__saved_model_"));
+  const known = all.map(([key]) => key);
+  const name = wanted ?? "serving_default";
+  const found = all.find(([key]) => key === name) ?? (wanted === undefined && all.length === 1 ? all[0] : undefined);
+  if (found === undefined)
+    throw unknownSignature({ what: known.length === 0 ? "it has no signatures" : `it has no signature '${name}'`, known }, { file });
+  return found[1];
+}
+
+/** Checkpoint keys by the variable node they restore: followed back from each assignment to the RestoreV2 that feeds it. */
+function restoredKeys(model: RawModel, file: string): ReadonlyMap<string, string> {
+  const keys = new Map<string, string>();
+  const behind = (g: RawGraph, ref: Ref | undefined): { readonly node: RawNode; readonly port: number } | undefined => {
+    let at = ref;
+    for (let steps = 0; at !== undefined && steps < 100; steps++) {
+      const node = g.nodes.get(at.node);
+      if (node === undefined) return undefined;
+      if (node.op !== "Identity") return { node, port: at.port };
+      at = node.ins[0];
+    }
+    return undefined;
+  };
+  const names = new Map<RawNode, readonly string[]>();
+  const assignments = (g: RawGraph, visit: (target: RawNode, key: string) => void): void => {
+    for (const n of g.nodes.values()) {
+      if (n.op !== "AssignVariableOp" && n.op !== "Assign") continue;
+      const [target, source] = [behind(g, n.ins[0]), behind(g, n.ins[1])];
+      if (target === undefined || source?.node.op !== "RestoreV2") continue;
+      let list = names.get(source.node);
+      if (list === undefined) {
+        list = stringsOf(behind(g, source.node.ins[1])?.node, file);
+        names.set(source.node, list);
+      }
+      const key = list[source.port];
+      if (key !== undefined) visit(target.node, key);
+    }
+  };
+  assignments(model, (target, key) => keys.set(target.name, key));
+  const byFunction = new Map<string, ReadonlyMap<number, string>>();
+  for (const f of model.functions.values()) {
+    const args = new Map<number, string>();
+    assignments(f, (target, key) => {
+      if (target.op === ARGUMENT) args.set(target.index, key);
+    });
+    if (args.size > 0) byFunction.set(f.name, args);
+  }
+  for (const n of model.nodes.values()) {
+    const called = n.attrs.get("f")?.func?.name;
+    const args = called === undefined ? undefined : byFunction.get(called);
+    for (const [i, key] of args ?? []) {
+      const target = behind(model, n.ins[i]);
+      if (target !== undefined) keys.set(target.node.name, key);
+    }
+  }
+  return keys;
+}
+
+function stringsOf(node: RawNode | undefined, file: string): readonly string[] {
+  const t = node?.op === "Const" ? node.attrs.get("value")?.tensor : undefined;
+  if (t === undefined || node === undefined) return [];
+  const c = constantOfProto(t, { file, node: node.name });
+  return c.data.kind === "strings" ? c.data.values.map((s) => Buffer.from(s).toString("utf8")) : [];
+}
