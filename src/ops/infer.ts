@@ -7,6 +7,7 @@ import { isUnknown, substitute, UNKNOWN } from "../ir/dims.js";
 import { isDType } from "../ir/dtypes.js";
 import { bodiesOf, displayName, qualifiedOp, typeAt, valueAt } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
+import { typeText } from "../ir/print.js";
 import type { Attr, Body, Constant, Dim, DType, Graph, Node, Shape, Value, ValueId, ValueType } from "../ir/types.js";
 import { type AnyOp, type AttrSpecs, type Cost, type DoneSite, dtypeOf, type Fact, MAX_ELEMENTS, type Site, type Slot } from "./define.js";
 import { lookup } from "./registry.js";
@@ -35,6 +36,15 @@ export const surplusError = defineError<{ takes: number; has: number }>("P1505",
   what: `the operator takes ${takes} inputs, the node has ${has}`,
   fix: "export the model again; the node was written for another version of the operator",
 }));
+
+export const declaredError = defineError<{ declared: string; made: string }>(
+  "P1506",
+  "a declared type contradicts what its node makes",
+  ({ declared, made }) => ({
+    what: `it is declared ${declared}, the node makes ${made}`,
+    fix: "export the model again, or mend the declaration (value_info or output) where the model is made",
+  }),
+);
 
 // biome-ignore lint/suspicious/noExplicitAny: sites of operators of any signature.
 type AnySite = Site<any, any>;
@@ -67,6 +77,7 @@ export function inferGraph(g: Graph, options: InferOptions = {}): Inferred {
     return { type: { ...declared.type, shape: given } };
   });
   run.bindings = bindings;
+  run.replaced = Object.keys(options.shapes ?? {}).length > 0;
   const done = run.graph(
     g,
     inputs.map((f) => run.bound(f)),
@@ -88,6 +99,8 @@ export function inferNode(
 
 class Inference {
   bindings: ReadonlyMap<string, number> = new Map();
+  /** Whether the caller gave shapes of inputs: declared shapes behind them are then out of date, not wrong. */
+  replaced = false;
   readonly #remarks: Remarks | undefined;
   readonly #file: string | undefined;
 
@@ -173,20 +186,39 @@ class Inference {
   #join(inferred: Fact | undefined, declared: ValueType, n: Node, v: Value): Fact {
     if (inferred === undefined || inferred.type.kind === "unknown") return { type: declared };
     const t = inferred.type;
+    if (contradicts(t, declared))
+      throw declaredError(
+        { declared: typeText(declared), made: typeText(t) },
+        { file: this.#file, node: n.name === "" ? v.name : n.name, op: qualifiedOp(n), value: v.name },
+      );
     if (t.kind !== "tensor" || declared.kind !== "tensor") return inferred;
-    if (t.dtype !== declared.dtype) {
-      this.#remarks?.({
+    if (this.#remarks !== undefined && !this.replaced && shapesDiffer(t.shape, declared.shape))
+      this.#remarks({
         severity: "warning",
-        text: `'${v.name}' is declared ${declared.dtype}; ${n.op} makes it ${t.dtype}`,
-        where: { file: this.#file, node: n.name, value: v.name },
+        text: `'${v.name}' is declared ${typeText(declared)}; ${n.op} makes it ${typeText(t)}, which holds`,
+        where: { file: this.#file, node: n.name === "" ? v.name : n.name, op: qualifiedOp(n), value: v.name },
+        fix: "mend the declared shape where the model is made",
       });
-      return inferred;
-    }
     if (t.shape === undefined) return { ...inferred, type: declared };
     if (declared.shape === undefined || declared.shape.length !== t.shape.length) return inferred;
     const shape = joinDims(t.shape, declared.shape);
     return shape === t.shape ? inferred : { ...inferred, type: { ...t, shape } };
   }
+}
+
+/** Whether two types cannot be of one value: another kind, or another element type. Shapes do not count. */
+function contradicts(a: ValueType, b: ValueType): boolean {
+  if (a.kind === "unknown" || b.kind === "unknown") return false;
+  if (a.kind === "tensor" && b.kind === "tensor") return a.dtype !== b.dtype;
+  if (a.kind === "sequence" && b.kind === "sequence") return contradicts(a.of, b.of);
+  if (a.kind === "optional" && b.kind === "optional") return contradicts(a.of, b.of);
+  // An optional may be declared by what it holds, and a sparse tensor as a dense one.
+  return (a.kind === "tensor" && b.kind === "sequence") || (a.kind === "sequence" && b.kind === "tensor");
+}
+/** Whether two shapes say different numbers somewhere. */
+function shapesDiffer(a: Shape, b: Shape): boolean {
+  if (a === undefined || b === undefined) return false;
+  return a.length !== b.length || a.some((d, i) => typeof d === "number" && typeof b[i] === "number" && d !== b[i]);
 }
 
 /** Dims of `a`, with unknown ones, and symbolic ones where `b` has a number, taken from `b`. */

@@ -17,7 +17,7 @@ import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../e
 import { noCrossing, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
 import { keeps } from "./keeps.js";
-import { type HostWorker, pickWorker, workerDied } from "./pool.js";
+import { type HostWorker, pickWorker, SessionLost, workerDied } from "./pool.js";
 
 /** Models above this go to ONNX Runtime as files. */
 const IN_MEMORY = 1 << 30;
@@ -116,15 +116,15 @@ function checkSizes(g: Graph, limit: number, file: string | undefined): void {
 
 async function openModel(artifact: Artifact, context: OpenContext, level: Level): Promise<Executable> {
   const streams: Stream[] = [];
-  for (let i = 0; i < Math.max(1, context.streams); i++)
-    streams.push(
-      await Stream.open(
-        artifact,
-        context.threads,
-        level,
-        streams.map((s) => s.worker),
-      ),
-    );
+  try {
+    for (let i = 0; i < Math.max(1, context.streams); i++) {
+      const taken = streams.map((s) => s.worker);
+      streams.push(await Stream.open(artifact, context.threads, level, taken));
+    }
+  } catch (error) {
+    await Promise.all(streams.map((s) => s.dispose()));
+    throw error;
+  }
   let disposed = false;
   return {
     async run(inputs, options = {}) {
@@ -145,22 +145,37 @@ class Stream {
   readonly #artifact: Artifact;
   readonly #threads: number;
   readonly #level: Level;
-  #session = randomUUID();
-  #generation: number;
+  #session = "";
+  /** The worker's thread that the session lives in. */
+  #generation = -1;
+  #opening: Promise<void> | undefined;
 
   private constructor(worker: HostWorker, artifact: Artifact, threads: number, level: Level) {
     this.worker = worker;
     this.#artifact = artifact;
     this.#threads = threads;
     this.#level = level;
-    this.#generation = worker.generation;
   }
 
   static async open(artifact: Artifact, threads: number, level: Level, except: readonly HostWorker[]): Promise<Stream> {
     const stream = new Stream(pickWorker(except), artifact, threads, level);
-    await stream.#create();
     stream.worker.sessions++;
+    try {
+      await stream.#opened();
+    } catch (error) {
+      stream.worker.sessions--;
+      throw error;
+    }
     return stream;
+  }
+
+  /** Makes the session where it is not there (any more); calls at the same time share one. */
+  async #opened(): Promise<void> {
+    if (this.#generation === this.worker.generation) return;
+    this.#opening ??= this.#create().finally(() => {
+      this.#opening = undefined;
+    });
+    await this.#opening;
   }
 
   async #create(): Promise<void> {
@@ -168,12 +183,11 @@ class Stream {
     if (file === undefined) throw new Error("a host artifact without its model");
     // The artifact keeps its bytes (they are saved, and other streams load them); ONNX Runtime refuses shared memory, so a copy moves over.
     const model = "path" in file ? file.path : (Uint8Array.prototype.slice.call(file.bytes).buffer as ArrayBuffer);
-    this.#generation = this.worker.generation;
-    this.#session = randomUUID();
+    const session = randomUUID();
     const { refused } = await this.worker.call<{ readonly refused?: { readonly name: string; readonly type: string } }>(
       {
         op: "create",
-        session: this.#session,
+        session,
         model,
         options: {
           graphOptimizationLevel: this.#level,
@@ -183,34 +197,45 @@ class Stream {
           extra: { session: { intra_op: { allow_spinning: "0" } } },
         },
       },
-      typeof model === "string" ? [] : [model],
+      { transfer: typeof model === "string" ? [] : [model] },
     );
     if (refused !== undefined) throw noCrossing({ direction: "output", type: refused.type }, { value: refused.name });
+    // Only now is the thread known: the call may have started it.
+    this.#session = session;
+    this.#generation = this.worker.generation;
   }
 
   async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
-    if (this.#generation !== this.worker.generation) await this.#create();
     const feeds = inputs.map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]);
     const transfer: ArrayBuffer[] = [];
     if (options.transfer === true)
       for (const t of inputs)
         if (ArrayBuffer.isView(t.data) && t.data.buffer instanceof ArrayBuffer && !transfer.includes(t.data.buffer))
           transfer.push(t.data.buffer);
-    const { out } = await this.worker.call<{ out: readonly (readonly [TensorDType, never, readonly number[]])[] }>(
-      { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
-      transfer,
-      options.signal,
-    );
-    return out.map(([type, data, dims]) => new Tensor(type, data, dims));
+    for (let attempt = 0; ; attempt++) {
+      await this.#opened();
+      try {
+        const { out } = await this.worker.call<{ out: readonly (readonly [TensorDType, never, readonly number[]])[] }>(
+          { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
+          { transfer, signal: options.signal, generation: this.#generation },
+        );
+        return out.map(([type, data, dims]) => new Tensor(type, data, dims));
+      } catch (error) {
+        if (!(error instanceof SessionLost)) throw error;
+        if (attempt >= 3) throw workerDied({ why: "it was replaced several times in a row" });
+      }
+    }
   }
 
   async dispose(): Promise<void> {
     this.worker.sessions--;
+    // A worker that died has nothing left to release.
+    if (this.#generation !== this.worker.generation) return;
     try {
-      await this.worker.call({ op: "dispose", session: this.#session });
+      await this.worker.call({ op: "dispose", session: this.#session }, { generation: this.#generation });
     } catch (error) {
-      // A worker that died has nothing left to release.
-      if (!(error instanceof PartitaError) || error.code !== workerDied({ why: "" }).code) throw error;
+      if (error instanceof SessionLost || (error instanceof PartitaError && error.code === workerDied({ why: "" }).code)) return;
+      throw error;
     }
   }
 }

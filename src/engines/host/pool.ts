@@ -29,12 +29,22 @@ export const workerDied = defineError<{ why: string }>(
   70,
 );
 
+/** Rejects a call whose session died with the thread before the call began: nothing of it was done, it can be made again. */
+export class SessionLost extends Error {}
+
+export interface CallOptions {
+  /** These buffers move to the thread. */
+  readonly transfer?: readonly ArrayBuffer[] | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** The thread that the call's session lives in; the call is rejected with `SessionLost` when another has taken over. */
+  readonly generation?: number | undefined;
+}
 interface Call {
   readonly message: Readonly<Record<string, unknown>>;
   readonly transfer: readonly ArrayBuffer[];
   readonly resolve: (result: never) => void;
   readonly reject: (error: unknown) => void;
-  readonly signal: AbortSignal | undefined;
+  readonly generation: number | undefined;
 }
 
 /** One thread and the calls that wait for it. */
@@ -49,13 +59,13 @@ export class HostWorker {
   sessions = 0;
 
   /** Queues a call; its promise rejects with the signal's reason when it is aborted before it starts, or when it ends after. */
-  call<T>(message: Readonly<Record<string, unknown>>, transfer: readonly ArrayBuffer[] = [], signal?: AbortSignal): Promise<T> {
+  call<T>(message: Readonly<Record<string, unknown>>, { transfer = [], signal, generation }: CallOptions = {}): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(signal.reason);
         return;
       }
-      const call: Call = { message, transfer, resolve: resolve as (result: never) => void, reject, signal };
+      const call: Call = { message, transfer, resolve: resolve as (result: never) => void, reject, generation };
       if (signal !== undefined) {
         const drop = (): void => {
           const at = this.#waiting.indexOf(call);
@@ -87,7 +97,19 @@ export class HostWorker {
       this.#worker?.unref();
       return;
     }
-    const worker = (this.#worker ??= this.#start());
+    if (call.generation !== undefined && call.generation !== this.generation) {
+      call.reject(new SessionLost());
+      this.#pump();
+      return;
+    }
+    let worker: Worker;
+    try {
+      worker = this.#worker ??= this.#start();
+    } catch (error) {
+      call.reject(error);
+      this.#pump();
+      return;
+    }
     worker.ref();
     const id = this.#next++;
     this.#running = { id, call };

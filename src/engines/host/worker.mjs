@@ -35,7 +35,7 @@ async function handle(message) {
       const transfer = [];
       for (const name of message.outputs) {
         const t = results[name];
-        if (t === undefined || t.dims === undefined) throw new Error(`output '${name}' is not a tensor and cannot be returned`);
+        if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
         out.push([t.type, t.data, t.dims]);
         // ONNX Runtime's output buffers belong to this call alone; they move to the caller without a copy.
         if (ArrayBuffer.isView(t.data) && !transfer.includes(t.data.buffer)) transfer.push(t.data.buffer);
