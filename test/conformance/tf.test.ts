@@ -52,7 +52,7 @@ async function check(
     stage = "run";
     const feeds = graph.inputs.map((v, i) => {
       const { name } = valueAt(graph, v);
-      const t = given.find(([k]) => k === name)?.[1] ?? (options.byOrder === true ? given[i]?.[1] : undefined);
+      const t = given.find(([k]) => k === name || `${k}:0` === name)?.[1] ?? (options.byOrder === true ? given[i]?.[1] : undefined);
       if (t === undefined) throw new Error(`no feed for input '${name}'`);
       return t;
     });

@@ -40,7 +40,7 @@ const NONE: Conditions = new Map();
 export class Frames {
   readonly #graph: RawGraph;
   readonly #file: string | undefined;
-  readonly #roots: readonly string[];
+  readonly #roots: readonly Ref[];
   #readers: Map<string, RawNode[]> | undefined;
   #followers: Map<string, string[]> | undefined;
   #needed: Set<string> | undefined;
@@ -50,7 +50,7 @@ export class Frames {
   readonly #conditions = new Map<string, Conditions>();
   readonly #done = new WeakMap<Scope, Map<string, ReadonlyMap<string, TfValue>>>();
 
-  constructor(graph: RawGraph, roots: readonly string[], file: string | undefined) {
+  constructor(graph: RawGraph, roots: readonly Ref[], file: string | undefined) {
     this.#graph = graph;
     this.#roots = roots;
     this.#file = file;
@@ -99,10 +99,15 @@ export class Frames {
         if (r.argument === undefined) ports = Math.max(ports, r.port + 1);
       }
     }
+    for (const r of this.#roots) if (r.node === name) ports = Math.max(ports, r.port + 1);
     return Math.max(ports, seen.size);
   }
   #isNeeded(name: string): boolean {
-    if (this.#needed === undefined) this.#needed = backwards(this.#graph, this.#roots);
+    if (this.#needed === undefined)
+      this.#needed = backwards(
+        this.#graph,
+        this.#roots.map((r) => r.node),
+      );
     return this.#needed.has(name);
   }
 

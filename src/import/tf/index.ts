@@ -126,7 +126,7 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   const cuts = new Map<string, Map<number, TfValue>>();
   const made = new Map<string, TfValue>();
   const lowering = new Lowering(model, shared, {
-    roots,
+    roots: outputs.map((o) => o.ref),
     cuts,
     placeholder: (node) => {
       const v = made.get(node.name);

@@ -51,8 +51,8 @@ export interface Inputs {
   /** The value of an input node, or of a cut tensor (`node:port`), made on first use. */
   readonly placeholder: (node: RawNode, view: NodeView) => TfValue;
   readonly variable: (node: RawNode, view: NodeView) => TfValue;
-  /** Nodes whose results are asked for. */
-  readonly roots: readonly string[];
+  /** The results that are asked for; port -1 means all of a node's. */
+  readonly roots: readonly Ref[];
   /** Replaced results by node name. */
   readonly cuts: ReadonlyMap<string, ReadonlyMap<number, TfValue>>;
 }
@@ -82,7 +82,7 @@ export class Lowering {
   frames(graph: RawGraph): Frames {
     let f = this.#frames.get(graph);
     if (f === undefined) {
-      const roots = graph === this.model ? this.#inputs.roots : (graph as RawFunction).rets.map((r) => r.node);
+      const roots = graph === this.model ? this.#inputs.roots : (graph as RawFunction).rets;
       f = new Frames(graph, roots, this.shared.file);
       this.#frames.set(graph, f);
     }

@@ -62,7 +62,8 @@ export class NodeView implements TfNode {
   }
   list(from: number, to?: number): readonly Val[] {
     const out: Val[] = [];
-    for (let i = from; i < (to ?? this.ins.length); i++) out.push(this.in(i));
+    const end = to === undefined ? this.ins.length : to < 0 ? to + this.ins.length : to;
+    for (let i = from; i < end; i++) out.push(this.in(i));
     return out;
   }
   refuse(why: string, fix?: string): never {

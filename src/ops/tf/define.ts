@@ -93,7 +93,7 @@ export interface TfNode {
   readonly ins: readonly TfValue[];
   /** Input `i` as a tensor. Throws P1322 when it is missing, P1323 when it is a handle. `i` < 0 counts from the end. */
   in(i: number): Val;
-  /** Inputs `from` up to `to` (exclusive; all the rest by default) as tensors. */
+  /** Inputs `from` up to `to` (exclusive; all the rest by default; `to` < 0 counts from the end) as tensors. */
   list(from: number, to?: number): readonly Val[];
   has(attr: string): boolean;
   attr(name: string): TfAttr | undefined;
