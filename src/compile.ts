@@ -4,7 +4,7 @@
  */
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defineError, didYouMean } from "./diagnostics.js";
+import { defineError, didYouMean, type Remark } from "./diagnostics.js";
 import { type Artifact, cudaAbsent, type Engine, tensorrtAbsent } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
 import { importModel } from "./import/index.js";
@@ -96,10 +96,15 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   const shapes = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   for (const name of Object.keys(shapes)) known(original, name);
   step("infer", 0.1);
-  const typed = inferGraph(original, { shapes, remarks: settings.onRemark }).graph;
+  const noted: Remark[] = [];
+  const remarks = (remark: Remark): void => {
+    noted.push(remark);
+    settings.onRemark(remark);
+  };
+  const typed = inferGraph(original, { shapes, remarks }).graph;
   const { graph, log } = await runPasses(typed, pipeline, {
     evaluate,
-    remarks: settings.onRemark,
+    remarks,
     shapes,
     verify: settings.verify,
     onPass: (pass) => step(pass, 0.2),
@@ -136,6 +141,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
       ? { whatIf: { assumed: Object.fromEntries(settings.whatIf), before: solve(problem, plain, { ...how, strict: false }).quality } }
       : {}),
     passes: log,
+    remarks: noted,
     modelName: nameOf(model, original),
     options: { precision: settings.precision, minimumSegmentSize: settings.minimumSegmentSize, strict: settings.strict, shapes: optimal },
   });

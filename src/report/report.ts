@@ -3,6 +3,7 @@
  * one model with the same options give the same bytes. docs/report.schema.json is its published form.
  */
 import * as v from "valibot";
+import type { Remark } from "../diagnostics.js";
 import { displayName, originOf, qualifiedOp, readsOf, valueAt } from "../ir/graph.js";
 import { typeText } from "../ir/print.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
@@ -108,6 +109,18 @@ export const reportSchema = v.strictObject({
       ),
     }),
   ),
+  /** What import and passes found worth saying: declared shapes that do not hold, constants that could not be folded. */
+  remarks: v.optional(
+    v.array(
+      v.strictObject({
+        severity: v.picklist(["note", "warning"]),
+        text: v.string(),
+        fix: v.optional(v.string()),
+        node: v.optional(v.string()),
+        value: v.optional(v.string()),
+      }),
+    ),
+  ),
   /** The graph before the passes; `after` as in `nodes`. */
   original: v.optional(v.array(v.strictObject({ name: v.string(), op: v.string(), after: v.array(count) }))),
   /** Reasons for staying on the host, most work first. */
@@ -211,6 +224,7 @@ export interface ReportParts {
   readonly gains?: Gains | undefined;
   readonly whatIf?: { readonly assumed: Readonly<Record<string, EngineName>>; readonly before: Quality } | undefined;
   readonly passes: readonly PassRecord[];
+  readonly remarks?: readonly Remark[] | undefined;
   readonly modelName: string;
   readonly options: {
     readonly precision: string;
@@ -300,6 +314,7 @@ export function buildReport(parts: ReportParts): Report {
       shapes: Object.fromEntries(Object.entries(parts.options.shapes).map(([k, d]) => [k, [...d]])),
     },
     passes: parts.passes.map((p) => ({ ...p })),
+    ...remarksOf(parts.remarks ?? []),
     quality: {
       nodes: g.nodes.length,
       segments: q.segments,
@@ -379,6 +394,21 @@ function supposition({ assumed, before: q }: NonNullable<ReportParts["whatIf"]>)
       crossings: q.crossings,
       estimatedUs: tenths(q.estimatedUs),
     },
+  };
+}
+
+/** Remarks beyond this many say nothing new. */
+const MAX_REMARKS = 200;
+function remarksOf(remarks: readonly Remark[]): Pick<ReportData, "remarks"> {
+  if (remarks.length === 0) return {};
+  return {
+    remarks: remarks.slice(0, MAX_REMARKS).map((r) => ({
+      severity: r.severity,
+      text: r.text,
+      ...(r.fix === undefined ? {} : { fix: r.fix }),
+      ...(r.where?.node === undefined ? {} : { node: r.where.node }),
+      ...(r.where?.value === undefined ? {} : { value: r.where.value }),
+    })),
   };
 }
 

@@ -105,6 +105,15 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
         `  ${s.op.padEnd(24)} on ${s.engine.padEnd(9)} ${String(s.nodes).padStart(6)} node${s.nodes === 1 ? " " : "s"}  saves ${humanUs(s.gainUs).padStart(9)} a run; ${s.engineSegments} engine segments, ${percent(s.flopsCovered)} of the FLOPs`,
       );
   }
+  const remarks = r.remarks ?? [];
+  if (remarks.length > 0) {
+    heading("Remarks");
+    for (const m of remarks.slice(0, rows)) {
+      lines.push(...wrap(paint(m.severity === "warning" ? "yellow" : "dim", `${m.severity}: ${m.text}`), width, "  ", "    "));
+      if (m.fix !== undefined) lines.push(...wrap(paint("dim", `to mend it: ${m.fix}`), width, "    ", "      "));
+    }
+    if (remarks.length > rows) lines.push(`  ... and ${remarks.length - rows} more (all are in the JSON form)`);
+  }
   const changed = r.passes.filter((p) => p.changed);
   if (changed.length > 0) {
     heading("Passes that changed the graph");
