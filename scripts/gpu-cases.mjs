@@ -80,6 +80,41 @@ const conv = (name, dtype, n, h, w, c, k, r, s, extra = {}) => {
   };
 };
 
+const depthwise = (name, dtype, n, h, w, c, r, s, extra = {}) => {
+  const { multiplier = 1 } = extra;
+  const base = conv(name, dtype, n, h, w, c, c * multiplier, r, s, { ...extra, groups: c });
+  return { ...base, name: `dw_${name}_${dtype}`, kind: "depthwise" };
+};
+const attention = (name, dtype, batch, heads, queries, keys, dim, extra = {}) => {
+  const { kvHeads = heads, dimV = dim, causal, mask, softcap, packed, tactics } = extra;
+  // As [batch, position, head, channel]; `packed` reads q, k and v from one [batch, position, 3, head, channel] tensor.
+  const of = (positions, h, d) => ({ batch: positions * h * d, head: d, position: h * d });
+  const wide = packed ? { batch: queries * 3 * heads * dim, head: dim, position: 3 * heads * dim } : undefined;
+  return {
+    name: `attn_${name}_${dtype}`,
+    kind: "attention",
+    tactics,
+    problem: {
+      batch,
+      heads,
+      kvHeads,
+      queries,
+      keys,
+      dim,
+      dimV,
+      dtype,
+      scale: 1 / Math.sqrt(dim),
+      ...(causal === undefined ? {} : { causal }),
+      ...(mask === undefined ? {} : { mask }),
+      ...(softcap === undefined ? {} : { softcap }),
+      q: wide ?? of(queries, heads, dim),
+      k: wide ?? of(keys, kvHeads, dim),
+      v: wide ?? of(keys, kvHeads, dimV),
+      out: of(queries, heads, dimV),
+    },
+  };
+};
+
 const all = ["f16", "bf16", "tf32", "f32", "s8"];
 
 /** ResNet-50 v1.5 after the stem: name, input size, channels, outputs, filter, stride, residual, times in the network. */
@@ -151,8 +186,41 @@ export function caseSets() {
     conv("deep", d, 1, 7, 7, 512, 128, 3, 3, { pad: [1, 1], tactics: 4 }),
     conv("volume", d, 1, 7, 8, 16, 24, 3, 3, { stride: [1, 2, 1], pad: [1, 1, 1], dilation: [1, 1, 1], depth: { d: 5, t: 3, o: 5 } }),
   ]);
+  const depthwises = all.flatMap((d) => [
+    depthwise("small", d, 2, 9, 11, 24, 3, 3, { pad: [1, 1], fused: { relu: true } }),
+    depthwise("five", d, 1, 14, 15, 40, 5, 5, { stride: [2, 2], pad: [2, 2], tactics: 4 }),
+    depthwise("odd", d, 2, 8, 7, 13, 3, 3, { pad: [1, 1] }),
+    depthwise("multiplier", d, 1, 10, 10, 6, 3, 3, { pad: [1, 1], multiplier: 4 }),
+    depthwise("dilated", d, 1, 20, 20, 16, 3, 3, { pad: [2, 2], dilation: [2, 2], tactics: 4 }),
+    depthwise("seven", d, 1, 14, 14, 32, 7, 7, { pad: [3, 3], tactics: 4, fused: { residual: true } }),
+    depthwise("mobile_b32", d, 32, 56, 56, 144, 3, 3, { pad: [1, 1], tactics: 4 }),
+    depthwise("convnext_b32", d, 32, 56, 56, 96, 7, 7, { pad: [3, 3], tactics: 4 }),
+  ]);
+  const attentions = ["f16", "bf16", "f32"].flatMap((d) => [
+    attention("tiny", d, 1, 1, 1, 1, 16),
+    attention("prime", d, 2, 3, 37, 53, 24),
+    attention("odd_dim", d, 1, 2, 33, 29, 19),
+    attention("causal", d, 1, 4, 100, 100, 64, { causal: { offset: 0 }, tactics: 3 }),
+    attention("past", d, 2, 4, 7, 77, 64, { causal: { offset: 70 }, kvHeads: 2 }),
+    attention("decode", d, 1, 8, 1, 300, 128, { kvHeads: 2 }),
+    attention("bias", d, 2, 4, 65, 130, 32, { mask: { dtype: "f32", batch: 130, head: 0, query: 0, key: 1 } }),
+    attention("bias_half", d, 1, 2, 49, 49, 32, { mask: { dtype: d === "f32" ? "f32" : d, batch: 0, head: 49 * 49, query: 49, key: 1 } }),
+    attention("keep", d, 2, 2, 20, 90, 40, { mask: { dtype: "bool", batch: 90, head: 0, query: 0, key: 1 } }),
+    attention("values", d, 1, 2, 70, 70, 64, { dimV: 80, softcap: 20 }),
+    attention("wide", d, 1, 2, 80, 96, 256, { causal: { offset: 16 } }),
+    attention("bert_b1", d, 1, 12, 128, 128, 64, { packed: true, tactics: 5 }),
+    attention("bert_b32", d, 32, 12, 128, 128, 64, {
+      packed: true,
+      tactics: 5,
+      mask: { dtype: "f32", batch: 128, head: 0, query: 0, key: 1 },
+    }),
+    attention("large_b32", d, 32, 16, 384, 384, 64, { packed: true, tactics: 5 }),
+    attention("gpt_2k", d, 4, 16, 2048, 2048, 128, { causal: { offset: 0 }, tactics: 5 }),
+  ]);
   return {
     awkward,
+    depthwise: depthwises,
+    attention: attentions,
     "resnet1-f16": resnet(1, "f16", 6),
     "resnet1-s8": resnet(1, "s8", 6),
     "resnet32-f16": resnet(32, "f16", 6),

@@ -1,12 +1,15 @@
-/** Kernel templates of the CUDA engine: products and convolutions with an emitted epilogue. */
+/** Kernel templates of the CUDA engine: products, convolutions and attention, with an emitted epilogue. */
 import type { ConvProblem, GemmProblem } from "./problem.js";
 import type { Tactic } from "./tactics.js";
 import type { EpilogueText, KernelText } from "./text.js";
 import { tiledConv, tiledGemm } from "./tiled.js";
 
+export type { AttentionProblem, HeadStrides } from "./attention.js";
+export { attentionKernel, attentionTactics } from "./attention.js";
+export { depthwiseKernel, depthwiseTactics, isDepthwise } from "./depthwise.js";
 export type { ConvProblem, GemmProblem, Operand, Precision } from "./problem.js";
 export { convDepth, convFlops, convRows, gemmFlops } from "./problem.js";
-export type { DeviceModel, Tactic } from "./tactics.js";
+export type { AttentionTactic, DepthwiseTactic, DeviceModel, Tactic } from "./tactics.js";
 export { a100, convTactics, gemmTactics, h200, tacticName } from "./tactics.js";
 export type { EpilogueText, KernelArgument, KernelText } from "./text.js";
 

@@ -20,6 +20,21 @@ export interface TiledTactic {
   readonly reduce: "none" | "workspace" | "cluster";
 }
 
+/** A thread computes a vector of channels of `run` neighbouring outputs. */
+export interface DepthwiseTactic {
+  readonly template: "depthwise";
+  readonly run: number;
+  readonly threads: number;
+}
+
+/** A block computes `queries` rows, `keys` keys at a time. */
+export interface AttentionTactic {
+  readonly template: "attention" | "attention-simt";
+  readonly queries: number;
+  readonly keys: number;
+}
+
+/** Ways to compute a product or a convolution. */
 export type Tactic = TiledTactic;
 
 /** What of the machine the choice depends on. */
@@ -36,7 +51,9 @@ export const h200: DeviceModel = { arch: "sm_90a", multiprocessors: 132, sharedP
 export const a100: DeviceModel = { arch: "sm_80", multiprocessors: 108, sharedPerBlock: 166912 };
 
 /** A stable name, for timing caches and reports. */
-export function tacticName(t: Tactic): string {
+export function tacticName(t: Tactic | DepthwiseTactic | AttentionTactic): string {
+  if (t.template === "depthwise") return `depthwise-q${t.run}-t${t.threads}`;
+  if ("keys" in t) return `${t.template}-${t.queries}x${t.keys}`;
   const split = t.split === 1 ? "" : `-split${t.split}${t.reduce === "cluster" ? "c" : "w"}`;
   return `${t.template}-${t.bm}x${t.bn}-w${t.wm}x${t.wn}-k${t.kb}-s${t.stages}${split}`;
 }

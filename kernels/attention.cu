@@ -1,0 +1,179 @@
+// Attention of one head and BQ queries per block on the matrix units (sm_80 and up): out = softmax(scale * Q K^T + mask) V, f16 or bf16, FP32 sums.
+// Keys come in blocks of BKEYS; the row maximum and sum are carried along (online softmax), so scores never leave registers. A warp owns 16 queries.
+// The loads of a key block and of its values run behind the arithmetic of the other. Rows are padded to odd multiples of 16 bytes: ldmatrix without conflicts.
+// A row whose keys are all excluded gives NaN, as softmax of nothing but minus infinity does.
+// Constants: QUERIES KEYS DIM DIM_V (head sizes of q, k and of v, out), DIM_P DIM_V_P (rounded up to 16), BKEYS, WARPS, GROUP (query heads per key head),
+//   VE_K VE_V (elements a copy takes), Q_B Q_H Q_S, K_.., V_.., O_.. (strides of batch, head, position), MASK (0 none, 1 float, 2 f16, 3 bf16, 4 bool) with M_B M_H M_Q M_K,
+//   CAUSAL, CAUSAL_OFFSET (key j is seen by query i when j <= i + offset), KEEP_Q (Q stays in registers), SOFTCAP; floats SCALE, CAP.
+// Launch: grid (ceil(QUERIES / BQ), heads, batch), 32 * WARPS threads, dynamic shared memory as the emitter says.
+namespace tile {
+//@constants
+//@use common.cu
+constexpr int BQ = WARPS * 16, THREADS = WARPS * 32, PITCH_K = DIM_P * 2 + 16, PITCH_V = DIM_V_P * 2 + 16;
+constexpr float LOG2E = 1.4426950408889634f;
+
+__device__ __forceinline__ float exp2_fast(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+__device__ __forceinline__ u32 narrow2(float low, float high) {
+  u32 r;
+  if constexpr (PRECISION == 0) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  if constexpr (PRECISION == 0)
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// Rows first.. of a [LIMIT, WIDTH] matrix into ROWS shared rows of PADDED elements; what does not exist becomes zero.
+template <int VE, int ROWS, int WIDTH, int PADDED> __device__ __forceinline__ void copy_rows(u32 to, const T* from, long long stride, int first, int limit) {
+  constexpr int PER_ROW = PADDED / VE, PITCH = PADDED * 2 + 16;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < ROWS * PER_ROW; i += THREADS) {
+    const int row = i / PER_ROW, c = i % PER_ROW * VE;
+    const bool exists = first + row < limit && c < WIDTH;
+    const T* p = from + (first + row) * stride + c;
+    if constexpr (VE >= 2) copy_async<VE * 2>(to + row * PITCH + c * 2, p, exists ? VE * 2 : 0);
+    else asm volatile("st.shared.u16 [%0], %1;" ::"r"(to + row * PITCH + c * 2), "h"(exists ? *p : (T)0) : "memory");
+  }
+}
+//@mask
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ out SCRATCH_PARAMETERS) {
+  extern __shared__ __align__(128) char shared_bytes[];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = blockIdx.y, batch = blockIdx.z;
+  // Under a causal mask the last queries have the most keys: start with them.
+  const int q0 = (CAUSAL ? (int)(gridDim.x - 1 - blockIdx.x) : (int)blockIdx.x) * BQ;
+  const u32 at_q = shared_address(shared_bytes), at_k = at_q + BQ * PITCH_K, at_v = at_k + BKEYS * PITCH_K;
+  q += batch * Q_B + head * Q_H;
+  k += batch * K_B + head / GROUP * K_H;
+  v += batch * V_B + head / GROUP * V_H;
+  const int seen = CAUSAL ? q0 + BQ + CAUSAL_OFFSET : KEYS, keys = seen < KEYS ? (seen < 0 ? 0 : seen) : KEYS;
+
+  copy_rows<VE_K, BQ, DIM, DIM_P>(at_q, q, Q_S, q0, QUERIES);
+  copy_rows<VE_K, BKEYS, DIM, DIM_P>(at_k, k, K_S, 0, KEYS);
+  copy_commit();
+
+  float o[DIM_V_P / 8][4], largest[2] = {-INFINITE, -INFINITE}, sum[2] = {0.f, 0.f};
+#pragma unroll
+  for (int j = 0; j < DIM_V_P / 8; j++)
+#pragma unroll
+    for (int e = 0; e < 4; e++) o[j][e] = 0.f;
+  u32 fq[KEEP_Q ? DIM_P / 16 : 1][4];
+  const u32 own_q = at_q + (warp * 16 + (lane & 15)) * PITCH_K + (lane >> 4) * 16;
+  const int row = q0 + warp * 16 + (lane >> 2);
+
+#pragma unroll 1
+  for (int key0 = 0; key0 < keys; key0 += BKEYS) {
+    copy_wait<0>();
+    __syncthreads();
+    copy_rows<VE_V, BKEYS, DIM_V, DIM_V_P>(at_v, v, V_S, key0, KEYS);
+    copy_commit();
+    if constexpr (KEEP_Q) {
+      if (key0 == 0) {
+#pragma unroll
+        for (int d = 0; d < DIM_P / 16; d++) load_matrices(fq[d], own_q + d * 32);
+      }
+    }
+    float s[BKEYS / 8][4];
+#pragma unroll
+    for (int j = 0; j < BKEYS / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) s[j][e] = 0.f;
+#pragma unroll
+    for (int d = 0; d < DIM_P / 16; d++) {
+      if constexpr (!KEEP_Q) load_matrices(fq[0], own_q + d * 32);
+#pragma unroll
+      for (int j = 0; j < BKEYS / 16; j++) {
+        u32 fk[4];
+        load_matrices(fk, at_k + (j * 16 + (lane & 7) + ((lane >> 4) << 3)) * PITCH_K + d * 32 + ((lane >> 3) & 1) * 16);
+        multiply(s[2 * j], fq[KEEP_Q ? d : 0], fk[0], fk[1]);
+        multiply(s[2 * j + 1], fq[KEEP_Q ? d : 0], fk[2], fk[3]);
+      }
+    }
+    // Scores: scaled, masked. Thread holds rows row and row + 8, columns key0 + 8j + 2(lane % 4) and the next.
+    const bool edge = key0 + BKEYS > KEYS || (CAUSAL && key0 + BKEYS - 1 > q0 + warp * 16 + CAUSAL_OFFSET);
+    float top[2] = {-INFINITE, -INFINITE};
+#pragma unroll
+    for (int j = 0; j < BKEYS / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const int key = key0 + j * 8 + (lane & 3) * 2 + (e & 1), query = row + (e >> 1) * 8;
+        float x = s[j][e] * SCALE;
+        if constexpr (SOFTCAP) x = CAP * tanhf(x / CAP);
+//@apply_mask
+        if (edge && (key >= KEYS || (CAUSAL && key > query + CAUSAL_OFFSET))) x = -INFINITE;
+        s[j][e] = x;
+        top[e >> 1] = fmaxf(top[e >> 1], x);
+      }
+    float shrink[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 1));
+      top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 2));
+      top[h] = fmaxf(top[h], largest[h]);
+      // With no key seen so far the maximum is minus infinity; subtracting it would give NaN.
+      const float base = top[h] == -INFINITE ? 0.f : top[h];
+      shrink[h] = exp2_fast((largest[h] - base) * LOG2E);
+      largest[h] = top[h];
+      top[h] = base;
+      sum[h] *= shrink[h];
+    }
+#pragma unroll
+    for (int j = 0; j < BKEYS / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        s[j][e] = exp2_fast((s[j][e] - top[e >> 1]) * LOG2E);
+        sum[e >> 1] += s[j][e];
+      }
+#pragma unroll
+    for (int j = 0; j < DIM_V_P / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) o[j][e] *= shrink[e >> 1];
+
+    copy_wait<0>();
+    __syncthreads();
+    if (key0 + BKEYS < keys) copy_rows<VE_K, BKEYS, DIM, DIM_P>(at_k, k, K_S, key0 + BKEYS, KEYS);
+    copy_commit();
+#pragma unroll
+    for (int j = 0; j < BKEYS / 16; j++) {
+      const u32 fp[4] = {narrow2(s[2 * j][0], s[2 * j][1]), narrow2(s[2 * j][2], s[2 * j][3]), narrow2(s[2 * j + 1][0], s[2 * j + 1][1]),
+                         narrow2(s[2 * j + 1][2], s[2 * j + 1][3])};
+#pragma unroll
+      for (int d = 0; d < DIM_V_P / 16; d++) {
+        u32 fv[4];
+        load_matrices_transposed(fv, at_v + (j * 16 + ((lane >> 3) & 1) * 8 + (lane & 7)) * PITCH_V + d * 32 + (lane >> 4) * 16);
+        multiply(o[2 * d], fp, fv[0], fv[1]);
+        multiply(o[2 * d + 1], fp, fv[2], fv[3]);
+      }
+    }
+  }
+  copy_wait<0>();
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
+    sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
+    const int query = row + h * 8;
+    if (query >= QUERIES) continue;
+    T* to = out + batch * O_B + head * O_H + query * O_S + (lane & 3) * 2;
+#pragma unroll
+    for (int j = 0; j < DIM_V_P / 8; j++) {
+      const u32 both = narrow2(o[j][h * 2] / sum[h], o[j][h * 2 + 1] / sum[h]);
+      const int d = j * 8 + (lane & 3) * 2;
+      if constexpr (DIM_V % 2 == 0 && O_S % 2 == 0 && O_H % 2 == 0 && O_B % 2 == 0) {
+        if (d < DIM_V) *(u32*)(to + j * 8) = both;
+      } else {
+        if (d < DIM_V) to[j * 8] = (T)both;
+        if (d + 1 < DIM_V) to[j * 8 + 1] = (T)(both >> 16);
+      }
+    }
+  }
+}
+}  // namespace tile
