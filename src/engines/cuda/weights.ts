@@ -1,5 +1,5 @@
 /** Constants as the kernels want them: another element type, another order of dims, one blob for the whole segment. */
-import { bfloat16ToNumber, halfToNumber, numberToBfloat16, numberToHalf } from "../../ir/numeric.js";
+import { bfloat16ToNumber, halfToNumber, numberToBfloat16 } from "../../ir/numeric.js";
 import { bytesOf, typedOf } from "../../ir/payload.js";
 import type { Constant, DType } from "../../ir/types.js";
 import { product } from "./indexing.js";
@@ -12,26 +12,27 @@ export function packed(
   dtype: DType,
 ): Uint8Array {
   const count = product(view.dims);
-  const natural = isNatural(view.dims, view.strides) && view.offset === 0;
-  if (c.dtype === dtype && natural && count === product(c.dims)) return bytesOf(c);
+  if (c.dtype === dtype && view.offset === 0 && count === product(c.dims) && isNatural(view.dims, view.strides)) return bytesOf(c);
   const source = typedOf(c) as unknown as ArrayLike<number | bigint>;
-  const read = reader(c.dtype);
   const out = new Uint8Array(count * storage(dtype).bytes);
-  const write = writer(dtype, out);
-  const index = new Array<number>(view.dims.length).fill(0);
+  const convert = converter(c.dtype, dtype, source, out);
+  const inner = view.dims.at(-1) ?? 1;
+  const step = view.strides.at(-1) ?? 0;
+  const outer = view.dims.slice(0, -1);
+  const index = new Array<number>(outer.length).fill(0);
   let from = view.offset;
-  for (let i = 0; i < count; i++) {
-    write(i, read === undefined ? (source[from] as number | bigint) : read(source[from] as number));
-    for (let d = index.length - 1; d >= 0; d--) {
-      const [size, step] = [view.dims[d] as number, view.strides[d] as number];
+  for (let to = 0; to < count; to += inner) {
+    convert(to, from, step, inner);
+    for (let d = outer.length - 1; d >= 0; d--) {
+      const [size, stride] = [outer[d] as number, view.strides[d] as number];
       const next = (index[d] as number) + 1;
       if (next < size) {
         index[d] = next;
-        from += step;
+        from += stride;
         break;
       }
       index[d] = 0;
-      from -= step * (size - 1);
+      from -= stride * (size - 1);
     }
   }
   return out;
@@ -45,45 +46,78 @@ function isNatural(dims: readonly number[], strides: readonly number[]): boolean
   }
   return true;
 }
-function reader(from: DType): ((x: number) => number) | undefined {
-  return from === "float16" ? halfToNumber : from === "bfloat16" ? bfloat16ToNumber : undefined;
-}
-function writer(to: DType, bytes: Uint8Array): (i: number, x: number | bigint) => void {
+
+/** Copies `n` elements from `from`, `step` apart, to `to` and the following. */
+type Convert = (to: number, from: number, step: number, n: number) => void;
+
+function converter(from: DType, to: DType, source: ArrayLike<number | bigint>, bytes: Uint8Array): Convert {
   const { buffer } = bytes;
+  if (to === "float16" && source instanceof Float32Array) {
+    const [bits, out] = [new Uint32Array(source.buffer, source.byteOffset, source.length), new Uint16Array(buffer)];
+    return (t, f, step, n) => {
+      for (let i = 0; i < n; i++) out[t + i] = halfBits(bits[f + i * step] as number);
+    };
+  }
+  const read: (i: number) => number | bigint =
+    from === "float16"
+      ? (i) => halfToNumber(source[i] as number)
+      : from === "bfloat16"
+        ? (i) => bfloat16ToNumber(source[i] as number)
+        : (i) => source[i] as number | bigint;
+  const each =
+    (write: (i: number, x: number | bigint) => void): Convert =>
+    (t, f, step, n) => {
+      for (let i = 0; i < n; i++) write(t + i, read(f + i * step));
+    };
+  const numbers = (out: { [i: number]: number }): Convert =>
+    each((i, x) => {
+      out[i] = Number(x);
+    });
   switch (to) {
-    case "float32": {
-      const a = new Float32Array(buffer);
-      return (i, x) => {
-        a[i] = Number(x);
-      };
-    }
+    case "float32":
+      return numbers(new Float32Array(buffer));
     case "float16": {
-      const a = new Uint16Array(buffer);
-      return (i, x) => {
-        a[i] = numberToHalf(Number(x));
-      };
+      const [out, one] = [new Uint16Array(buffer), new Float32Array(1)];
+      const bits = new Uint32Array(one.buffer);
+      return each((i, x) => {
+        one[0] = Number(x);
+        out[i] = halfBits(bits[0] as number);
+      });
     }
     case "bfloat16": {
-      const a = new Uint16Array(buffer);
-      return (i, x) => {
-        a[i] = numberToBfloat16(Number(x));
-      };
+      const out = new Uint16Array(buffer);
+      return each((i, x) => {
+        out[i] = numberToBfloat16(Number(x));
+      });
     }
     case "int64": {
-      const a = new BigInt64Array(buffer);
-      return (i, x) => {
-        a[i] = BigInt(x);
-      };
+      const out = new BigInt64Array(buffer);
+      return each((i, x) => {
+        out[i] = BigInt(x);
+      });
     }
-    case "int32": {
-      const a = new Int32Array(buffer);
-      return (i, x) => {
-        a[i] = Number(x);
-      };
-    }
+    case "int32":
+      return numbers(new Int32Array(buffer));
     default:
-      return (i, x) => {
-        bytes[i] = Number(x);
-      };
+      return numbers(bytes);
   }
+}
+
+/** Bits of a single-precision number to those of the nearest half, ties to even. */
+export function halfBits(single: number): number {
+  const sign = (single >>> 16) & 0x8000;
+  const x = single & 0x7fffffff;
+  if (x >= 0x47800000) return sign | (x > 0x7f800000 ? 0x7e00 : 0x7c00);
+  if (x >= 0x38800000) {
+    // Normal: a carry out of the mantissa goes on into the exponent, up to infinity.
+    const h = (x - 0x38000000) >>> 13;
+    const rest = x & 0x1fff;
+    return sign | (rest > 0x1000 || (rest === 0x1000 && (h & 1) === 1) ? h + 1 : h);
+  }
+  if (x < 0x33000000) return sign;
+  const shift = 126 - (x >>> 23);
+  const mantissa = (x & 0x7fffff) | 0x800000;
+  const h = mantissa >>> shift;
+  const [rest, tie] = [mantissa & ((1 << shift) - 1), 1 << (shift - 1)];
+  return sign | (rest > tie || (rest === tie && (h & 1) === 1) ? h + 1 : h);
 }
