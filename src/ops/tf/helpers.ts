@@ -1,5 +1,7 @@
 /** Spellings that several families share. */
-import { isFloat } from "../../ir/dtypes.js";
+import { isFloat, isInteger } from "../../ir/dtypes.js";
+import { elementCount, typedOf } from "../../ir/payload.js";
+import type { Constant } from "../../ir/types.js";
 import type { TfBuilder, TfNode, Val } from "./define.js";
 import { compute } from "./kernels.js";
 
@@ -86,3 +88,14 @@ export function limitOf(dtype: string, side: "lowest" | "highest"): number | big
   if (m[1] === "u") return side === "lowest" ? 0n : (1n << bits) - 1n;
   return side === "lowest" ? -(1n << (bits - 1n)) : (1n << (bits - 1n)) - 1n;
 }
+
+/** Elements of a small integer constant of any rank, in order. */
+export function vector(c: Constant): readonly number[] | undefined {
+  const count = elementCount(c.dims);
+  if (count === undefined || count > 4096 || !isInteger(c.dtype)) return undefined;
+  return Array.from(typedOf(c) as ArrayLike<number | bigint>, Number);
+}
+/** Axes counted from the front. */
+export const fromFront = (axes: readonly number[], rank: number): readonly number[] => axes.map((a) => (a < 0 ? a + rank : a));
+/** 0, 1, ..., n - 1. */
+export const upTo = (n: number): readonly number[] => Array.from({ length: Math.max(0, n) }, (_, i) => i);

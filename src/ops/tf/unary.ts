@@ -29,7 +29,14 @@ export const acosh = same(["Acosh"], "Acosh");
 export const atanh = same(["Atanh"], "Atanh");
 export const erf = same(["Erf"], "Erf");
 export const sigmoid = same(["Sigmoid"], "Sigmoid");
-export const relu = same(["Relu"], "Relu");
+export const relu = defineTfOp({
+  name: "Relu",
+  to: ["Relu", "Max"],
+  lower: (n, b) => {
+    const x = n.in(0);
+    return isFloat(x.dtype) ? compute(n, b)("Relu", [x]) : compute(n, b)("Max", [x, like(n, b, x, 0)]);
+  },
+});
 export const softplus = defineTfOp({
   name: "Softplus",
   to: ["Softplus"],
