@@ -2,50 +2,13 @@
 
 import { no, type Verdict, yes } from "../diagnostics.js";
 import { add, isStatic, mul, sub, UNKNOWN } from "../ir/dims.js";
-import type { Dim, Shape } from "../ir/types.js";
+import type { Dim } from "../ir/types.js";
 import { FLOATS64, gpu, hostOnly } from "./answers.js";
-import { absent, defineOp, dtypeOf, type Fact, int, optInts, optional, shapeOf, tensor, word } from "./define.js";
+import { type ConvAttrs, convAttributes, convCost, convShape } from "./convolutions.js";
+import { absent, defineOp, dtypeOf, type Fact, int, optInts, optional, shapeOf, tensor } from "./define.js";
 import { aInt, aInts, aText, given, random } from "./samples.js";
-import { count, fact, traffic, windowDim, windowOf } from "./shapes.js";
+import { count, fact, traffic } from "./shapes.js";
 
-const attrs = {
-  auto_pad: word("NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"),
-  dilations: optInts(),
-  group: int(1),
-  kernel_shape: optInts(),
-  pads: optInts(),
-  strides: optInts(),
-};
-type ConvAttrs = {
-  readonly auto_pad: string;
-  readonly dilations: readonly number[] | undefined;
-  readonly group: number;
-  readonly kernel_shape: readonly number[] | undefined;
-  readonly pads: readonly number[] | undefined;
-  readonly strides: readonly number[] | undefined;
-};
-type ConvSite = { readonly attrs: ConvAttrs; fail(what: string, fix: string): never };
-
-function convShape(at: ConvSite, x: Shape, w: Shape): Shape {
-  if (x === undefined || w === undefined) return undefined;
-  if (x.length < 2 || w.length !== x.length)
-    return at.fail(`an input of dims [${x}] and weights of dims [${w}] do not fit`, "give both [N, C, spatial...] ranks");
-  const [c, per] = [x[1] ?? UNKNOWN, w[1] ?? UNKNOWN];
-  if (isStatic(c) && isStatic(per) && per * at.attrs.group !== c)
-    return at.fail(
-      `${c} input channels are not ${per} per group times ${at.attrs.group} groups`,
-      "make the channels of input, weights and group agree",
-    );
-  const kernel = at.attrs.kernel_shape ?? w.slice(2);
-  const window = windowOf(x.length - 2, at.attrs, kernel);
-  return [x[0] ?? UNKNOWN, w[0] ?? UNKNOWN, ...x.slice(2).map((d, i) => windowDim(d, window, i))];
-}
-/** Two operations per multiply-add: every output element sums over w's channels and kernel. */
-function convCost(ins: { readonly w: Fact } & object, out: readonly Fact["type"][]): { flops: number; bytes: number } {
-  const w = shapeOf(ins.w);
-  const each = (w ?? []).slice(1).reduce<number>((a, d) => a * (isStatic(d) ? d : 1), 1);
-  return { flops: 2 * each * (out[0] === undefined ? 0 : count({ type: out[0] })), bytes: traffic(ins, out) };
-}
 const spatialLimit = (at: { readonly in: { readonly x?: Fact } }): Verdict => {
   const rank = shapeOf(at.in.x)?.length ?? 4;
   return rank >= 3 && rank <= 5
@@ -60,7 +23,7 @@ export const conv = defineOp({
   in: { x: tensor("T"), w: tensor("T"), b: optional("T") },
   out: { y: tensor("T") },
   types: { T: FLOATS64 },
-  attrs,
+  attrs: convAttributes,
   role: "compute",
   infer: (at) => [fact(dtypeOf(at.in.x), convShape(at, shapeOf(at.in.x), shapeOf(at.in.w)))],
   cost: (at) => convCost(at.in, at.out),
@@ -88,7 +51,7 @@ export const conv = defineOp({
   },
 });
 
-const transposedAttrs = { ...attrs, output_padding: optInts(), output_shape: optInts() };
+const transposedAttrs = { ...convAttributes, output_padding: optInts(), output_shape: optInts() };
 /** y = (x - 1) s + ((k - 1) d + 1) + output_padding - pads; SAME_*: x s. */
 function transposedDim(
   x: Dim,
@@ -157,7 +120,7 @@ export const convInteger = defineOp({
   in: { x: tensor("T1"), w: tensor("T2"), xZero: optional("T1"), wZero: optional("T2") },
   out: { y: tensor("int32") },
   types: { T1: ["int8", "uint8"], T2: ["int8", "uint8"] },
-  attrs,
+  attrs: convAttributes,
   role: "compute",
   infer: (at) => [fact("int32", convShape(at, shapeOf(at.in.x), shapeOf(at.in.w)))],
   cost: (at) => convCost(at.in, at.out),
@@ -184,7 +147,7 @@ export const qLinearConv = defineOp({
   },
   out: { y: tensor("T3") },
   types: { T1: ["int8", "uint8"], T2: ["int8", "uint8"], T3: ["int8", "uint8"] },
-  attrs,
+  attrs: convAttributes,
   role: "compute",
   infer: (at) => [fact(dtypeOf(at.in.yZero), convShape(at, shapeOf(at.in.x), shapeOf(at.in.w)))],
   cost: (at) => convCost(at.in, at.out),
