@@ -152,13 +152,15 @@ async function queued<T>(work: () => Promise<T>, wanted: () => boolean): Promise
 /** A compilation under way cannot be stopped, but its caller can; one that nobody waits for any more does not begin. */
 function wanting(p: Pending, signal: AbortSignal | undefined): Promise<Compiled> {
   if (signal === undefined) return p.work;
+  // A signal of its own: many compilations may hang on one, which would warn of a leak.
+  const mine = AbortSignal.any([signal]);
   return new Promise((resolve, reject) => {
     const stop = (): void => {
       p.wanted--;
       reject(signal.reason);
     };
-    signal.addEventListener("abort", stop, { once: true });
-    p.work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+    mine.addEventListener("abort", stop, { once: true });
+    p.work.then(resolve, reject).finally(() => mine.removeEventListener("abort", stop));
   });
 }
 

@@ -112,6 +112,11 @@ const OUT_OF_MEMORY = 2;
 /** CUDA_ERROR_INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX, UNSUPPORTED_PTX_VERSION, INVALID_SOURCE, SHARED_OBJECT_*, NOT_FOUND. */
 const BAD_IMAGE = new Set([200, 209, 218, 222, 300, 301, 302, 303, 500]);
 
+/** ECC, illegal address, timeout, context destroyed, assert, illegal instruction, misaligned address and their kin: the context is lost. */
+const FAULTS = new Set([214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 721]);
+/** Whether a failure was a fault inside a kernel, after which nothing on that GPU works in this process. */
+export const isFault = (error: PartitaError): boolean => FAULTS.has(nativeFailure(error.cause)?.status ?? 0);
+
 /** The coded error for a failed native call; `bytes` where memory was asked for. An error that is not the driver's comes back as it is. */
 export function gpuError(
   error: unknown,
@@ -125,3 +130,11 @@ export function gpuError(
   if (BAD_IMAGE.has(failure.status)) return badCubin({ what: `${what} failed`, native: failure.message }, {}, error);
   return gpuFailed({ what, native: failure.message }, {}, error);
 }
+export const notEmitted = defineError<{ why: string }>("P2114", "a node of a CUDA segment has no kernel", ({ why }) => ({
+  what: `no kernel can be emitted for it: ${why}`,
+  fix: "pin the node to the host, or compile with the shapes it will run with",
+}));
+export const brokenArtifact = defineError<{ what: string }>("P2115", "a compiled CUDA segment is not complete", ({ what }) => ({
+  what,
+  fix: "compile the model again",
+}));

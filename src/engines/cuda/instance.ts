@@ -1,0 +1,236 @@
+/** One stream's share of a plan: arena, inputs, outputs, pinned staging, and the CUDA graph that copies in, computes, and copies out. */
+import { portBytes } from "./check.js";
+import { Owned } from "./device.js";
+import { badPlan, gpuError } from "./errors.js";
+import type { LoadedPlan } from "./loaded.js";
+import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle } from "./native.js";
+import { packParameters } from "./parameters.js";
+import type { Arg, Buffer, Launch, Operation, PortSpec } from "./plan.js";
+
+/** Up to this, arrays are copied on the event loop: cheaper than telling another thread of them. */
+const SMALL = 1 << 20;
+const ALIGNMENT = 256;
+
+const dataTypes = { uint8: 0, float16: 6, float32: 7, bfloat16: 9 } as const;
+const swizzles = { 0: 0, 32: 1, 64: 2, 128: 3 } as const;
+/** CU_TENSOR_MAP_L2_PROMOTION_L2_128B. */
+const L2_PROMOTION = 2;
+
+interface Staged {
+  readonly port: PortSpec;
+  readonly bytes: number;
+  /** In the pinned memory. */
+  readonly offset: number;
+}
+
+export class Instance {
+  readonly stream: StreamHandle;
+  readonly pinnedBytes: number;
+  readonly #loaded: LoadedPlan;
+  readonly #owned: Owned;
+  readonly #memories: readonly (MemoryHandle | undefined)[];
+  readonly #pinned: { readonly handle: PinnedHandle; readonly buffer: ArrayBuffer };
+  readonly #inputs: readonly Staged[];
+  readonly #outputs: readonly Staged[];
+  readonly #graph: GraphHandle;
+  #compute: GraphHandle | undefined;
+
+  /** Throws P2104 and P2105; nothing stays behind then. */
+  constructor(loaded: LoadedPlan) {
+    this.#loaded = loaded;
+    const { device, plan } = loaded;
+    this.#owned = new Owned(device.addon);
+    try {
+      this.stream = this.#owned.own(device.addon.streamCreate(device.context));
+      const arena =
+        plan.arenaBytes === 0 ? undefined : this.#owned.own(device.allocate("memory for intermediate results", plan.arenaBytes));
+      this.#memories = plan.buffers.map((b) => {
+        if (b.kind === "arena") return arena;
+        if (b.kind === "weights") return loaded.weights;
+        return this.#owned.own(device.allocate(`memory for an ${b.kind}`, b.bytes));
+      });
+      let end = 0;
+      const stage = (port: PortSpec): Staged => {
+        const bytes = portBytes(port);
+        const offset = end;
+        end += Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+        return { port, bytes, offset };
+      };
+      this.#inputs = plan.inputs.map(stage);
+      this.#outputs = plan.outputs.map(stage);
+      this.pinnedBytes = end;
+      this.#pinned = device.pin("pinned memory for inputs and outputs", end);
+      this.#owned.own(this.#pinned.handle);
+      this.#graph = this.capture(() => {
+        for (const s of this.#inputs) this.#copy(s, true);
+        for (const o of plan.operations) this.issue(o);
+        for (const s of this.#outputs) this.#copy(s, false);
+      });
+    } catch (error) {
+      this.#owned.release();
+      throw error;
+    }
+  }
+
+  /** Frees everything of this stream; the first failure comes back. */
+  release(): unknown {
+    return this.#owned.release();
+  }
+
+  /** Captures what `issue` calls put on the stream. The graph lives as long as this. */
+  capture(body: () => void): GraphHandle {
+    const { addon } = this.#loaded.device;
+    try {
+      addon.captureBegin(this.stream);
+    } catch (error) {
+      throw gpuError(error, "beginning a CUDA graph");
+    }
+    try {
+      body();
+    } catch (error) {
+      // The stream must leave capture mode, and whatever it holds is of no use.
+      try {
+        addon.release(addon.captureEnd(this.stream));
+      } catch {}
+      throw error;
+    }
+    try {
+      return this.#owned.own(addon.captureEnd(this.stream));
+    } catch (error) {
+      throw gpuError(error, "building a CUDA graph");
+    }
+  }
+
+  /** The operations alone, without copies. */
+  computeGraph(): GraphHandle {
+    this.#compute ??= this.capture(() => {
+      for (const o of this.#loaded.plan.operations) this.issue(o);
+    });
+    return this.#compute;
+  }
+  get wholeGraph(): GraphHandle {
+    return this.#graph;
+  }
+
+  /** Puts one operation on the stream; `dependent: false` takes programmatic dependent launch away from it. */
+  issue(o: Operation, options: { readonly dependent?: boolean } = {}): void {
+    const { addon } = this.#loaded.device;
+    if (o.kind === "clear") {
+      if (o.bytes === 0) return;
+      const { memory, base } = this.#at(o.buffer);
+      try {
+        addon.fill(this.stream, memory, base + o.offset, o.bytes, 0);
+      } catch (error) {
+        throw gpuError(error, "clearing memory");
+      }
+      return;
+    }
+    this.#launch(o.launch, options.dependent ?? o.launch.dependent === true);
+  }
+
+  #launch(l: Launch, dependent: boolean): void {
+    const { addon } = this.#loaded.device;
+    const f = this.#loaded.functions.get(l.kernel);
+    if (f === undefined) throw badPlan({ what: `kernel '${l.kernel}' was not loaded` });
+    try {
+      const parameters = packParameters(l.args, {
+        address: (buffer) => {
+          const { memory, base } = this.#at(buffer);
+          return addon.memAddress(memory) + BigInt(base);
+        },
+        encode: (arg) => this.#encode(arg),
+      });
+      addon.launch(this.stream, f.handle, l.grid, l.block, l.shared, parameters, l.cluster, dependent);
+    } catch (error) {
+      throw gpuError(error, `launching kernel '${l.kernel}'${l.nodes.length === 0 ? "" : ` (${l.nodes.slice(0, 4).join(", ")})`}`);
+    }
+  }
+
+  #at(index: number): { readonly memory: MemoryHandle; readonly base: number } {
+    const buffer: Buffer | undefined = this.#loaded.plan.buffers[index];
+    const memory = this.#memories[index];
+    if (buffer === undefined || memory === undefined) throw badPlan({ what: `buffer ${index} has no memory` });
+    return { memory, base: buffer.offset };
+  }
+
+  #encode(arg: Arg & { readonly kind: "tensorMap" }): Uint8Array {
+    const { addon } = this.#loaded.device;
+    const { memory, base } = this.#at(arg.buffer);
+    const { map } = arg;
+    const [type, swizzle, at] = [dataTypes[map.dtype], swizzles[map.swizzle], base + arg.offset];
+    if (map.mode === "tiled")
+      return addon.tensorMapTiled(memory, at, type, map.dims, map.strides, map.box, map.elementStrides, 0, swizzle, L2_PROMOTION, 0);
+    const [channels = 0, pixels = 0] = map.box;
+    const { lowerCorner = [], upperCorner = [] } = map;
+    return addon.tensorMapIm2col(
+      memory,
+      at,
+      type,
+      map.dims,
+      map.strides,
+      lowerCorner,
+      upperCorner,
+      channels,
+      pixels,
+      map.elementStrides,
+      0,
+      swizzle,
+      L2_PROMOTION,
+      0,
+    );
+  }
+
+  #copy(s: Staged, up: boolean): void {
+    if (s.bytes === 0) return;
+    const { addon } = this.#loaded.device;
+    const { memory, base } = this.#at(s.port.buffer);
+    try {
+      if (up) addon.copy(this.stream, memory, base, this.#pinned.handle, s.offset, s.bytes);
+      else addon.copy(this.stream, this.#pinned.handle, s.offset, memory, base, s.bytes);
+    } catch (error) {
+      throw gpuError(error, `copying '${s.port.name}'`);
+    }
+  }
+
+  /** One inference: `inputs[i]` holds the bytes of input i; gives back those of the outputs, each in a buffer of its own. */
+  async run(inputs: readonly Uint8Array[]): Promise<readonly ArrayBuffer[]> {
+    const { addon } = this.#loaded.device;
+    const into: HostCopy[] = [];
+    const out: HostCopy[] = [];
+    this.#inputs.forEach((s, i) => {
+      const bytes = inputs[i];
+      if (bytes === undefined || s.bytes === 0) return;
+      if (s.bytes > SMALL && bytes.buffer instanceof ArrayBuffer) into.push([this.#pinned.handle, s.offset, bytes as HostArray]);
+      else new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
+    });
+    const results = this.#outputs.map((s) => {
+      if (s.bytes <= SMALL) return undefined;
+      const buffer = new ArrayBuffer(s.bytes);
+      out.push([this.#pinned.handle, s.offset, buffer]);
+      return buffer;
+    });
+    try {
+      await addon.execute(this.stream, this.#graph, into, out);
+    } catch (error) {
+      throw gpuError(error, "running the kernels");
+    }
+    return results.map((r, i) => {
+      const s = this.#outputs[i];
+      return r ?? this.#pinned.buffer.slice(s?.offset ?? 0, (s?.offset ?? 0) + (s?.bytes ?? 0));
+    });
+  }
+
+  /** Milliseconds of each of `count` replays of a graph of this instance, after `warmup` more. */
+  async time(graph: GraphHandle, warmup: number, count: number): Promise<Float64Array> {
+    try {
+      return await this.#loaded.device.addon.timeGraph(this.stream, graph, warmup, count);
+    } catch (error) {
+      throw gpuError(error, "timing a CUDA graph");
+    }
+  }
+
+  /** Frees a graph made by `capture` before the rest. */
+  drop(graph: GraphHandle): void {
+    this.#loaded.device.addon.release(graph);
+  }
+}
