@@ -14,5 +14,21 @@ export { verify } from "./ir/verify.js";
 export { absent, defineOp, type OpDef, type Sample } from "./ops/define.js";
 export { inferGraph } from "./ops/infer.js";
 export { allOps, lookup } from "./ops/registry.js";
+export { type Keep, lower } from "./passes/lower.js";
+export {
+  any,
+  constant,
+  dimsOf,
+  either,
+  Match,
+  match,
+  numbersOf,
+  type OpOptions,
+  op,
+  type Pattern,
+  type Subject,
+  scalar,
+} from "./passes/match.js";
 export { definePass, type Pass, type PassContext, runPasses } from "./passes/pass.js";
 export { pipeline } from "./passes/pipeline.js";
+export { type Draft, elementwise, type Replacement, type Rule, rewritePass } from "./passes/rewrite.js";

@@ -23,10 +23,10 @@ export async function checkPass(pass: Pass, before: string, after: string): Prom
   if (found !== wanted) throw new Error(`pass '${pass.name}' gave\n${found}\nexpected\n${wanted}`);
 }
 
-/** Runs a graph on ONNX Runtime as it stands, inputs in the graph's order. */
-export async function runGraph(g: Graph, inputs: readonly TensorLike[]): Promise<readonly Tensor[]> {
+/** Runs a graph on ONNX Runtime as it stands, inputs in the graph's order; `level` says how far ONNX Runtime itself may rewrite it. */
+export async function runGraph(g: Graph, inputs: readonly TensorLike[], level: "basic" | "all" = "basic"): Promise<readonly Tensor[]> {
   const artifact = await hostEngine.build(inferGraph(g).graph, { target: { sm: 0, tensorrt: 0, precision: "fp32" } });
-  const executable = await hostEngine.open({ ...artifact, settings: { level: "basic" } }, { streams: 1, threads: 1 });
+  const executable = await hostEngine.open({ ...artifact, settings: { level } }, { streams: 1, threads: 1 });
   try {
     return await executable.run(inputs);
   } finally {
