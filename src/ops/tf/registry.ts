@@ -1,9 +1,12 @@
 /** All TensorFlow operators Partita reads, by name. Derived from the family files; nothing registers itself. */
 import * as bits from "./bits.js";
+import * as conv from "./conv.js";
 import type { TfOpDef } from "./define.js";
 import * as elementwise from "./elementwise.js";
 import * as lists from "./lists.js";
 import * as matmul from "./matmul.js";
+import * as normalization from "./normalization.js";
+import * as pooling from "./pooling.js";
 import * as reductions from "./reductions.js";
 import * as shapes from "./shapes.js";
 import * as slicing from "./slicing.js";
@@ -13,9 +16,12 @@ import * as unary from "./unary.js";
 /** A list, not one record: two families may use the same export name. */
 const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   bits,
+  conv,
   elementwise,
   lists,
   matmul,
+  normalization,
+  pooling,
   reductions,
   shapes,
   slicing,
