@@ -110,12 +110,16 @@ export function apply(edit: Editor, root: Node, nodes: readonly Node[], made: Re
     outs: made.outs ?? root.outs,
     ...(origin.length === 0 ? {} : { origin }),
   });
-  for (const n of nodes) if (n.id !== root.id) removeUnread(edit, n);
+  // In whatever order they come: a node goes once its readers are gone.
+  let left = nodes.filter((n) => n.id !== root.id && edit.node(n.id) !== undefined);
+  for (let before = -1; left.length !== before; ) {
+    before = left.length;
+    left = left.filter((n) => !removeUnread(edit, n));
+  }
 }
 
-/** Removes a node nobody reads, then what only it read; returns whether it went. */
-export function removeUnread(edit: Editor, n: Node): boolean {
-  if (edit.node(n.id) === undefined) return false;
+/** Removes a node nobody reads; returns whether it went. */
+function removeUnread(edit: Editor, n: Node): boolean {
   if (n.outs.some((v) => v !== undefined && (edit.isOutput(v) || edit.uses(v).length > 0))) return false;
   edit.remove(n.id);
   return true;

@@ -123,7 +123,7 @@ function neutral(draft: Draft, stem: ValueId, dtype: DType, dims: readonly Dim[]
   return draft.edit.addConstant(`${draft.value(stem).name}/${x === 1 ? "ones" : "zeros"}`, filled(dtype, dims, x));
 }
 
-/** LayerNormalization or InstanceNormalization, as the axes say. `narrow`: x was widened inside the pattern. */
+/** InstanceNormalization or LayerNormalization, as axes and parameters say. `narrow`: x was widened inside the pattern. */
 function centredNorm(found: Match, draft: Draft, narrow: boolean): Replacement | string | undefined {
   const [v, y] = [found.value("x"), found.root.outs[0]];
   const [dims, dtype] = [dimsOf(draft, v), dtypeOf(draft, v)];
@@ -134,27 +134,39 @@ function centredNorm(found: Match, draft: Draft, narrow: boolean): Replacement |
   if (axes === undefined || eps === undefined || axes.length === 0) return undefined;
   if (axes2 === undefined || axes.join() !== axes2.join()) return "mean and variance are taken over different axes";
   const rank = dims.length;
-  const [scaleIn, biasIn] = [found.maybe("scale"), found.maybe("bias")];
-  if (run(axes, rank - axes.length, axes.length)) {
-    const wanted = dims.slice(rank - axes.length);
-    const w = scaleIn === undefined ? neutral(draft, v, dtype, wanted, 1) : shaped(draft, scaleIn, wanted, trailing(wanted));
-    const b = biasIn === undefined ? undefined : shaped(draft, biasIn, wanted, trailing(wanted));
-    if (w === undefined) return scaleIn === undefined ? "it has no scale, and its normalised dims are not known" : undefined;
-    if (biasIn !== undefined && b === undefined) return undefined;
-    return {
-      op: "LayerNormalization",
-      ins: b === undefined ? [v, w] : [v, w, b],
-      attrs: { axis: intAttr(-axes.length), epsilon: floatAttr(eps), stash_type: intAttr(1) },
-    };
-  }
-  if (narrow || rank < 3 || !run(axes, 2, rank - 2))
+  const instance = narrow || rank < 3 || !run(axes, 2, rank - 2) ? undefined : instanceNorm(found, draft, v, dtype, dims, eps);
+  if (instance !== undefined) return instance;
+  if (!run(axes, rank - axes.length, axes.length))
     return `its statistics are over axes ${axes.join(", ")} of ${rank}, which no normalisation operator has`;
+  const [scaleIn, biasIn] = [found.maybe("scale"), found.maybe("bias")];
+  const wanted = dims.slice(rank - axes.length);
+  const w = scaleIn === undefined ? neutral(draft, v, dtype, wanted, 1) : shaped(draft, scaleIn, wanted, trailing(wanted));
+  const b = biasIn === undefined ? undefined : shaped(draft, biasIn, wanted, trailing(wanted));
+  if (w === undefined) return scaleIn === undefined ? "it has no scale, and its normalised dims are not known" : undefined;
+  if (biasIn !== undefined && b === undefined) return undefined;
+  return {
+    op: "LayerNormalization",
+    ins: b === undefined ? [v, w] : [v, w, b],
+    attrs: { axis: intAttr(-axes.length), epsilon: floatAttr(eps), stash_type: intAttr(1) },
+  };
+}
+
+/** Statistics over all dims behind the channels, with parameters per channel. In three dims it is a LayerNorm without such parameters. */
+function instanceNorm(found: Match, draft: Draft, v: ValueId, dtype: DType, dims: readonly Dim[], eps: number): Replacement | undefined {
   const channels = dims[1] ?? "?";
-  const fits = perChannel(channels, rank - 2);
+  const [scaleIn, biasIn] = [found.maybe("scale"), found.maybe("bias")];
+  const fits = perChannel(channels, dims.length - 2);
+  if (dims.length === 3 && ![scaleIn, biasIn].some((p) => p !== undefined && fits(dimsOf(draft, p) ?? []))) return undefined;
+  // A plain vector broadcasts over the last dim, not over the channels.
+  if (
+    [scaleIn, biasIn].some(
+      (p) => p !== undefined && !fits(dimsOf(draft, p) ?? []) && draft.constant(p)?.dims.some((d) => d !== 1) !== false,
+    )
+  )
+    return undefined;
   const w = scaleIn === undefined ? neutral(draft, v, dtype, [channels], 1) : shaped(draft, scaleIn, [channels], fits);
   const b = biasIn === undefined ? neutral(draft, v, dtype, [channels], 0) : shaped(draft, biasIn, [channels], fits);
-  // A plain vector broadcasts over the last dim, not over the channels.
-  if (w === undefined || b === undefined || [scaleIn, biasIn].some((p) => p !== undefined && (p === w || p === b))) return undefined;
+  if (w === undefined || b === undefined) return undefined;
   return { op: "InstanceNormalization", ins: [v, w, b], attrs: { epsilon: floatAttr(eps) } };
 }
 
