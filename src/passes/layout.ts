@@ -21,10 +21,11 @@ export const layout = definePass({
     };
     // Bodies carry the types that inference wrote into them.
     const declared = (of: Graph) => (v: ValueId) => shapeOfType(of.values[v]?.type ?? UNKNOWN_TYPE);
-    const top = turned(g, shapes(g));
-    const done = asReshapes(top, shapes(top));
-    const bodies = deep(done, (body) => (body.name === done.name && body.outputs === done.outputs ? body : turned(body, declared(body))));
-    return bodies;
+    return deep(g, (part) => {
+      if (part.outputs !== g.outputs) return turned(part, declared(part));
+      const done = turned(part, shapes(part));
+      return asReshapes(done, shapes(done));
+    });
   },
 });
 
@@ -38,9 +39,11 @@ const isPerm = (n: Node | undefined, perm: readonly number[]): n is Node => {
 };
 const permAttr = (p: readonly number[]): Record<string, Attr> => ({ perm: { kind: "ints", value: p } });
 
-/** A transpose's weight: its elements, unknown dims counting as one; nothing where no byte moves. */
-const weigh = (s: Shape): number =>
-  s !== undefined && movesNothing(s, toFirst(s.length)) ? 0 : (s ?? []).reduce<number>((a, d) => a * (typeof d === "number" ? d : 1), 1);
+/** A transpose's weight: its elements, unknown dims counting as one; next to nothing where no byte moves. */
+function weigh(s: Shape): number {
+  if (s === undefined) return 1;
+  return movesNothing(s, toFirst(s.length)) ? 0.01 : s.reduce<number>((a, d) => a * (typeof d === "number" ? d : 1), 1);
+}
 
 interface Region {
   readonly nodes: Node[];

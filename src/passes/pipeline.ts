@@ -5,6 +5,7 @@ import { deadCode } from "./dead-code.js";
 import { foldBatchNorm } from "./fold-batchnorm.js";
 import { foldConstants } from "./fold-constants.js";
 import { foldShapes } from "./fold-shapes.js";
+import { layout } from "./layout.js";
 import { noOps } from "./no-ops.js";
 import type { Pass } from "./pass.js";
 import { raiseActivations } from "./raise/activations.js";
@@ -16,6 +17,7 @@ export const pipeline: readonly Pass[] = [
   foldShapes,
   foldConstants,
   noOps,
+  layout,
   foldBatchNorm,
   cancelViews,
   raiseNormalizations,
