@@ -7,7 +7,7 @@
 import { Editor } from "../ir/edit.js";
 import { shapeOfType, UNKNOWN_TYPE } from "../ir/graph.js";
 import { int64Constant } from "../ir/payload.js";
-import type { Attr, Dim, Graph, Node, Shape, ValueId } from "../ir/types.js";
+import type { Attr, Dim, Graph, Node, NodeId, Shape, ValueId } from "../ir/types.js";
 import { movesNothing, rulesOf, type Turn, type TurnContext, toFirst, toLast, transposed } from "./layout-rules.js";
 import { deep, definePass } from "./pass.js";
 
@@ -122,6 +122,7 @@ function worth(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf
 function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf: (v: ValueId) => Shape): void {
   const inside = new Set(r.nodes.map((n) => n.id));
   const first = new Map<ValueId, ValueId>();
+  const entries = new Set<NodeId>();
   const made = new Set([...r.values].filter((v) => inside.has(draft.producer(v)?.id ?? (-1 as never))));
   const permuted = (v: ValueId, perm: readonly number[]): Shape => shapeOf(v)?.map((_, i, s): Dim => s[perm[i] ?? 0] ?? "?");
   const declare = (v: ValueId, suffix: string): ValueId => {
@@ -147,7 +148,8 @@ function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf:
     }
     const x = declare(v, "nchw");
     const reader = draft.uses(v).find((u) => inside.has(u.id));
-    draft.add({ op: "Transpose", ins: [v], outs: [x], attrs: permAttr(toFirst(rank)), name: reader?.name ?? "", origin: reader?.origin });
+    const entry = draft.add({ op: "Transpose", ins: [v], outs: [x], attrs: permAttr(toFirst(rank)), name: reader?.name ?? "", origin: reader?.origin });
+    entries.add(entry.id);
     first.set(v, x);
   }
   const at = (v: ValueId): ValueId => first.get(v) ?? v;
@@ -172,7 +174,7 @@ function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf:
     const x = at(v);
     for (const u of draft.uses(v)) {
       const [y] = u.outs;
-      if (!isPerm(u, toFirst(rank)) || y === undefined || inside.has(u.id)) continue;
+      if (!isPerm(u, toFirst(rank)) || y === undefined || inside.has(u.id) || entries.has(u.id)) continue;
       // An output that the Transpose makes keeps it where what stands behind has a name of its own.
       if (draft.isOutput(y) && (draft.producer(x) === undefined || draft.isOutput(x))) continue;
       draft.replaceUses(y, x);

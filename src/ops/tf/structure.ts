@@ -43,15 +43,6 @@ export const readVariable = defineTfOp({
     return n.in(0);
   },
 });
-export const resourceGather = defineTfOp({
-  name: "ResourceGather",
-  to: ["Gather"],
-  lower: (n, b) => {
-    const [v] = n.ins;
-    return b.gather(v?.kind === "variable" ? v.value : n.in(0), n.in(1));
-  },
-});
-
 const call = "inlined";
 export const calls = defineTfOp({ names: ["PartitionedCall", "StatefulPartitionedCall"], to: [], structure: call });
 const branch = "one body of If; chosen at compile time where the condition is a constant";
