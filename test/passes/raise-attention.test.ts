@@ -1,0 +1,342 @@
+import { describe, expect, it } from "vitest";
+import { parse } from "../../src/ir/parse.js";
+import { inferGraph } from "../../src/ops/infer.js";
+import { raiseAttention as raise } from "../../src/passes/raise/attention.js";
+import { Tensor } from "../../src/tensor.js";
+import { relativeError, runGraph } from "../../src/testing.js";
+import { applied, difference, feeds, graph, leaves, ops } from "./support.js";
+
+const consts: Readonly<Record<string, string>> = {
+  two: "float32[] [2.0]",
+  half: "float32[] [0.5]",
+  root: "float32[] [0.75]",
+  zero: "float32[] [0.0]",
+  ninf: "float32[] [-inf]",
+  lowest: "float32[] [-3.4028234663852886e+38]",
+  small: "float32[] [-10000.0]",
+  axis2: "int64[1] [2]",
+};
+const q = "%q: float32[2, 6, 5, 4]";
+const kv = "%k: float32[2, 6, 7, 4], %v: float32[2, 6, 7, 3]";
+/** A graph around the given lines; the scalars they name are declared. */
+const text = (inputs: string, outputs: string, ...lines: string[]): string =>
+  graph(
+    inputs,
+    outputs,
+    ...Object.entries(consts)
+      .filter(([name]) => lines.some((l) => new RegExp(`%${name}\\b`).test(l)))
+      .map(([name, c]) => `const %${name} = ${c}`),
+    ...lines,
+  );
+const kt = "%t = Transpose(%k) {perm = [0, 1, 3, 2]}";
+const end = ["%p = Softmax(%s)", "%y = MatMul(%p, %v)"];
+
+async function raises(
+  inputs: string,
+  lines: readonly string[],
+  last: string,
+  before: readonly string[] = [],
+  tolerance = 1e-5,
+): Promise<void> {
+  const done = await applied(raise, text(inputs, "%y", ...lines));
+  expect(done.nodes).toEqual([...before, last]);
+  expect(await difference(done)).toBeLessThan(tolerance);
+}
+
+describe("raise-attention: scales", () => {
+  it.each([
+    ["none", ["%s = MatMul(%q, %t)"], "1.0"],
+    ["scores divided", ["%m = MatMul(%q, %t)", "%s = Div(%m, %two)"], "0.5"],
+    ["scores multiplied", ["%m = MatMul(%q, %t)", "%s = Mul(%half, %m)"], "0.5"],
+    ["Q multiplied", ["%a = Mul(%q, %half)", "%s = MatMul(%a, %t)"], "0.5"],
+    ["K divided", ["%b = Div(%t, %two)", "%s = MatMul(%q, %b)"], "0.5"],
+    ["Q and K multiplied", ["%a = Mul(%q, %root)", "%b = Mul(%t, %root)", "%s = MatMul(%a, %b)"], "0.5625"],
+    ["Q, K and the scores", ["%a = Mul(%q, %root)", "%b = Mul(%t, %root)", "%m = MatMul(%a, %b)", "%s = Div(%m, %two)"], "0.28125"],
+  ])("%s", async (_, lines, scale) => {
+    await raises(`${q}, ${kv}`, [kt, ...lines, ...end], `%y = Attention(%q, %k, %v) {scale = ${scale}}`);
+  });
+  it("a scale that is no constant goes to Q", async () => {
+    await raises(
+      `${q}, ${kv}, %f: float32[1]`,
+      [kt, "%m = MatMul(%q, %t)", "%s = Div(%m, %f)", ...end],
+      "%y = Attention(%attention/scale, %k, %v) {scale = 1.0}",
+      ['%attention/scale = Div(%q, %f) @"/scale" from [""]'],
+      1e-4,
+    );
+  });
+  it("a batch that is open", async () => {
+    await raises(
+      "%q: float32[n, 6, s, 4], %k: float32[n, 6, t, 4], %v: float32[n, 6, t, 3]",
+      [kt, "%s = MatMul(%q, %t)", ...end],
+      "%y = Attention(%q, %k, %v) {scale = 1.0}",
+    );
+  });
+});
+
+describe("raise-attention: masks", () => {
+  const scores = [kt, "%m = MatMul(%q, %t)", "%n = Mul(%m, %half)"];
+  it.each([
+    ["per batch", "2, 1, 5, 7"],
+    ["for all queries", "2, 1, 1, 7"],
+    ["a matrix", "5, 7"],
+    ["per head", "6, 5, 7"],
+  ])("added, %s", async (_, dims) => {
+    const lines = [...scores, "%s = Add(%n, %mask)", ...end];
+    await raises(`${q}, ${kv}, %mask: float32[${dims}]`, lines, "%y = Attention(%q, %k, %v, %mask) {scale = 0.5}");
+    await raises(
+      `${q}, ${kv}, %mask: float32[${dims}]`,
+      lines.map((l) => l.replace("%n, %mask", "%mask, %n")),
+      "%y = Attention(%q, %k, %v, %mask) {scale = 0.5}",
+    );
+  });
+  it("two added", async () => {
+    await raises(
+      `${q}, ${kv}, %bias: float32[6, 5, 7], %mask: float32[2, 1, 1, 7]`,
+      [...scores, "%o = Add(%n, %bias)", "%s = Add(%o, %mask)", ...end],
+      "%y = Attention(%q, %k, %v, %attention/mask) {scale = 0.5}",
+      ['%attention/mask = Add(%mask, %bias) @"/mask" from [""]'],
+    );
+  });
+  it("chosen by Where, -inf elsewhere: a boolean mask", async () => {
+    const lines = [...scores, "%s = Where(%mask, %n, %ninf)", ...end];
+    await raises(`${q}, ${kv}, %mask: bool[2, 1, 5, 7]`, lines, "%y = Attention(%q, %k, %v, %mask) {scale = 0.5}");
+    await raises(
+      `${q}, ${kv}, %mask: bool[2, 1, 5, 7]`,
+      lines.map((l) => l.replace("Where(%mask, %n, %ninf)", "Where(%out, %ninf, %n)")).concat("%out = Not(%mask)"),
+      "%y = Attention(%q, %k, %v, %attention/mask) {scale = 0.5}",
+      ["%out = Not(%mask)", '%attention/mask = Not(%out) @"/mask" from [""]'],
+    );
+  });
+  it("chosen by Where, the lowest number elsewhere: added", async () => {
+    const done = await applied(
+      raise,
+      text(`${q}, ${kv}, %mask: bool[2, 1, 5, 7]`, "%y", ...scores, "%s = Where(%mask, %n, %lowest)", ...end),
+    );
+    expect(ops(done.after)).toEqual(["Where", "Attention"]);
+    // A row without any key is the mean of V here, not 0.
+    const inputs = feeds(done.before);
+    inputs[3] = new Tensor("bool", new Uint8Array(70), [2, 1, 5, 7]);
+    expect(await difference(done, inputs)).toBeLessThan(1e-5);
+  });
+  it("with the guard against rows that are masked altogether", async () => {
+    const guard = ["%p0 = Softmax(%s)", "%i = IsNaN(%p0)", "%p = Where(%i, %zero, %p0)", "%y = MatMul(%p, %v)"];
+    const done = await applied(raise, text(`${q}, ${kv}, %mask: float32[5, 7]`, "%y", ...scores, "%s = Add(%n, %mask)", ...guard));
+    expect(done.nodes).toEqual(["%y = Attention(%q, %k, %v, %mask) {scale = 0.5}"]);
+    const inputs = feeds(done.before);
+    inputs[3] = new Tensor("float32", new Float32Array(35).fill(Number.NEGATIVE_INFINITY, 0, 10), [5, 7]);
+    const [wanted] = await runGraph(done.before, inputs);
+    expect(Array.from(wanted?.data.slice(0, 3) as Float32Array)).toEqual([0, 0, 0]);
+    expect(await difference(done, inputs)).toBeLessThan(1e-5);
+  });
+});
+
+describe("raise-attention: views of K and V", () => {
+  it("K transposed from [batch, length, heads, size] in one go", async () => {
+    await raises(
+      `${q}, %k: float32[2, 7, 6, 4], %v: float32[2, 6, 7, 3]`,
+      ["%t = Transpose(%k) {perm = [0, 2, 3, 1]}", "%s = MatMul(%q, %t)", ...end],
+      "%y = Attention(%q, %attention/key, %v) {scale = 1.0}",
+      ['%attention/key = Transpose(%k) {perm = [0, 2, 1, 3]} @"/key" from [""]'],
+    );
+  });
+  it("K that comes transposed", async () => {
+    await raises(
+      `${q}, %k: float32[2, 6, 4, 7], %v: float32[2, 6, 7, 3]`,
+      ["%s = MatMul(%q, %k)", ...end],
+      "%y = Attention(%q, %attention/key, %v) {scale = 1.0}",
+      ['%attention/key = Transpose(%k) {perm = [0, 1, 3, 2]} @"/key" from [""]'],
+    );
+  });
+  const merged = ["const %a3 = int64[3] [-1, 7, 4]", "const %a4 = int64[4] [2, 6, 4, 7]"];
+  it("K transposed with its heads merged", async () => {
+    const lines = [
+      "%r = Reshape(%k, %a3)",
+      "%u = Transpose(%r) {perm = [0, 2, 1]}",
+      "%t = Reshape(%u, %a4)",
+      "%s = MatMul(%q, %t)",
+      ...end,
+    ];
+    await raises(`${q}, ${kv}`, [...merged, ...lines], "%y = Attention(%q, %k, %v) {scale = 1.0}");
+  });
+  it("K transposed from [length, batch * heads, size]", async () => {
+    const lines = [
+      "const %a4 = int64[4] [2, 6, 4, 7]",
+      "%u = Transpose(%k) {perm = [1, 2, 0]}",
+      "%t = Reshape(%u, %a4)",
+      "%s = MatMul(%q, %t)",
+      ...end,
+    ];
+    await raises(`${q}, %k: float32[7, 12, 4], %v: float32[2, 6, 7, 3]`, lines, "%y = Attention(%q, %attention/key.1, %v) {scale = 1.0}", [
+      '%attention/key = Transpose(%k) {perm = [1, 0, 2]} @"/key" from [""]',
+      '%attention/key.1 = Reshape(%attention/key, %/shape) @"/key" from [""]',
+    ]);
+  });
+  const repeat = (x: string, d: number): string[] => [
+    `const %e${x} = int64[5] [2, 2, 3, 7, ${d}]`,
+    `const %r${x} = int64[4] [2, 6, 7, ${d}]`,
+    `%u${x} = Unsqueeze(%${x}, %axis2)`,
+    `%x${x} = Expand(%u${x}, %e${x})`,
+    `%h${x} = Reshape(%x${x}, %r${x})`,
+  ];
+  const grouped = "%k: float32[2, 2, 7, 4], %v: float32[2, 2, 7, 3]";
+  it("heads of K and V repeated for groups of queries", async () => {
+    await raises(
+      `${q}, ${grouped}`,
+      [
+        ...repeat("k", 4),
+        ...repeat("v", 3),
+        "%t = Transpose(%hk) {perm = [0, 1, 3, 2]}",
+        "%s = MatMul(%q, %t)",
+        "%p = Softmax(%s)",
+        "%y = MatMul(%p, %hv)",
+      ],
+      "%y = Attention(%q, %k, %v) {scale = 1.0}",
+    );
+  });
+  it("one head of K and V for all queries", async () => {
+    await raises(
+      `${q}, %k: float32[2, 1, 7, 4], %v: float32[2, 1, 7, 3]`,
+      [kt, "%s = MatMul(%q, %t)", ...end],
+      "%y = Attention(%q, %k, %v) {scale = 1.0}",
+    );
+  });
+  it("three dims: one head", async () => {
+    const done = await applied(
+      raise,
+      text(
+        "%q: float32[6, 5, 4], %k: float32[6, 7, 4], %v: float32[6, 7, 3], %mask: float32[6, 5, 7]",
+        "%y",
+        "%t = Transpose(%k) {perm = [0, 2, 1]}",
+        "%m = MatMul(%q, %t)",
+        "%s = Add(%m, %mask)",
+        ...end,
+      ),
+    );
+    expect(ops(done.after)).toEqual(["Unsqueeze", "Unsqueeze", "Unsqueeze", "Unsqueeze", "Attention", "Squeeze"]);
+    expect(await difference(done)).toBeLessThan(1e-5);
+  });
+});
+
+describe("raise-attention: caches", () => {
+  const past = "%pk: float32[2, 6, 4, 4], %pv: float32[2, 6, 4, 3]";
+  const cached = ["%ck = Concat(%pk, %k) {axis = 2}", "%cv = Concat(%pv, %v) {axis = -2}", "%t = Transpose(%ck) {perm = [0, 1, 3, 2]}"];
+  const rest = ["%s = MatMul(%q, %t)", "%p = Softmax(%s)", "%y = MatMul(%p, %cv)"];
+  it("becomes past and present", async () => {
+    const done = await applied(raise, text(`${q}, ${kv}, ${past}`, "%y, %ck, %cv", ...cached, ...rest));
+    expect(done.nodes).toEqual(["%y, %ck, %cv = Attention(%q, %k, %v, _, %pk, %pv) {scale = 1.0}"]);
+    expect(await difference(done)).toBeLessThan(1e-5);
+    const inputs = feeds(done.before);
+    expect(relativeError(await runGraph(done.after, inputs), await runGraph(done.before, inputs))).toBeLessThan(1e-5);
+  });
+  it("that nobody reads afterwards, with a mask over all keys", async () => {
+    const lines = [...cached, "%m = MatMul(%q, %t)", "%s = Add(%m, %mask)", ...rest.slice(1)];
+    const done = await applied(raise, text(`${q}, ${kv}, ${past}, %mask: float32[5, 11]`, "%y", ...lines));
+    expect(ops(done.after)).toEqual(["Attention"]);
+    expect(await difference(done)).toBeLessThan(1e-5);
+  });
+  it("that others compute with stays in front", async () => {
+    const done = await applied(raise, text(`${q}, ${kv}, ${past}`, "%y, %z", ...cached, ...rest, "%z = Neg(%ck)"));
+    expect(done.nodes).toContain("%y = Attention(%q, %ck, %cv) {scale = 1.0}");
+    expect(ops(done.after).sort()).toEqual(["Attention", "Concat", "Concat", "Neg"]);
+    expect(await difference(done)).toBeLessThan(1e-5);
+  });
+});
+
+describe("raise-attention: float16", () => {
+  it("with softmax in float32", async () => {
+    const done = await applied(
+      raise,
+      graph(
+        "%q: float16[1, 2, 8, 16], %k: float16[1, 2, 8, 16], %v: float16[1, 2, 8, 16]",
+        "%y",
+        'const %f = float16[] hex "0034"',
+        "%t = Transpose(%k) {perm = [0, 1, 3, 2]}",
+        "%m = MatMul(%q, %t)",
+        "%n = Mul(%m, %f)",
+        "%s = Cast(%n) {to = 1}",
+        "%p = Softmax(%s)",
+        "%w = Cast(%p) {to = 10}",
+        "%y = MatMul(%w, %v)",
+      ),
+    );
+    expect(done.nodes).toEqual(["%y = Attention(%q, %k, %v) {scale = 0.25, softmax_precision = 1}"]);
+    expect(await difference(done)).toBeLessThan(1e-2);
+  });
+});
+
+describe("raise-attention leaves, with its reason,", () => {
+  const scores = [kt, "%m = MatMul(%q, %t)"];
+  it.each<[string, string, string, readonly string[], string | undefined]>([
+    [
+      "weights that are an output",
+      `${q}, ${kv}`,
+      "%y, %p",
+      [...scores, "%p = Softmax(%m)", "%y = MatMul(%p, %v)"],
+      "'p' inside it is read elsewhere",
+    ],
+    [
+      "scores that are read elsewhere",
+      `${q}, ${kv}`,
+      "%y, %z",
+      [...scores, "%p = Softmax(%m)", "%y = MatMul(%p, %v)", "%z = Neg(%m)"],
+      "'m' inside it is read elsewhere",
+    ],
+    ["softmax over another axis", `${q}, ${kv}`, "%y", [...scores, "%p = Softmax(%m) {axis = 1}", "%y = MatMul(%p, %v)"], undefined],
+    [
+      "a mask without the keys' dim",
+      `${q}, ${kv}, %mask: float32[2, 1, 5, 1]`,
+      "%y",
+      [...scores, "%s = Add(%m, %mask)", ...end],
+      "dim 3 of its mask is 1, that of its scores 7",
+    ],
+    [
+      "a mask that widens the scores",
+      "%q: float32[1, 6, 5, 4], %k: float32[1, 6, 7, 4], %v: float32[2, 6, 7, 3], %mask: float32[2, 1, 5, 7]",
+      "%y",
+      [...scores, "%s = Add(%m, %mask)", ...end],
+      "its mask widens the scores",
+    ],
+    [
+      "a batch that broadcasts",
+      "%q: float32[2, 6, 5, 4], %k: float32[1, 6, 7, 4], %v: float32[1, 6, 7, 3]",
+      "%y",
+      [...scores, "%p = Softmax(%m)", "%y = MatMul(%p, %v)"],
+      "dim 0 of Q, K and V is 2, 1 and 1; they must be known to be equal",
+    ],
+    [
+      "a mask of numbers too small to mask",
+      `${q}, ${kv}, %mask: bool[5, 7]`,
+      "%y",
+      [...scores, "%s = Where(%mask, %m, %small)", ...end],
+      "its mask puts -10000 in the place of scores, which is too small to mask exactly",
+    ],
+    [
+      "a mask of numbers that mask nothing",
+      `${q}, ${kv}, %mask: bool[5, 7]`,
+      "%y",
+      [...scores, "%s = Where(%mask, %m, %two)", ...end],
+      "its mask puts something else than a large negative number in the place of scores",
+    ],
+    [
+      "scores that are something else",
+      "%x: float32[2, 6, 5, 7], %v: float32[2, 6, 7, 3]",
+      "%y",
+      ["%s = Tanh(%x)", ...end],
+      "its scores come from Tanh 's', not from a product of Q and K that is scaled and masked",
+    ],
+    [
+      "five dims",
+      "%q: float32[1, 2, 6, 5, 4], %t: float32[1, 2, 6, 4, 7], %v: float32[1, 2, 6, 7, 3]",
+      "%y",
+      ["%s = MatMul(%q, %t)", ...end],
+      "its operands have 5, 5 and 5 dims, and 3 or 4 are wanted",
+    ],
+  ])("%s", async (_, inputs, outputs, lines, why) => {
+    const { remarks } = await leaves(raise, text(inputs, outputs, ...lines));
+    expect(remarks.map((r) => r.text)).toEqual(why === undefined ? [] : [`attention was recognised and left as it is: ${why}`]);
+  });
+  it("nothing in a graph without Softmax", async () => {
+    const g = inferGraph(parse(graph("%x: float32[2, 2]", "%y", "%y = MatMul(%x, %x)"))).graph;
+    expect(await raise.run(g, { remarks: () => {}, maxFoldedBytes: 0, facts: () => () => ({ type: { kind: "unknown" } }) })).toBe(g);
+  });
+});
