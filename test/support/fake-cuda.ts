@@ -6,7 +6,10 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** Compiles the library and makes it the driver of this process; the reason when that is not possible. Call it before anything opens a GPU. */
-export function useFakeDriver(): string | undefined {
+export function useFakeDriver(
+  options: { readonly memory?: number; readonly devices?: number; readonly sm?: number } = {},
+): string | undefined {
+  for (const [name, value] of Object.entries(options)) process.env[`FAKE_CUDA_${name.toUpperCase()}`] = String(value);
   const folder = mkdtempSync(join(tmpdir(), "partita-fake-"));
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   const library = join(folder, "libcuda.so.1");

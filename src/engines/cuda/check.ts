@@ -76,7 +76,10 @@ const MAX_CLUSTER = 8;
 /** A plan that is sound, or P2108 with the first thing that is not. */
 export function checkPlan(raw: unknown): KernelPlan {
   const parsed = v.safeParse(schema, raw);
-  if (!parsed.success) throw badPlan({ what: `'${v.getDotPath(parsed.issues[0]) ?? ""}': ${parsed.issues[0].message}` });
+  if (!parsed.success) {
+    const path = v.getDotPath(parsed.issues[0]);
+    throw badPlan({ what: `${path === null ? "" : `'${path}': `}${parsed.issues[0].message}` });
+  }
   const plan: KernelPlan = parsed.output;
   if (!/^sm_\d{2,3}[af]?$/.test(plan.arch)) throw badPlan({ what: `'${plan.arch}' is no architecture` });
   checkBuffers(plan);

@@ -73,7 +73,8 @@ export async function openPlan(
   const loaded = await LoadedPlan.load(openDevice(options.device ?? 0), sound, cubins, weights);
   const instances: Instance[] = [];
   try {
-    for (let i = 0; i < Math.max(1, options.streams ?? 1); i++) instances.push(new Instance(loaded));
+    const streams = Math.max(1, Math.floor(options.streams ?? 1));
+    for (let i = 0; i < streams; i++) instances.push(new Instance(loaded));
   } catch (error) {
     for (const i of instances) i.release();
     loaded.release();
