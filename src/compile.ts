@@ -4,23 +4,24 @@
  */
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defineError, didYouMean, type Remark } from "./diagnostics.js";
-import { type Artifact, cudaAbsent, type Engine, tensorrtAbsent } from "./engines/engine.js";
+import { defineError, didYouMean, type Remark, type Verdict } from "./diagnostics.js";
+import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
+import { type Artifact, type Engine, tensorrtAbsent } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
 import { importModel } from "./import/index.js";
 import { Editor } from "./ir/edit.js";
 import { canonicalOrder } from "./ir/order.js";
-import type { Graph, ValueId } from "./ir/types.js";
+import type { Graph, NodeId, ValueId } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
 import { type Inferred, inferGraph } from "./ops/infer.js";
 import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
 import { bindingsOf, type Partition, type PartitionOptions, solve } from "./partition/assign.js";
 import { extractSegment } from "./partition/extract.js";
 import { problemOf } from "./partition/problem.js";
-import { judge, type Verdicts } from "./partition/verdicts.js";
+import { assume, judge, type Verdicts } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
 import { deadCode } from "./passes/dead-code.js";
-import { keepAccepted, keepAll, lower } from "./passes/lower.js";
+import { type Keep, keepAccepted, keepAll, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
 import { buildReport, type Report } from "./report/report.js";
@@ -112,7 +113,12 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   step("partition", 0.5);
   const engines = settings.targets.filter((t) => t !== "host");
   // What no engine asked for takes as one operator, it may take in parts.
-  const inferred = inferGraph(lower(graph, keepAccepted(engines, targetOf(settings))), { shapes });
+  const target = targetOf(settings);
+  const keep: Keep = (g, n, facts) => {
+    const emitting = engines.filter((e) => e !== "cuda" || cudaEngine.keeps?.(g, n, facts) !== false);
+    return engines.length === 0 || (emitting.length > 0 && keepAccepted(emitting, target)(g, n, facts));
+  };
+  const inferred = inferGraph(lower(graph, keep), { shapes });
   const asked = { engines, target: targetOf(settings), pins: settings.pin, facts: inferred.facts };
   const optimal = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, s.opt]));
   const bindings = bindingsOf(typed, optimal);
@@ -125,7 +131,13 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     precision: settings.precision,
     objective: settings.auto || settings.targets.includes("host") ? "time-or-host" : engines.length > 1 ? "time" : "order",
   };
-  const plain = judge(inferred.graph, asked);
+  // Operators answer for themselves; the emitter has the last word on what it can write at these dims.
+  const refused = engines.includes("cuda")
+    ? cudaRefusals(inferred.graph, settings.precision, targetOf(settings).sm)
+    : new Map<NodeId, Verdict>();
+  const asEmitted = (verdicts: Verdicts): Verdicts =>
+    assume(verdicts, (node, engine) => (engine === "cuda" && verdicts.of(node, engine).ok ? refused.get(node) : undefined));
+  const plain = asEmitted(judge(inferred.graph, asked));
   const supposing = settings.whatIf.size > 0;
   const verdicts = supposing ? judge(inferred.graph, { ...asked, whatIf: settings.whatIf }) : plain;
   const parts = solve(problem, verdicts, how);
@@ -154,7 +166,7 @@ function engineNamed(name: EngineName): Engine {
     case "host":
       return hostEngine;
     case "cuda":
-      throw cudaAbsent({ why: "this version plans CUDA segments and does not emit them" });
+      return cudaEngine;
     case "tensorrt":
       throw tensorrtAbsent({ why: "this version plans TensorRT segments and does not build them" });
     default:

@@ -52,15 +52,6 @@ export interface Engine {
   open(artifact: Artifact, context: OpenContext): Promise<Executable>;
 }
 
-export const cudaAbsent = defineError<{ why: string }>(
-  "P2101",
-  "the CUDA engine cannot build or run here",
-  ({ why }) => ({
-    what: `the segments planned for 'cuda' cannot be built: ${why}`,
-    fix: "compile with --target host to run on this machine; `partita report --target cuda` shows the plan without building it",
-  }),
-  3,
-);
 export const tensorrtAbsent = defineError<{ why: string }>(
   "P2201",
   "the TensorRT engine cannot build or run here",

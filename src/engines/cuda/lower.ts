@@ -3,22 +3,22 @@
  * values are written, and here every written value gets its kernel, its buffer and its launch.
  */
 
-import { valueAt } from "../../ir/graph.js";
+import { qualifiedOp, valueAt } from "../../ir/graph.js";
 import { smallNumbers, typedOf } from "../../ir/payload.js";
-import type { Constant, DType, Graph, Node, ValueId } from "../../ir/types.js";
+import type { Constant, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
 import { doneSite, inferGraph } from "../../ops/infer.js";
 import { Block } from "./block.js";
 import { type Fused, fuse, type Weight } from "./fusion.js";
 import { add, delinear, type Index, linear, product, rowMajor, scale, variable } from "./indexing.js";
-import { type Inline, inline, reshapedIndex } from "./inline.js";
+import { type Inline, inline, inlineOps, reshapedIndex } from "./inline.js";
 import { type Kernel, mapKernel, ParameterList, reduceKernel, rowKernel, store, type Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
 import { type Life, planMemory } from "./memory.js";
 import type { Arg, KernelPlan, Operation, Buffer as PlanBuffer, PortSpec, Translation } from "./plan.js";
 import { literal, pointwise } from "./pointwise.js";
-import { directConv, directGemm, directMatMul, gemmResult, type Reduction, reduction } from "./reduce.js";
-import { type RowProgram, rowProgram } from "./rows.js";
+import { directConv, directGemm, directMatMul, gemmResult, type Reduction, reduction, reductionOps } from "./reduce.js";
+import { type RowProgram, rowOps, rowProgram } from "./rows.js";
 import type { Element, Scope } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
 import { PRELUDE, type Register, storage, storageOf } from "./storage.js";
@@ -73,6 +73,17 @@ export function lower(g: Graph, options: LowerOptions): Lowered {
   return new Lowering(g, options).run();
 }
 
+/**
+ * What of a graph the emitter cannot take, by node: the same rules that emit say so. Nodes whose dims are not known yet are judged by their
+ * operator alone.
+ */
+export function refusals(g: Graph, options: LowerOptions): ReadonlyMap<NodeId, Refused> {
+  return new Lowering(g, options).refusals();
+}
+const EMITTED: ReadonlySet<string> = new Set([...inlineOps, ...reductionOps, ...rowOps, "MatMul", "Gemm", "Conv"]);
+/** Whether any rule takes the operator at all. */
+export const emits = (n: Node): boolean => n.domain === "" && EMITTED.has(n.op);
+
 type HeavyKind =
   | { readonly kind: "reduce"; readonly reduction: Reduction }
   | { readonly kind: "row"; readonly program: RowProgram }
@@ -124,6 +135,25 @@ class Lowering {
     return this.#finish();
   }
 
+  refusals(): ReadonlyMap<NodeId, Refused> {
+    const found = new Map<NodeId, Refused>();
+    for (const n of this.#g.nodes) {
+      if (n.outs.every((v) => v === undefined || this.#known(v))) continue;
+      if (!emits(n)) {
+        found.set(n.id, new Refused(`no kernel is emitted for ${qualifiedOp(n)}`, "it runs on the host"));
+        continue;
+      }
+      if (![...n.ins, ...n.outs].every((v) => v === undefined || this.#isStatic(v))) continue;
+      try {
+        this.#weigh(n);
+      } catch (error) {
+        if (!(error instanceof NotEmitted)) throw error;
+        found.set(n.id, new Refused(error.why));
+      }
+    }
+    return found;
+  }
+
   // ---- values ---------------------------------------------------------------------------------------------------------------------------
 
   #tensor(v: ValueId): Tensor {
@@ -133,6 +163,10 @@ class Lowering {
     const dims = type.shape;
     if (dims === undefined || dims.some((d) => typeof d !== "number")) throw new Error(`'${name}' has no static dims`);
     return { dims: dims as readonly number[], dtype: type.dtype };
+  }
+  #isStatic(v: ValueId): boolean {
+    const { type } = this.#facts(v);
+    return type.kind === "tensor" && type.shape?.every((d) => typeof d === "number") === true;
   }
   #constant(v: ValueId): Constant | undefined {
     return this.#g.constants.get(v) ?? this.#facts(v).constant;

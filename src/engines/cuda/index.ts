@@ -1,0 +1,186 @@
+/**
+ * The CUDA engine: a segment becomes CUDA C++, cubins and one blob of weights, and runs as one CUDA graph. Building needs a compiler and no
+ * GPU. A segment whose dims are open is specialised for the shapes it is run with, and what was made for the last shapes is kept.
+ */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { no, type Verdict, yes } from "../../diagnostics.js";
+import { encodeOnnx } from "../../import/onnx/export.js";
+import { importOnnx } from "../../import/onnx/index.js";
+import { displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
+import { graphHash } from "../../ir/hash.js";
+import type { Graph, NodeId } from "../../ir/types.js";
+import { inferGraph } from "../../ops/infer.js";
+import type { TensorLike } from "../../tensor.js";
+import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext } from "../engine.js";
+import { compilerInfo, compileSource } from "./compiler.js";
+import { gpuVerdict, openDevice } from "./device.js";
+import { brokenArtifact, notEmitted } from "./errors.js";
+import { openPlan } from "./executable.js";
+import { emits, type Lowered, type LowerOptions, lower, NotEmitted, refusals } from "./lower.js";
+import type { KernelPlan } from "./plan.js";
+import { a100, type DeviceModel, h200 } from "./templates/index.js";
+
+/** Bump when emitted code or the artifact's layout changes: caches hold artifacts by key. */
+const VERSION = "cuda/1";
+/** Specialisations kept by an executable of open dims. */
+const KEPT = 8;
+
+export const cudaEngine: Engine = {
+  name: "cuda",
+  keeps: (_, n) => emits(n),
+  async available(): Promise<Verdict> {
+    const gpu = gpuVerdict();
+    if (!gpu.ok) return gpu;
+    try {
+      await compilerInfo();
+      return yes;
+    } catch (error) {
+      return no(error instanceof Error ? error.message : String(error));
+    }
+  },
+  async build(segment, context) {
+    const options = optionsFor(context.target.precision, context.target.sm);
+    const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(segment, v as never).name);
+    const key = graphHash(segment, `${VERSION} ${options.precision} ${options.device.arch}`);
+    const open = !isStatic(segment);
+    const files: readonly ArtifactFile[] = open
+      ? [{ name: "segment.onnx", bytes: encodeOnnx(segment) }]
+      : await filesOf(emit(segment, options), context);
+    return {
+      engine: "cuda",
+      key: createHash("sha256").update(key).digest("hex"),
+      inputs: names(segment.inputs),
+      outputs: names(segment.outputs),
+      settings: { precision: options.precision, sm: String(context.target.sm), shapes: open ? "open" : "fixed" },
+      files,
+    };
+  },
+  async open(artifact, context) {
+    return artifact.settings?.["shapes"] === "open" ? new Specialised(artifact, context) : await openFixed(artifact, context);
+  },
+};
+
+/** Nodes that the engine's rules refuse at their dims, with the reason: what the operators' own verdicts cannot know. */
+export function cudaRefusals(g: Graph, precision: LowerOptions["precision"], sm: number): ReadonlyMap<NodeId, Verdict> {
+  const found = new Map<NodeId, Verdict>();
+  for (const [id, r] of refusals(g, optionsFor(precision, sm))) found.set(id, no(r.why, r.fix));
+  return found;
+}
+
+function optionsFor(precision: LowerOptions["precision"], sm: number): LowerOptions {
+  const device: DeviceModel = sm >= 100 ? { ...a100, arch: `sm_${sm}` } : sm === 90 ? h200 : { ...a100, arch: `sm_${Math.max(sm, 80)}` };
+  return { precision, device };
+}
+
+const isStatic = (g: Graph): boolean => {
+  const { facts } = inferGraph(g);
+  return g.values.every((v) => {
+    if (v === undefined) return true;
+    const { type } = facts(v.id);
+    return type.kind === "tensor" && type.shape?.every((d) => typeof d === "number") === true;
+  });
+};
+
+/** Throws P2114. */
+function emit(segment: Graph, options: LowerOptions): Lowered {
+  try {
+    return lower(segment, options);
+  } catch (error) {
+    if (!(error instanceof NotEmitted)) throw error;
+    const { node } = error;
+    throw notEmitted({ why: error.why }, { file: segment.extra?.file, node: displayName(segment, node), op: qualifiedOp(node) }, error);
+  }
+}
+
+async function cubinsOf(plan: KernelPlan, signal?: AbortSignal): Promise<readonly Uint8Array[]> {
+  const made = await Promise.all(
+    plan.sources.map((s) =>
+      compileSource(s.source, plan.arch, { name: s.kernels[0] ?? "kernels", ...(signal === undefined ? {} : { signal }) }),
+    ),
+  );
+  return made.map((m) => m.cubin);
+}
+
+async function filesOf({ plan, weights }: Lowered, context: Pick<BuildContext, "signal">): Promise<readonly ArtifactFile[]> {
+  const cubins = await cubinsOf(plan, context.signal);
+  const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+  return [
+    // The sources lie beside the plan as files that a person can open.
+    { name: "plan.json", bytes: text(`${JSON.stringify({ ...plan, sources: plan.sources.map((s) => s.kernels) }, null, 1)}\n`) },
+    ...plan.sources.map((s, i) => ({ name: `unit_${i}.cu`, bytes: text(s.source) })),
+    ...cubins.map((c, i) => ({ name: `unit_${i}.${plan.arch}.cubin`, bytes: c })),
+    { name: "weights.bin", bytes: weights },
+  ];
+}
+
+async function openFixed(artifact: Artifact, context: OpenContext): Promise<Executable> {
+  const files = new Map(artifact.files.map((f) => [f.name, f]));
+  const read = (name: string): Uint8Array => {
+    const f = files.get(name);
+    if (f === undefined) throw brokenArtifact({ what: `it has no '${name}'` });
+    return "bytes" in f ? f.bytes : readFileSync(f.path);
+  };
+  const raw = JSON.parse(Buffer.from(read("plan.json")).toString("utf8")) as Omit<KernelPlan, "sources"> & {
+    readonly sources: readonly (readonly string[])[];
+  };
+  if (!Array.isArray(raw.sources)) throw brokenArtifact({ what: "its plan names no sources" });
+  const sources = raw.sources.map((kernels, i) => ({ kernels, source: Buffer.from(read(`unit_${i}.cu`)).toString("utf8") }));
+  const plan: KernelPlan = { ...raw, sources };
+  const present = openDevice().properties.sm;
+  const fits = plan.arch === `sm_${present}a` || plan.arch === `sm_${present}`;
+  // A bundle from another architecture brings its sources: they are compiled for this one.
+  const cubins = fits
+    ? sources.map((_, i) => read(`unit_${i}.${plan.arch}.cubin`))
+    : await cubinsOf({ ...plan, arch: present === 90 ? "sm_90a" : `sm_${present}` });
+  return await openPlan(fits ? plan : { ...plan, arch: present === 90 ? "sm_90a" : `sm_${present}` }, cubins, read("weights.bin"), {
+    streams: context.streams,
+  });
+}
+
+/** One executable per set of input dims, made when the dims first come. */
+class Specialised implements Executable {
+  readonly #graph: Graph;
+  readonly #options: LowerOptions;
+  readonly #context: OpenContext;
+  readonly #made = new Map<string, Promise<Executable>>();
+
+  constructor(artifact: Artifact, context: OpenContext) {
+    const [file] = artifact.files;
+    if (file === undefined) throw brokenArtifact({ what: "it has no segment" });
+    this.#graph = importOnnx("bytes" in file ? file.bytes : file.path);
+    this.#options = optionsFor((artifact.settings?.["precision"] ?? "fp32") as LowerOptions["precision"], openDevice().properties.sm);
+    this.#context = context;
+  }
+  async run(inputs: readonly TensorLike[], options?: Parameters<Executable["run"]>[1]): ReturnType<Executable["run"]> {
+    const key = inputs.map((t) => t.dims.join("x")).join(" ");
+    let made = this.#made.get(key);
+    if (made === undefined) {
+      made = this.#specialise(inputs);
+      made.catch(() => this.#made.delete(key));
+    }
+    // The most recent shapes stand last; the first goes when there are too many.
+    this.#made.delete(key);
+    this.#made.set(key, made);
+    const executable = await made;
+    const result = await executable.run(inputs, options);
+    if (this.#made.size > KEPT) {
+      const [oldest] = this.#made.keys();
+      const dropped = oldest === undefined ? undefined : this.#made.get(oldest);
+      if (oldest !== undefined) this.#made.delete(oldest);
+      await (await dropped)?.dispose();
+    }
+    return result;
+  }
+  async #specialise(inputs: readonly TensorLike[]): Promise<Executable> {
+    const shapes = Object.fromEntries(this.#graph.inputs.map((v, i) => [valueAt(this.#graph, v).name, inputs[i]?.dims ?? []]));
+    const { graph } = inferGraph(this.#graph, { shapes });
+    const { plan, weights } = emit(graph, this.#options);
+    return await openPlan(plan, await cubinsOf(plan), weights, { streams: this.#context.streams });
+  }
+  async dispose(): Promise<void> {
+    const all = [...this.#made.values()];
+    this.#made.clear();
+    await Promise.all(all.map(async (e) => (await e.catch(() => undefined))?.dispose()));
+  }
+}
