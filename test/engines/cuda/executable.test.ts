@@ -65,7 +65,7 @@ describe.skipIf(missing !== undefined)(`executable on a stand-in driver${missing
     const [y] = await e.run([input()]);
     expect(y?.type).toBe("float32");
     expect(y?.dims).toEqual([N]);
-    expect(Array.fromfloats(y)).toEqual(expected());
+    expect(Array.from(floats(y))).toEqual(expected());
     expect(e.device).toMatchObject({ name: "Fake GPU 0", sm: 90, ordinal: 0 });
     expect(e.memory).toEqual({ weights: 256 + 4 * N, arena: 512 + 4 * N, ports: 8 * N, pinned: 8192 });
     expect([...e.kernels.keys()]).toEqual(["add", "scale"]);
@@ -79,7 +79,7 @@ describe.skipIf(missing !== undefined)(`executable on a stand-in driver${missing
     const [a] = await e.run([{ type: "float32", dims: [N], data: wide.subarray(5, 5 + N) }]);
     const [b] = await e.run([{ type: "float32", dims: [N], data: Array.from(input().data as Float32Array) }]);
     const [c] = await e.run([{ type: "float32", dims: [N], data: shared }]);
-    for (const t of [a, b, c]) expect(Array.fromfloats(t)).toEqual(expected());
+    for (const t of [a, b, c]) expect(Array.from(floats(t))).toEqual(expected());
     expect(floats(a).buffer).not.toBe(floats(b).buffer);
   });
   it("tensors larger than what the event loop copies itself go another way to the same end", async () => {
@@ -292,7 +292,7 @@ describe.skipIf(missing !== undefined)(`executable on a stand-in driver${missing
     ]);
     expect(live()["graph"]).toBe(2);
     const [y] = await e.run([input()]);
-    expect(Array.fromfloats(y)).toEqual(expected());
+    expect(Array.from(floats(y))).toEqual(expected());
   });
   it("leaves nothing behind after 100 rounds, and 2000 runs take no memory", async () => {
     const { addon, context } = openDevice();
