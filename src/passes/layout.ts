@@ -52,6 +52,7 @@ interface Region {
 
 function turned(g: Graph, shapeOf: (v: ValueId) => Shape): Graph {
   const draft = new Editor(g);
+  meet(draft, g);
   const rankOf = (v: ValueId): number => shapeOf(v)?.length ?? 0;
   const turns = new Map<Node, Turn>();
   const context: TurnContext = { shape: shapeOf, constant: (v) => draft.constant(v) };
@@ -68,7 +69,7 @@ function turned(g: Graph, shapeOf: (v: ValueId) => Shape): Graph {
     }
     return root;
   };
-  for (const n of g.nodes) {
+  for (const n of draft.nodes()) {
     const turn = rulesOf(n, context);
     if (turn === undefined || !turn.tied.every(eligible)) continue;
     turns.set(n, turn);
@@ -78,7 +79,6 @@ function turned(g: Graph, shapeOf: (v: ValueId) => Shape): Graph {
       if (first !== undefined) parent.set(find(v), find(first));
     }
   }
-  // A value between two Transposes alone is a region too; cancel-views merges those.
   const regions = new Map<ValueId, Region>();
   for (const [n, turn] of turns) {
     const root = find(turn.tied[0] as ValueId);
@@ -92,6 +92,25 @@ function turned(g: Graph, shapeOf: (v: ValueId) => Shape): Graph {
   }
   for (const r of regions.values()) if (worth(draft, r, turns, shapeOf)) flip(draft, r, turns, shapeOf);
   return draft.finish();
+}
+
+/** A Transpose and its inverse with nothing between them. */
+function meet(draft: Editor, g: Graph): void {
+  for (const n of g.nodes) {
+    const perm = permOf(n);
+    const [x] = n.ins;
+    const [y] = n.outs;
+    const before = draft.producer(x);
+    const inner = permOf(before);
+    const source = before?.ins[0];
+    if (perm === undefined || inner === undefined || x === undefined || y === undefined || source === undefined || before === undefined)
+      continue;
+    if (inner.length !== perm.length || !perm.every((p, i) => inner[p] === i)) continue;
+    if (draft.isOutput(y) && (draft.producer(source) === undefined || draft.isOutput(source))) continue;
+    draft.replaceUses(y, source);
+    draft.remove(n.id);
+    if (draft.uses(x).length === 0 && !draft.isOutput(x)) draft.remove(before.id);
+  }
 }
 
 /** Whether turning the region takes away more transposed elements than it adds. */
@@ -148,7 +167,14 @@ function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf:
     }
     const x = declare(v, "nchw");
     const reader = draft.uses(v).find((u) => inside.has(u.id));
-    const entry = draft.add({ op: "Transpose", ins: [v], outs: [x], attrs: permAttr(toFirst(rank)), name: reader?.name ?? "", origin: reader?.origin });
+    const entry = draft.add({
+      op: "Transpose",
+      ins: [v],
+      outs: [x],
+      attrs: permAttr(toFirst(rank)),
+      name: reader?.name ?? "",
+      origin: reader?.origin,
+    });
     entries.add(entry.id);
     first.set(v, x);
   }

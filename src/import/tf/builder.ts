@@ -240,6 +240,8 @@ export class Builder implements TfBuilder {
       if (now !== undefined && now.length === dims.length && now.every((d, i) => d === dims[i])) return x;
       return this.op("Reshape", [x, this.int64(dims)], dims.includes(0) ? { allowzero: 1 } : undefined);
     }
+    const copied = symbolicReshape(x.shape, dims.fact.elements);
+    if (copied !== undefined) return this.op("Reshape", [x, this.int64(copied)]);
     const to = this.cast(dims, "int64");
     const known = to.fact.elements;
     const zeros = known === undefined || known.some((d) => d === 0 || (typeof d === "string" && isUnknown(d)));
@@ -459,6 +461,16 @@ function writeAttr(value: PlainAttr, kind: Attr["kind"] | undefined, name: strin
   if (typeof value === "object" && isBody(value)) return { kind: "graph", value: value.value };
   if (typeof value === "object" && "dtype" in value) return { kind: "tensor", value };
   throw new Error(`attribute ${name} has no spelling`);
+}
+
+/** A Reshape's dims as numbers: dims that the operand has in the same place are 0, one more that is not a number is -1. */
+function symbolicReshape(from: Shape, to: readonly Dim[] | undefined): readonly number[] | undefined {
+  if (to === undefined || to.some((d) => d === 0) || to.filter((d) => !isStatic(d)).length === 0) return undefined;
+  // One dim that is open is what the others leave.
+  if (!to.includes(-1) && to.filter((d) => !isStatic(d)).length === 1) return to.map((d) => (isStatic(d) ? d : -1));
+  let free = to.includes(-1) ? 0 : 1;
+  const out = to.map((d, i) => (isStatic(d) ? d : !isUnknown(d) && from?.[i] === d ? 0 : free-- > 0 ? -1 : undefined));
+  return out.every((d) => d !== undefined) ? out : undefined;
 }
 
 /** A constant of what inference knows exactly; undefined where it does not. */

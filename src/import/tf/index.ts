@@ -156,7 +156,7 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
     if (!needed.has(node.name) || cuts.has(node.name) || (node.op !== "Placeholder" && node.op !== "PlaceholderV2")) continue;
     const tensor = `${node.name}:0`;
     const name = m.inputNames.get(tensor) ?? tensor;
-    made.set(node.name, declare(name, placeholderType(new NodeView(node, node.name, [], undefined, file), node.name)));
+    made.set(node.name, declare(name, placeholderType(new NodeView(node, node.name, [], undefined, file), name.replace(/:0$/, ""))));
   }
   const scope: Scope = {
     graph: model,
