@@ -99,3 +99,90 @@ export function vector(c: Constant): readonly number[] | undefined {
 export const fromFront = (axes: readonly number[], rank: number): readonly number[] => axes.map((a) => (a < 0 ? a + rank : a));
 /** 0, 1, ..., n - 1. */
 export const upTo = (n: number): readonly number[] => Array.from({ length: Math.max(0, n) }, (_, i) => i);
+
+/** A 1-D int64 tensor of dims, some known and some computed. */
+export const shapeFrom = (b: TfBuilder, dims: readonly (number | Val)[]): Val =>
+  dims.every((d) => typeof d === "number")
+    ? b.int64(dims)
+    : b.concat(
+        dims.map((d) => (typeof d === "number" ? b.int64([d]) : b.reshape(d, [1]))),
+        0,
+      );
+/** Dim `axis` as a number where it is known. */
+export const dimOf = (b: TfBuilder, x: Val, axis: number): number | Val => {
+  const d = x.shape?.[axis];
+  return typeof d === "number" ? d : b.dim(x, axis);
+};
+/** The product of dims `from` up to `to`. */
+export function productOf(b: TfBuilder, x: Val, from: number, to: number): number | Val {
+  let known = 1;
+  const open: Val[] = [];
+  for (let i = from; i < to; i++) {
+    const d = dimOf(b, x, i);
+    if (typeof d === "number") known *= d;
+    else open.push(d);
+  }
+  return open.length === 0 ? known : open.reduce((product, d) => b.mul(product, d), b.int64(known));
+}
+/** 0, 1, ..., count - 1 as int64. */
+export const counting = (b: TfBuilder, count: number | Val): Val =>
+  typeof count === "number" && count <= 4096
+    ? b.int64(upTo(count))
+    : b.op("Range", [b.int64(0), typeof count === "number" ? b.int64(count) : count, b.int64(1)]);
+
+/**
+ * `base` with `updates` written where `indices` [..., depth] point, an index naming a place in the first `depth` dims. Rows are flattened, so
+ * that repeated indices are reduced in order: ONNX Runtime's ScatterElements does one after the other, its ScatterND several at a time.
+ */
+export function scattered(
+  n: TfNode,
+  b: TfBuilder,
+  base: Val,
+  indices: Val,
+  updates: Val,
+  reduction: "none" | "add" | "mul" | "max" | "min",
+): Val {
+  const depth = indices.shape?.[indices.shape.length - 1];
+  if (typeof depth !== "number") return n.refuse("how many dims its indices name is not known", "give the graph's inputs shapes");
+  const rank = b.rank(base);
+  const [rows, inner] = [productOf(b, base, 0, depth), productOf(b, base, depth, rank)];
+  const index = b.cast(indices, "int64");
+  const count = productOf(b, index, 0, b.rank(index) - 1);
+  let flat = b.fill("int64", 0, shapeFrom(b, [count, 1]));
+  const list = b.reshape(index, shapeFrom(b, [count, depth]));
+  for (let i = 0; i < depth; i++) {
+    const stride = productOf(b, base, i + 1, depth);
+    const part = b.slice(list, [i], [i + 1], [1]);
+    const scaled = stride === 1 ? part : b.mul(part, typeof stride === "number" ? b.int64(stride) : stride);
+    flat = i === 0 ? scaled : b.add(flat, scaled);
+  }
+  const wide = inner === 1 ? flat : b.expand(flat, shapeFrom(b, [count, inner]));
+  const result = compute(n, b)(
+    "ScatterElements",
+    [b.reshape(base, shapeFrom(b, [rows, inner])), wide, b.reshape(updates, shapeFrom(b, [count, inner]))],
+    reduction === "none" ? { axis: 0 } : { axis: 0, reduction },
+  );
+  return b.reshape(
+    result,
+    shapeFrom(
+      b,
+      upTo(rank).map((i) => dimOf(b, base, i)),
+    ),
+  );
+}
+/** The least or greatest finite number of a type. */
+export function finiteLimit(dtype: string, side: "lowest" | "highest"): number | bigint {
+  const sign = side === "lowest" ? -1 : 1;
+  switch (dtype) {
+    case "float64":
+      return sign * Number.MAX_VALUE;
+    case "float16":
+      return sign * 65504;
+    case "float32":
+      return sign * 3.4028234663852886e38;
+    case "bfloat16":
+      return sign * 3.3895313892515355e38;
+    default:
+      return limitOf(dtype, side);
+  }
+}

@@ -3,13 +3,17 @@ import * as bits from "./bits.js";
 import * as conv from "./conv.js";
 import type { TfOpDef } from "./define.js";
 import * as elementwise from "./elementwise.js";
+import * as gather from "./gather.js";
 import * as lists from "./lists.js";
 import * as matmul from "./matmul.js";
 import * as normalization from "./normalization.js";
 import * as pooling from "./pooling.js";
 import * as reductions from "./reductions.js";
+import * as segments from "./segments.js";
 import * as shapes from "./shapes.js";
 import * as slicing from "./slicing.js";
+import * as sorting from "./sorting.js";
+import * as space from "./space.js";
 import * as structure from "./structure.js";
 import * as unary from "./unary.js";
 
@@ -18,13 +22,17 @@ const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   bits,
   conv,
   elementwise,
+  gather,
   lists,
   matmul,
   normalization,
   pooling,
   reductions,
+  segments,
   shapes,
   slicing,
+  sorting,
+  space,
   structure,
   unary,
 ];
