@@ -34,7 +34,6 @@ export const foldConstants = definePass({
 });
 
 async function folded(g: Graph, context: PassContext): Promise<Graph> {
-  if (context.evaluate === undefined) return g;
   const facts = context.facts(g);
   const constant = new Uint8Array(g.values.length);
   for (const v of g.constants.keys()) constant[v] = 1;
@@ -59,6 +58,13 @@ async function folded(g: Graph, context: PassContext): Promise<Graph> {
     for (const v of n.outs) if (v !== undefined) constant[v] = 1;
   }
   if (region.length === 0) return g;
+  if (context.evaluate === undefined) {
+    context.remarks({
+      severity: "note",
+      text: `${region.length} nodes depend on constants alone and were not folded: there is no evaluator`,
+    });
+    return g;
+  }
   // Results that something outside the region reads.
   const inside = new Set(region.map((n) => n.id));
   const made = new Set<ValueId>(region.flatMap((n) => n.outs.filter((v) => v !== undefined)));

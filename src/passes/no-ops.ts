@@ -6,6 +6,7 @@ import { shapeOfType } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Graph, Node, Shape, ValueId } from "../ir/types.js";
 import { dtypeOf, type Fact } from "../ops/define.js";
+import { uniform } from "./match.js";
 import { deep, definePass, type PassContext } from "./pass.js";
 
 export const noOps = definePass({
@@ -75,6 +76,9 @@ function passesThrough(g: Graph, n: Node, facts: (v: ValueId) => Fact): boolean 
     case "Mul":
     case "Div":
       return n.ins[1] !== undefined && equalShapes(from, to) && isAll(g, n.ins[1], 1);
+    case "Add":
+    case "Sub":
+      return n.ins[1] !== undefined && equalShapes(from, to) && isAll(g, n.ins[1], 0);
     default:
       return false;
   }
@@ -83,7 +87,4 @@ function passesThrough(g: Graph, n: Node, facts: (v: ValueId) => Fact): boolean 
 /** Certainly the same dims; unknown ones are never the same. */
 export const equalShapes = (a: Shape, b: Shape): boolean =>
   a !== undefined && b !== undefined && a.length === b.length && a.every((d, i) => sameDim(d, b[i] ?? "?") === true);
-const isAll = (g: Graph, v: ValueId, x: number): boolean => {
-  const values = smallNumbers(g.constants.get(v), 4096);
-  return values !== undefined && values.length > 0 && values.every((e) => e === x);
-};
+const isAll = (g: Graph, v: ValueId, x: number): boolean => uniform(g.constants.get(v)) === x;
