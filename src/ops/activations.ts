@@ -1,10 +1,11 @@
 /** Activation functions, Softmax and its kin. */
+import { makeConstant } from "../ir/payload.js";
 import type { Attr } from "../ir/types.js";
-import { FLOATS64, gpu, NUMBERS } from "./answers.js";
+import { FLOATS64, gpu, hostOnly, NUMBERS } from "./answers.js";
 import { type AttrSpecs, absent, defineOp, dtypeOf, float, int, type RawNode, type Rewriter, shapeOf, tensor, word } from "./define.js";
 import { unary } from "./pointwise.js";
 import { aFloat, aInt, aText, random } from "./samples.js";
-import { fact, perOutput } from "./shapes.js";
+import { broadcast, fact, perOutput } from "./shapes.js";
 
 const fused = absent("activation: it is fused behind the operator before it");
 const withAttrs = <const N extends string, const S extends AttrSpecs>(
@@ -154,3 +155,36 @@ const softmaxLike = <const N extends string>(name: N, doc: string) =>
 export const softmax = softmaxLike("Softmax", "exp(x) / sum(exp(x)) along an axis.");
 export const logSoftmax = softmaxLike("LogSoftmax", "Logarithm of Softmax along an axis.");
 export const hardmax = softmaxLike("Hardmax", "1 at the first largest element along an axis, 0 elsewhere.");
+
+/** SwiGLU as the gate and the product it abbreviates: no runtime has it, and every engine has those. */
+function gated(n: RawNode, to: Rewriter): void {
+  const a = n.attrs["alpha"];
+  const alpha = a?.kind === "float" ? a.value : 1;
+  const t = to.typeOf(n.ins[0]);
+  const dtype = t.kind === "tensor" && (t.dtype === "float16" || t.dtype === "float64" || t.dtype === "bfloat16") ? t.dtype : "float32";
+  const [scaled] = alpha === 1 ? [n.ins[0]] : to.emit("Mul", [n.ins[0], to.constant(makeConstant(dtype, [], [alpha]))]);
+  const [gate] = to.emit("Sigmoid", [scaled]);
+  const [swished] = to.emit("Mul", [n.ins[0], gate]);
+  to.emit("Mul", [swished, n.ins[1]], {}, n.outs);
+}
+export const swiGlu = defineOp({
+  name: "SwiGLU",
+  doc: "a * sigmoid(alpha * a) * b.",
+  reads: { onnx: [{ since: 28, adapt: gated }] },
+  in: { a: tensor("T"), b: tensor("T") },
+  out: { y: tensor("T") },
+  types: { T: FLOATS64 },
+  attrs: { alpha: float(1) },
+  role: "compute",
+  infer: (at) => [fact(dtypeOf(at.in.a), broadcast(shapeOf(at.in.a), shapeOf(at.in.b)) ?? undefined)],
+  cost: perOutput(11),
+  int8: absent("elementwise: it is fused into its neighbours and runs at their scale"),
+  on: {
+    ...hostOnly("it is read as Sigmoid and Mul"),
+    host: absent("ONNX Runtime 1.30 stops at opset 26", "import the model: it is read as Sigmoid and Mul"),
+  },
+  *samples() {
+    yield { name: "plain", in: { a: random("float32", 2, 4), b: random("float32", 2, 4) } };
+    yield { name: "alpha", in: { a: random("float32", 2, 4), b: random("float32", 2, 4) }, attrs: { alpha: aFloat(0.5) } };
+  },
+});

@@ -3,7 +3,7 @@
 import { no, yes } from "../diagnostics.js";
 import { add, exactQuotient, isStatic, mul, UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
-import { cudaOnly, FLOATS, FLOATS64, gpu } from "./answers.js";
+import { cudaOnly, FLOATS, FLOATS64, gpu, hostOnly } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -16,6 +16,7 @@ import {
   optFloat,
   optInt,
   optional,
+  optString,
   type RawNode,
   type Rewriter,
   shapeOf,
@@ -167,5 +168,73 @@ export const rotaryEmbedding = defineOp({
         positions: { dtype: "int64", dims: [1, 3], fill: [4, 5, 9] },
       },
     };
+  },
+});
+
+/** Of opsets that ONNX Runtime 1.30 does not have; kept as they are, with types and costs. */
+const tooNew = (fix: string) => ({
+  ...hostOnly("no kernel for it yet, and no runtime has it", fix),
+  host: absent("ONNX Runtime 1.30 stops at opset 26 and has no preview operators", fix),
+});
+export const linearAttention = defineOp({
+  name: "LinearAttention",
+  doc: "Recurrent attention with a matrix state per head: q, k, v [batch, length, heads * size], state [batch, heads, key size, value size].",
+  reads: { onnx: [{ since: 27 }] },
+  in: { q: tensor("T"), k: tensor("T"), v: tensor("T"), past: optional("T"), decay: optional("T"), beta: optional("T") },
+  out: { y: tensor("T"), state: optional("T") },
+  types: { T: FLOATS },
+  attrs: { q_num_heads: int(), kv_num_heads: int(), update_rule: optString(), scale: optFloat(), chunk_size: optInt() },
+  role: "compute",
+  infer: (at) => {
+    const { q_num_heads: heads, kv_num_heads: states } = at.attrs;
+    const [q, k, v] = [shapeOf(at.in.q), shapeOf(at.in.k), shapeOf(at.in.v)];
+    const [keys, values] = [dividedBy(k?.[2] ?? UNKNOWN, states), dividedBy(v?.[2] ?? UNKNOWN, states)];
+    const dtype = dtypeOf(at.in.q);
+    return [
+      fact(dtype, q?.length === 3 ? [q[0] ?? UNKNOWN, q[1] ?? UNKNOWN, mul(values, heads)] : undefined),
+      fact(dtype, [q?.[0] ?? UNKNOWN, states, keys, values]),
+    ];
+  },
+  cost: (at) => {
+    const state = (at.out[1]?.kind === "tensor" ? at.out[1].shape : undefined) ?? [];
+    const length = shapeOf(at.in.q)?.[1] ?? 1;
+    return { flops: 4 * [...state, length].reduce<number>((n, d) => n * (isStatic(d) ? d : 1), 1), bytes: traffic(at.in, at.out) };
+  },
+  int8: absent("the recurrence feeds its own rounding back; kept in float"),
+  on: tooNew("export it as a Scan"),
+  *samples() {
+    const x = random("float32", 2, 4, 32);
+    yield {
+      name: "gated delta",
+      in: { q: x, k: x, v: x, past: random("float32", 2, 4, 8, 8), decay: x, beta: random("float32", 2, 4, 4) },
+      attrs: { q_num_heads: aInt(4), kv_num_heads: aInt(4) },
+      outs: 2,
+    };
+  },
+});
+export const flexAttention = defineOp({
+  name: "FlexAttention",
+  domain: "ai.onnx.preview",
+  doc: "Attention over [batch, heads, length, size] whose scores and probabilities pass through bodies of the model's own.",
+  reads: { onnx: [{ since: 1 }] },
+  in: { q: tensor("T"), k: tensor("T"), v: tensor("T") },
+  out: { y: tensor("T") },
+  types: { T: FLOATS64 },
+  attrs: { scale: optFloat(), softmax_precision: optInt() },
+  role: "compute",
+  infer: (at) => {
+    const [q, v] = [shapeOf(at.in.q), shapeOf(at.in.v)];
+    return [fact(dtypeOf(at.in.q), q?.length === 4 ? [q[0] ?? UNKNOWN, q[1] ?? UNKNOWN, q[2] ?? UNKNOWN, v?.[3] ?? UNKNOWN] : undefined)];
+  },
+  cost: (at) => {
+    const [q, k] = [headsOf(at.in.q, undefined), headsOf(at.in.k, undefined)];
+    const scores = [q.batch, q.heads, q.length, k.length].reduce<number>((n, d) => n * (isStatic(d) ? d : 1), 1);
+    return { flops: scores * (4 * (isStatic(q.size) ? q.size : 1) + 8), bytes: traffic(at.in, at.out) };
+  },
+  int8: absent("the products of activations stay in float; quantize the projections around it"),
+  on: tooNew("export it as MatMul, Softmax and MatMul with the modifications between"),
+  *samples() {
+    const x = random("float32", 1, 2, 3, 4);
+    yield { name: "plain", in: { q: x, k: x, v: x } };
   },
 });

@@ -1,6 +1,7 @@
 /** Control flow. Bodies are graphs with captures (ir/types.ts); engines run them only when the host decides which and how often. */
 import { UNKNOWN } from "../ir/dims.js";
 import { Editor } from "../ir/edit.js";
+import { makeConstant } from "../ir/payload.js";
 import type { ValueType } from "../ir/types.js";
 import { hostOnly } from "./answers.js";
 import {
@@ -15,9 +16,11 @@ import {
   type Rewriter,
   shapeOf,
   tensor,
+  tensorType,
   unknownType,
   variadic,
 } from "./define.js";
+import { aBody, aInt, aInts, fed, given, random } from "./samples.js";
 import { elementsFact, elementsOf, fact, free } from "./shapes.js";
 
 const int8 = absent("its body is quantized in its own right");
@@ -58,7 +61,16 @@ export const if_ = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    const branch = (...values: readonly number[]) => aBody((e) => [e.addConstant("y", makeConstant("float32", [values.length], values))]);
+    const condition = fed("bool", [], [1]);
+    yield { name: "same dims", in: { condition }, attrs: { then_branch: branch(1, 2), else_branch: branch(3, 4) } };
+    yield {
+      name: "known condition",
+      in: { condition: given("bool", [], [0]) },
+      attrs: { then_branch: branch(1, 2), else_branch: branch(3, 4, 5) },
+    };
+  },
 });
 export const loop = defineOp({
   name: "Loop",
@@ -98,7 +110,21 @@ export const loop = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    const body = aBody((e) => {
+      e.addInput("turn", tensorType("int64", []));
+      const go = e.addInput("go", tensorType("bool", []));
+      const x = e.addInput("x", tensorType("float32", [2, 3]));
+      const next = e.add({ op: "Add", ins: [x, x], outs: 1 }).outs[0];
+      return [e.add({ op: "Identity", ins: [go], outs: 1 }).outs[0], next, e.add({ op: "Neg", ins: [next], outs: 1 }).outs[0]];
+    });
+    yield {
+      name: "counted",
+      in: { trips: given("int64", [], [3]), condition: given("bool", [], [1]), carried: [random("float32", 2, 3)] },
+      attrs: { body },
+      outs: 2,
+    };
+  },
 });
 /**
  * Scan of opset 8 has a batch axis before the sequence axis in every state and scan input, and lengths that may differ by batch element as
@@ -190,5 +216,20 @@ export const scan = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    const body = aBody((e) => {
+      const sum = e.addInput("sum", tensorType("float32", [2]));
+      const x = e.addInput("x", tensorType("float32", [2]));
+      const next = e.add({ op: "Add", ins: [sum, x], outs: 1 }).outs[0];
+      return [next, e.add({ op: "Identity", ins: [next], outs: 1 }).outs[0]];
+    });
+    const ins = [random("float32", 2), random("float32", 3, 2)];
+    yield { name: "running sum", in: { ins }, attrs: { body, num_scan_inputs: aInt(1) }, outs: 2 };
+    yield {
+      name: "backwards, second axis",
+      in: { ins: [random("float32", 2), random("float32", 2, 3)] },
+      attrs: { body, num_scan_inputs: aInt(1), scan_input_axes: aInts(1), scan_input_directions: aInts(1), scan_output_axes: aInts(-1) },
+      outs: 2,
+    };
+  },
 });

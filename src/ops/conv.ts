@@ -2,10 +2,24 @@
 
 import { no, type Verdict, yes } from "../diagnostics.js";
 import { add, isStatic, mul, sub, UNKNOWN } from "../ir/dims.js";
+import { makeConstant } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
 import { FLOATS64, gpu, hostOnly } from "./answers.js";
 import { type ConvAttrs, convAttributes, convCost, convShape } from "./convolutions.js";
-import { absent, defineOp, dtypeOf, type Fact, int, optInts, optional, shapeOf, tensor } from "./define.js";
+import {
+  absent,
+  defineOp,
+  dtypeOf,
+  type Fact,
+  int,
+  optInts,
+  optional,
+  type RawNode,
+  type Rewriter,
+  shapeOf,
+  tensor,
+  word,
+} from "./define.js";
 import { aInt, aInts, aText, given, random } from "./samples.js";
 import { count, fact, traffic } from "./shapes.js";
 
@@ -191,5 +205,64 @@ export const deformConv = defineOp({
       name: "offsets",
       in: { x: random("float32", 1, 1, 3, 3), w: random("float32", 1, 1, 2, 2), offset: random("float32", 1, 8, 2, 2) },
     };
+  },
+});
+
+/** The padding in front, the depthwise convolution, the activation and the last inputs, one by one. */
+function causal(n: RawNode, to: Rewriter): void {
+  const [x, w, b, past] = n.ins;
+  const [y, state] = n.outs;
+  const [input, weight] = [to.typeOf(x), to.typeOf(w)];
+  const channels = weight.kind === "tensor" ? weight.shape?.[0] : undefined;
+  const kernel = weight.kind === "tensor" ? weight.shape?.[2] : undefined;
+  const batch = input.kind === "tensor" ? input.shape?.[0] : undefined;
+  const dtype = input.kind === "tensor" ? input.dtype : undefined;
+  const activation = n.attrs["activation"];
+  const silu = activation?.kind === "string" && (activation.value === "silu" || activation.value === "swish");
+  const known = typeof channels === "number" && typeof kernel === "number" && typeof batch === "number";
+  if (!known || (dtype !== "float32" && dtype !== "float64" && dtype !== "float16")) {
+    to.keep();
+    return;
+  }
+  const before =
+    past ?? to.constant(makeConstant(dtype, [batch, channels, kernel - 1], new Array<number>(batch * channels * (kernel - 1)).fill(0)));
+  const [whole] = to.emit("Concat", [before, x], { axis: { kind: "int", value: 2 } });
+  const result = to.emit("Conv", b === undefined ? [whole, w] : [whole, w, b], { group: { kind: "int", value: channels } }, silu ? 1 : [y]);
+  if (silu) to.emit("Mul", [result[0], to.emit("Sigmoid", [result[0]])[0]], {}, [y]);
+  if (state === undefined) return;
+  const [from, end, axis] = [to.int64([-(kernel - 1)]), to.int64([Number.MAX_SAFE_INTEGER]), to.int64([2])];
+  // A kernel of one keeps nothing, and a slice from -0 would keep all.
+  to.emit("Slice", kernel === 1 ? [whole, to.int64([0]), to.int64([0]), axis] : [whole, from, end, axis], {}, [state]);
+}
+export const causalConvWithState = defineOp({
+  name: "CausalConvWithState",
+  doc: "Depthwise convolution along the last dim of x [N, C, length] that sees the past alone; the last kernel - 1 inputs are its state.",
+  reads: { onnx: [{ since: 27, adapt: causal }] },
+  in: { x: tensor("T"), w: tensor("T"), b: optional("T"), past: optional("T") },
+  out: { y: tensor("T"), state: optional("T") },
+  types: { T: FLOATS64 },
+  attrs: { activation: word("none", "none", "silu", "swish") },
+  role: "compute",
+  infer: (at) => {
+    const [x, w] = [shapeOf(at.in.x), shapeOf(at.in.w)];
+    const state = x === undefined || w === undefined ? undefined : [x[0] ?? UNKNOWN, x[1] ?? UNKNOWN, sub(w[2] ?? UNKNOWN, 1)];
+    return [fact(dtypeOf(at.in.x), x), fact(dtypeOf(at.in.x), state)];
+  },
+  cost: (at) => convCost(at.in, at.out),
+  int8: { axis: 0, accumulate: "i32" },
+  on: {
+    ...hostOnly("it is read as Concat and Conv where its dims are known", "fix the dims of its operands"),
+    host: absent("ONNX Runtime 1.30 stops at opset 26", "fix the dims of its operands: it is then read as Concat and Conv"),
+  },
+  *samples() {
+    const [x, w] = [random("float32", 2, 4, 8), random("float32", 4, 1, 3)];
+    yield { name: "plain", in: { x, w }, outs: 2 };
+    yield {
+      name: "state, bias, SiLU",
+      in: { x, w, b: random("float32", 4), past: random("float32", 2, 4, 2) },
+      attrs: { activation: aText("silu") },
+      outs: 2,
+    };
+    yield { name: "kernel of one", in: { x, w: random("float32", 4, 1, 1) }, outs: 2 };
   },
 });

@@ -203,7 +203,7 @@ export interface Sample {
   /** Distinguishes the samples of one operator. */
   readonly name: string;
   /** Graph inputs by slot name (lists for a variadic slot): runtime values, or constants where `constant` is set. */
-  readonly in: Readonly<Record<string, SampleInput | readonly SampleInput[] | undefined>>;
+  readonly in: Readonly<Record<string, SampleInput | SampleSequence | readonly (SampleInput | SampleSequence)[] | undefined>>;
   readonly attrs?: Readonly<Record<string, Attr>> | undefined;
   /** Output slots to ask for; 1 when absent. */
   readonly outs?: number | undefined;
@@ -216,6 +216,11 @@ export interface SampleInput {
   readonly dims: readonly number[];
   readonly fill: "random" | readonly (number | bigint | string | boolean)[];
   readonly constant?: boolean | undefined;
+}
+
+/** A sequence of fed tensors. */
+export interface SampleSequence {
+  readonly items: readonly SampleInput[];
 }
 
 export interface OpDef<N extends string, I extends Slots, O extends Slots, S extends AttrSpecs> {

@@ -1,6 +1,7 @@
 /** Inputs of operator samples, in few words. */
-import type { Attr, DType } from "../ir/types.js";
-import type { SampleInput } from "./define.js";
+import { Editor } from "../ir/edit.js";
+import type { Attr, DType, ValueId } from "../ir/types.js";
+import type { SampleInput, SampleSequence } from "./define.js";
 
 /** Random elements at run time. */
 export const random = (dtype: DType, ...dims: readonly number[]): SampleInput => ({ dtype, dims, fill: "random" });
@@ -24,3 +25,10 @@ export const aInts = (...value: readonly number[]): Attr => ({ kind: "ints", val
 export const aFloat = (value: number): Attr => ({ kind: "float", value });
 export const aFloats = (...value: readonly number[]): Attr => ({ kind: "floats", value });
 export const aText = (value: string): Attr => ({ kind: "string", value });
+export const aSequence = (...items: readonly SampleInput[]): SampleSequence => ({ items });
+/** A control-flow body that captures nothing: `write` declares inputs, adds nodes and returns the outputs. */
+export function aBody(write: (e: Editor) => readonly (ValueId | undefined)[]): Attr {
+  const e = new Editor({ name: "body" });
+  e.setOutputs(write(e).filter((v) => v !== undefined));
+  return { kind: "graph", value: { graph: e.finish(), captures: [] } };
+}

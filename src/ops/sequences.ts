@@ -19,7 +19,7 @@ import {
   unknownType,
   variadic,
 } from "./define.js";
-import { aInt, ints64, random } from "./samples.js";
+import { aBody, aInt, aSequence, given, ints64, random } from "./samples.js";
 import { axisOf, elementsFact, fact, free, moves, numbersOf } from "./shapes.js";
 
 const int8 = absent("a container holds tensors; what makes and takes them is quantized");
@@ -113,7 +113,11 @@ export const sequenceInsert = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    const sequence = aSequence(random("float32", 2, 3), random("float32", 4, 3));
+    yield { name: "behind", in: { sequence, item: random("float32", 5, 3) } };
+    yield { name: "in front", in: { sequence, item: random("float32", 5, 3), position: given("int64", [], [-2]) } };
+  },
 });
 export const sequenceErase = defineOp({
   name: "SequenceErase",
@@ -138,7 +142,11 @@ export const sequenceErase = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    const sequence = aSequence(random("float32", 2, 3), random("float32", 4, 3));
+    yield { name: "last", in: { sequence } };
+    yield { name: "first", in: { sequence, position: given("int64", [], [0]) } };
+  },
 });
 export const sequenceAt = defineOp({
   name: "SequenceAt",
@@ -156,7 +164,12 @@ export const sequenceAt = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    yield {
+      name: "from the end",
+      in: { sequence: aSequence(random("float32", 2, 3), random("float32", 4, 3)), position: given("int64", [], [-1]) },
+    };
+  },
 });
 export const sequenceLength = defineOp({
   name: "SequenceLength",
@@ -170,7 +183,9 @@ export const sequenceLength = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    yield { name: "two", in: { sequence: aSequence(random("float32", 2, 3), random("float32", 4, 3)) } };
+  },
 });
 
 /** Sizes of all pieces along the axis, when they are known. */
@@ -244,7 +259,14 @@ export const concatFromSequence = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    yield { name: "joined", in: { sequence: aSequence(random("float32", 2, 3), random("float32", 4, 3)) }, attrs: { axis: aInt(0) } };
+    yield {
+      name: "stacked",
+      in: { sequence: aSequence(random("float32", 2, 3), random("float32", 2, 3)) },
+      attrs: { axis: aInt(-1), new_axis: aInt(1) },
+    };
+  },
 });
 export const sequenceMap = defineOp({
   name: "SequenceMap",
@@ -279,7 +301,13 @@ export const sequenceMap = defineOp({
   cost: free,
   int8,
   on,
-  *samples() {},
+  *samples() {
+    const body = aBody((e) => {
+      const x = e.addInput("x", tensorType("float32", undefined));
+      return [e.add({ op: "Neg", ins: [x], outs: 1 }).outs[0]];
+    });
+    yield { name: "negated", in: { sequence: aSequence(random("float32", 2, 3), random("float32", 4, 3)) }, attrs: { body } };
+  },
 });
 
 const typeAttr = (): AttrSpec<ValueType | undefined> => ({

@@ -6,6 +6,7 @@ export const unsupported: readonly { readonly message: RegExp; readonly why: str
     message: /is not a registered function\/op|No Op registered|Fatal error: \S+\(-1\) is not a registered/,
     why: "ONNX Runtime does not have the operator",
   },
+  { message: /^P2006/, why: "no runtime has the operator" },
   { message: /NOT_IMPLEMENTED|Could not find an implementation|Failed to find kernel/, why: "ONNX Runtime has no CPU kernel" },
   {
     message: /Type 'tensor\(\w+\)' of (input|output) parameter .* is invalid/,

@@ -17,6 +17,7 @@ import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../e
 import { noCrossing, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
 import { keeps } from "./keeps.js";
+import { checkKernels } from "./kernels.js";
 import { type HostWorker, pickWorker, SessionLost, workerDied } from "./pool.js";
 
 /** Models above this go to ONNX Runtime as files. */
@@ -39,6 +40,7 @@ export const hostEngine: Engine = {
     }
   },
   async build(segment, context) {
+    checkKernels(segment);
     checkInterface(segment);
     const graph = guarded(segment);
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
