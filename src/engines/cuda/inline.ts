@@ -19,6 +19,7 @@ import {
   ZERO,
 } from "./indexing.js";
 import { literal, pointwise } from "./pointwise.js";
+import { unreduced } from "./reduce.js";
 import { resize } from "./resize.js";
 import type { Element, Scope } from "./scope.js";
 import { allOf, axis, broadcastIndex, numbers, type Operand, operand, output, Refused, type Site, type Tensor, within } from "./site.js";
@@ -266,6 +267,7 @@ function clip(s: Site): Inline {
 function elementwise(s: Site): Inline {
   const y = output(s);
   const rule = pointwise[s.node.op];
+  if (s.outs.slice(1).some((o) => o !== undefined)) throw new Refused("its further outputs are not given out");
   if (rule === undefined) throw new Refused(`no kernel for ${s.node.op}`);
   const used = s.node.op === "Dropout" || s.node.op === "CastLike" ? s.ins.slice(0, 1) : s.ins;
   const args = used.map((_, i) => operand(s, i));
@@ -383,6 +385,12 @@ const rules: Readonly<Record<string, Rule>> = {
 export function inline(s: Site): Inline | undefined {
   if (s.node.domain !== "") return undefined;
   if (Object.hasOwn(rules, s.node.op)) return rules[s.node.op]?.(s);
+  const alone = unreduced(s);
+  if (alone !== undefined) {
+    const x = operand(s, 0);
+    const { register } = storage(x.dtype);
+    return one((scope, index) => scope.let(register, alone(scope.let(register, x.at(scope, index)))));
+  }
   return Object.hasOwn(pointwise, s.node.op) ? elementwise(s) : undefined;
 }
 export const inlineOps: readonly string[] = [...Object.keys(rules), ...Object.keys(pointwise)];

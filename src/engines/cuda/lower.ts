@@ -4,7 +4,7 @@
  */
 
 import { qualifiedOp, valueAt } from "../../ir/graph.js";
-import { smallNumbers, typedOf } from "../../ir/payload.js";
+import { makeConstant, smallNumbers, typedOf } from "../../ir/payload.js";
 import type { Constant, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
 import { doneSite, inferGraph } from "../../ops/infer.js";
@@ -254,12 +254,7 @@ class Lowering {
   }
   #synthesised(v: ValueId): Constant {
     const { dims, dtype } = this.#tensor(v);
-    const values = this.#numbers(v) ?? [];
-    const bytes =
-      dtype === "int32"
-        ? new Uint8Array(Int32Array.from(values).buffer)
-        : new Uint8Array(BigInt64Array.from(values, (x) => BigInt(x)).buffer);
-    return { dtype, dims, data: { kind: "bytes", bytes } };
+    return makeConstant(dtype, dims, this.#numbers(v) ?? []);
   }
 
   /** An element of a value: a register at hand, a literal, a load, or the expression of its producer. */
@@ -282,9 +277,9 @@ class Lowering {
     const { register } = storage(t.dtype);
     if (product(t.dims) === 1) {
       const numbers = this.#numbers(v);
-      if (numbers !== undefined && register !== "float") return literal(BigInt(numbers[0] as number), register);
       const c = this.#constant(v);
       if (c !== undefined) return literal(scalar(c), register);
+      if (numbers !== undefined) return literal(numbers[0] as number, register);
     }
     // Tables of embeddings and the like follow the precision; small vectors stay as exact as they came.
     const dtype = product(t.dims) > 65_536 ? this.#stored(t.dtype) : t.dtype;

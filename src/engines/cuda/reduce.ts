@@ -81,6 +81,38 @@ function reduce(s: Site, kind: Kind): Reduction | undefined {
   };
 }
 
+/** A Reduce* node over no axes: what it does to every element by itself. */
+export function unreduced(s: Site): ((x: string) => string) | undefined {
+  const kind = Object.hasOwn(kinds, s.node.op) ? kinds[s.node.op] : undefined;
+  if (kind === undefined || reducedAxes(s) !== undefined) return undefined;
+  const float = storage(operand(s, 0).dtype).register === "float";
+  return (x) => {
+    const element = kind.element?.(x, float) ?? x;
+    return kind.finish?.(`(${element})`, 1, float) ?? element;
+  };
+}
+
+/** Largest element and the sum of exponentials relative to it, so that nothing overflows. */
+function logSumExp(s: Site): Reduction | undefined {
+  const base = reduce(s, plus());
+  if (base === undefined) return undefined;
+  return {
+    ...base,
+    accumulators: [
+      { type: "float", start: NEG_INF },
+      { type: "float", start: "0.0f" },
+    ],
+    element: (scope, out, at) => [base.element(scope, out, at)[0] as string, "1.0f"],
+    combine: ([m, a], [n, b]) => {
+      const top = `fmaxf(${m}, ${n})`;
+      const scaled = (x: string | undefined, total: string | undefined): string =>
+        `(${x} == ${top} ? ${total} : ${total} * expf(${x} - ${top}))`;
+      return [top, `${scaled(m, a)} + ${scaled(n, b)}`];
+    },
+    finish: (_, [m, total]) => `${m} + logf(${total})`,
+  };
+}
+
 /** Largest (or smallest) element's position; among equals the first, or the last on request. */
 function arg(s: Site, operator: ">" | "<"): Reduction {
   const x = operand(s, 0);
@@ -367,6 +399,8 @@ export function reduction(s: Site): Reduction | undefined {
   const kind = Object.hasOwn(kinds, op) ? kinds[op] : undefined;
   if (kind !== undefined) return reduce(s, kind);
   switch (op) {
+    case "ReduceLogSumExp":
+      return logSumExp(s);
     case "ArgMax":
       return arg(s, ">");
     case "ArgMin":
@@ -392,6 +426,7 @@ export function reduction(s: Site): Reduction | undefined {
 }
 export const reductionOps: readonly string[] = [
   ...Object.keys(kinds),
+  "ReduceLogSumExp",
   "ArgMax",
   "ArgMin",
   "MaxPool",
