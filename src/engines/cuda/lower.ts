@@ -254,6 +254,7 @@ class Lowering {
   }
   #synthesised(v: ValueId): Constant {
     const { dims, dtype } = this.#tensor(v);
+    if (dtype === "string") throw new Error("strings are not computed");
     return makeConstant(dtype, dims, this.#numbers(v) ?? []);
   }
 
