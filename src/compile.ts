@@ -9,6 +9,7 @@ import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
 import { type Artifact, type Engine, tensorrtAbsent } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
 import { importModel } from "./import/index.js";
+import { demandReadable } from "./import/tf/unreadable.js";
 import { Editor } from "./ir/edit.js";
 import { canonicalOrder } from "./ir/order.js";
 import type { Graph, NodeId, ValueId } from "./ir/types.js";
@@ -57,6 +58,7 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
   if (Object.keys(options.whatIf ?? {}).length > 0)
     throw badOption({ name: "whatIf", what: "is for reports: what is only assumed cannot be built", fix: "leave it out, or call report" });
   const planned = await plan(model, options);
+  demandReadable(planned.original);
   const { settings, partition: parts, inferred } = planned;
   const artifacts: Artifact[] = [];
   for (const [i, segment] of parts.segments.entries()) {
@@ -88,13 +90,19 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     settings.signal?.throwIfAborted();
     settings.onProgress({ stage, fraction });
   };
+  const shapes = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   step("import", 0);
   const imported =
     typeof model === "object" && "nodes" in model
       ? model
-      : await importModel(model instanceof URL ? fileURLToPath(model) : model, { signature: settings.signature });
+      : await importModel(model instanceof URL ? fileURLToPath(model) : model, {
+          signature: settings.signature,
+          inputs: settings.inputs,
+          outputs: settings.outputs,
+          shapes,
+          remarks: settings.onRemark,
+        });
   const original = canonicalOrder(cut(imported, settings.outputs));
-  const shapes = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   for (const name of Object.keys(shapes)) known(original, name);
   step("infer", 0.1);
   const noted: Remark[] = [];

@@ -41,7 +41,9 @@ export interface CompileOptions {
   readonly minimumSegmentSize?: number | undefined;
   /** Shapes of inputs, by name: fixed, or a range. */
   readonly shapes?: Readonly<Record<string, ShapeOption>> | undefined;
-  /** Cut the graph: only these inputs and outputs, by value name. */
+  /** Cut the graph: these values become its inputs, what computes them is dropped. TensorFlow graphs; by value name. */
+  readonly inputs?: readonly string[] | undefined;
+  /** Cut the graph: only these outputs, by value name. */
   readonly outputs?: readonly string[] | undefined;
   /** SavedModel signature. Default "serving_default". */
   readonly signature?: string | undefined;
@@ -70,6 +72,7 @@ export interface Settings {
   readonly shapes: Readonly<
     Record<string, { readonly min: readonly number[]; readonly opt: readonly number[]; readonly max: readonly number[] }>
   >;
+  readonly inputs: readonly string[] | undefined;
   readonly outputs: readonly string[] | undefined;
   readonly signature: string;
   readonly maxWorkspaceSizeBytes: number;
@@ -91,6 +94,7 @@ const dims = v.array(
     v.safeInteger("has a dim that is not a whole number"),
     v.minValue(0, "has a negative dim"),
   ),
+  "is not a list of dims",
 );
 const word = <const W extends readonly string[]>(words: W) =>
   v.picklist(words, (issue) => `is ${issue.received}; it takes ${words.join(", ")}${near(issue.input, words)}`);
@@ -110,19 +114,28 @@ const schemas = {
   minimumSegmentSize: natural(1),
   shapes: v.record(
     v.string(),
-    v.union([dims, v.strictObject({ min: dims, opt: dims, max: dims })], "is neither a list of dims nor { min, opt, max }"),
+    v.union(
+      [dims, v.strictObject({ min: dims, opt: dims, max: dims })],
+      "has something that is neither a list of dims (whole, not negative) nor { min, opt, max }",
+    ),
+    "is not an object of shapes by input name",
   ),
-  outputs: v.pipe(v.array(v.string("holds something that is no name")), v.minLength(1, "is empty")),
+  inputs: v.pipe(v.array(v.string("holds something that is no name"), "is not a list of names"), v.minLength(1, "is empty")),
+  outputs: v.pipe(v.array(v.string("holds something that is no name"), "is not a list of names"), v.minLength(1, "is empty")),
   signature: v.string("is not a name"),
   maxWorkspaceSizeBytes: natural(0),
   maximumCachedEngines: natural(1),
   pin: v.array(
-    v.strictObject({
-      match: v.union([v.string(), v.instance(RegExp)], "has a match that is neither text nor a RegExp"),
-      to: word(engines),
-    }),
+    v.strictObject(
+      {
+        match: v.union([v.string(), v.instance(RegExp)], "has a match that is neither text nor a RegExp"),
+        to: word(engines),
+      },
+      "has something that is not { match, to }",
+    ),
+    "is not a list of { match, to }",
   ),
-  whatIf: v.record(v.string(), word(engines)),
+  whatIf: v.record(v.string(), word(engines), "is not an object of engines by operator"),
   strict: v.boolean("is not true or false"),
   verify: v.boolean("is not true or false"),
   onProgress: callback,
@@ -131,15 +144,23 @@ const schemas = {
 } satisfies Record<keyof CompileOptions, v.GenericSchema>;
 export const optionNames = Object.keys(schemas) as readonly (keyof CompileOptions)[];
 
+const describe = (x: unknown): string => (x === null ? "null" : Array.isArray(x) ? "a list" : `a ${typeof x}`);
+
 /** Checks and completes options. Throws P1001 and P1002. */
 export function settle(options: CompileOptions): Settings {
+  if (options === null || typeof options !== "object" || Array.isArray(options))
+    throw badOption({ name: "options", what: `is ${describe(options)}`, fix: "give an object of options, or leave it out" });
   for (const [name, value] of Object.entries(options)) {
     if (!Object.hasOwn(schemas, name)) throw unknownOption({ name, near: didYouMean(name, optionNames), known: optionNames });
     if (value === undefined) continue;
     const result = v.safeParse(schemas[name as keyof CompileOptions], value);
     if (!result.success) {
       const [issue] = result.issues;
-      throw badOption({ name, what: issue.message, fix: "see docs/api.md for what it takes" });
+      // A key that the object does not have, or lacks, has valibot's own words.
+      const what = /^(Invalid|Missing)/.test(issue.message)
+        ? `has a wrong key '${v.getDotPath(issue)?.split(".").pop() ?? ""}'`
+        : issue.message;
+      throw badOption({ name, what, fix: "see docs/api.md for what it takes" });
     }
   }
   const target = options.target ?? "auto";
@@ -167,6 +188,7 @@ export function settle(options: CompileOptions): Settings {
     precision: options.precision ?? "fp32",
     minimumSegmentSize: options.minimumSegmentSize ?? 3,
     shapes,
+    inputs: options.inputs,
     outputs: options.outputs,
     signature: options.signature ?? "serving_default",
     maxWorkspaceSizeBytes: options.maxWorkspaceSizeBytes ?? 2 ** 30,
@@ -200,4 +222,16 @@ export function parseShape(text: string): readonly [name: string, shape: ShapeOp
   if (lists.length === 1 && min !== undefined) return [text.slice(0, at), min];
   if (lists.length === 3 && min !== undefined && opt !== undefined && max !== undefined) return [text.slice(0, at), { min, opt, max }];
   return fail();
+}
+
+/** The number that a flag of the command line was given. Throws P1001. */
+export function parseNumber(flag: string, text: string, { least, whole }: { readonly least: number; readonly whole: boolean }): number {
+  const x = text.trim() === "" ? Number.NaN : Number(text);
+  if (!Number.isFinite(x) || x < least || (whole && !Number.isSafeInteger(x)))
+    throw badOption({
+      name: flag,
+      what: `is '${text}'`,
+      fix: `give a ${whole ? "whole number" : "number"} of at least ${least}`,
+    });
+  return x;
 }

@@ -8,6 +8,7 @@ import { expect, it } from "vitest";
 import { PartitaError } from "../../src/diagnostics.js";
 import { evaluate } from "../../src/engines/host/index.js";
 import { importModel } from "../../src/import/index.js";
+import { unreadableNodes } from "../../src/import/tf/unreadable.js";
 import { valueAt } from "../../src/ir/graph.js";
 import type { Shape } from "../../src/ir/types.js";
 import { readNpz } from "../../src/npz.js";
@@ -31,20 +32,27 @@ const filter = process.env["TF_CASES"] ?? "";
 async function check(
   model: string,
   io: ReadonlyMap<string, Tensor>,
-  options: { readonly random: boolean; readonly rtol: number; readonly byOrder?: boolean },
+  options: { readonly random: boolean; readonly rtol: number; readonly byOrder?: boolean; readonly cut?: readonly string[] },
 ): Promise<Outcome> {
-  const wanted = [...io].filter(([k]) => k.startsWith("out")).map(([k, t]) => [k.replace(/^out[|]/, ""), t] as const);
-  const given = [...io].filter(([k]) => k.startsWith("in")).map(([k, t]) => [k.replace(/^in[|]/, ""), t] as const);
+  // The archive of a graph with an audio front end holds what comes out of that: the net is fed from there.
+  const cut = new Set(options.cut ?? []);
+  const wanted = [...io]
+    .filter(([k]) => k.startsWith("out") && !cut.has(k.replace(/^out[|]/, "")))
+    .map(([k, t]) => [k.replace(/^out[|]/, ""), t] as const);
+  const given = [...io]
+    .filter(([k]) => (k.startsWith("in") && cut.size === 0) || cut.has(k.replace(/^out[|]/, "")))
+    .map(([k, t]) => [k.replace(/^(in|out)[|]/, ""), t] as const);
   const remarks: string[] = [];
   let stage = "import";
   try {
     const shapes: Record<string, Shape> = Object.fromEntries(given.map(([k, t]) => [k, t.dims]));
     const imported = await importModel(model, {
       ...(options.byOrder === true ? {} : { outputs: wanted.map(([k]) => k) }),
+      ...(options.cut === undefined ? {} : { inputs: options.cut }),
       shapes,
       remarks: (r) => remarks.push(r.text),
     });
-    const left = imported.nodes.find((n) => n.domain === "tensorflow");
+    const [left] = unreadableNodes(imported);
     if (left !== undefined) return { kind: "refused", why: `${left.op}: ${left.extra?.doc ?? ""}` };
     stage = "passes";
     const typed = inferGraph(imported).graph;
@@ -123,7 +131,10 @@ for (const set of ["real_tf", "tf"]) {
       for (const form of ["frozen.pb", "frozen_cfv2.pb", "saved_model"]) {
         if (!existsSync(join(dir, form))) continue;
         const byOrder = ![...io.keys()].some((k) => k.includes("|")) || form === "saved_model";
-        outcomes.set(`${name}/${form}`, await check(join(dir, form), io, { random: false, rtol: 1e-3, byOrder }));
+        outcomes.set(
+          `${name}/${form}`,
+          await check(join(dir, form), io, { random: false, rtol: 1e-3, byOrder, ...(io.has("out|Mfcc:0") ? { cut: ["Mfcc:0"] } : {}) }),
+        );
       }
     }
     summary(set, outcomes);

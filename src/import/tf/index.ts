@@ -64,9 +64,9 @@ export function importTf(input: string | Uint8Array, options: ImportTfOptions = 
   if (typeof input === "string") {
     const folder = statSync(input, { throwIfNoEntry: false })?.isDirectory() === true ? input : undefined;
     const saved = folder ?? (/^saved_model\.pb(txt)?$/.test(basename(input)) ? dirname(input) : undefined);
-    const whole = options.outputs !== undefined && options.signature === undefined && options.inputs !== undefined;
+    const whole = options.outputs === undefined ? "never" : options.inputs === undefined ? "without-signature" : "always";
     if (saved !== undefined) return lowerModel(withVariables(loadSavedModel(saved, options.signature, whole)), options);
-    if (input.endsWith(".meta")) return lowerModel(withVariables(loadMetaGraph(input, options.signature)), options);
+    if (input.endsWith(".meta")) return lowerModel(withVariables(loadMetaGraph(input, options.signature, whole)), options);
   }
   const file = options.file ?? (typeof input === "string" ? input : undefined);
   const bytes = typeof input === "string" ? readWhole(input) : input;
@@ -115,7 +115,9 @@ function readWhole(path: string): Uint8Array {
 export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   const { model, file } = m;
   const outputs =
-    options.outputs?.map((name) => ({ ref: refOf(model, name, "output", file), name: full(name) })) ??
+    options.outputs?.map(
+      (name) => m.outputs?.find((o) => o.name === name) ?? { ref: refOf(model, name, "output", file), name: full(name) },
+    ) ??
     m.outputs ??
     defaultOutputs(model).map((node) => ({ ref: { node, port: -1 }, name: node }));
   if (outputs.length === 0) throw notATensor({ what: "the graph has no result that nobody consumes" }, { file });
@@ -137,7 +139,7 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   });
   const declare = (name: string, type: ValueType): TfValue => {
     const given = options.shapes?.[name] ?? options.shapes?.[name.replace(/:0$/, "")];
-    const v = b.input(name, given !== undefined && type.kind === "tensor" ? { ...type, shape: given } : type);
+    const v = b.input(name, given !== undefined && type.kind === "tensor" ? { ...type, shape: merged(type.shape, given, name) } : type);
     v.shape?.forEach((d, axis) => {
       if (typeof d === "string" && d !== "?") b.bindSymbol(d, v, axis);
     });
@@ -183,6 +185,15 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   b.setOutputs(tensors);
   for (const r of lowering.refusals) shared.remarks({ severity: "warning", text: r.what, where: r.where, fix: r.fix });
   return editor.finish();
+}
+
+/** Given dims, the declared ones where those are open, symbols where both are. */
+function merged(declared: Shape, given: readonly Dim[], name: string): Shape {
+  const open = symbolic(
+    given.map(() => -1),
+    name.replace(/:0$/, ""),
+  );
+  return given.map((d, i) => (d !== "?" ? d : declared?.length === given.length ? (declared[i] ?? d) : (open?.[i] ?? d)));
 }
 
 const full = (name: string): string => (/:\d+$/.test(name) ? name : `${name}:0`);
@@ -237,7 +248,7 @@ function cutType(m: TfModel, ref: Ref, node: RawNode | undefined, options: Impor
     const g = lowerModel({ ...m, outputs: [{ ref, name: "cut" }] }, { shapes: options.shapes });
     const [out] = g.outputs;
     const type = out === undefined ? undefined : g.values[out]?.type;
-    if (type?.kind === "tensor") return { ...type, shape: options.shapes?.[ref.node] ?? type.shape };
+    if (type?.kind === "tensor") return type;
   } catch (error) {
     // The part in front need not be readable: that is what cutting is for.
     if (!(error instanceof PartitaError)) throw error;

@@ -28,6 +28,9 @@ export const noValue = defineError<{ name: string; why: string }>("P1315", "a va
   fix: "save the model together with its variables, or freeze it",
 }));
 
+/** Whether the graph as a whole is meant instead of a signature: where both ends are named, or the outputs and there is no signature. */
+export type WholeGraph = "never" | "without-signature" | "always";
+
 export interface LoadedModel {
   readonly model: RawModel;
   readonly file: string;
@@ -39,7 +42,7 @@ export interface LoadedModel {
 }
 
 /** Reads the SavedModel in `folder`. Throws P1302 to P1315. */
-export function loadSavedModel(folder: string, signature: string | undefined, wholeGraph: boolean): LoadedModel {
+export function loadSavedModel(folder: string, signature: string | undefined, whole: WholeGraph): LoadedModel {
   const binary = join(folder, "saved_model.pb");
   const file = existsSync(binary) ? binary : join(folder, "saved_model.pbtxt");
   const bytes = read(file);
@@ -51,15 +54,15 @@ export function loadSavedModel(folder: string, signature: string | undefined, wh
       { what: graphs.length === 0 ? "it holds no graph" : `none of its ${graphs.length} graphs has the tag 'serve'` },
       { file },
     );
-  return loaded(meta, file, join(folder, "variables", "variables"), basename(folder), signature, wholeGraph);
+  return loaded(meta, file, join(folder, "variables", "variables"), basename(folder), signature, whole);
 }
 
 /** Reads a MetaGraph (`prefix.meta`) and the checkpoint beside it. */
-export function loadMetaGraph(path: string, signature: string | undefined): LoadedModel {
+export function loadMetaGraph(path: string, signature: string | undefined, whole: WholeGraph): LoadedModel {
   const meta = decodeMessage<MetaGraphDef>("MetaGraphDef", read(path), path);
   if (meta.graph_def === undefined) throw noGraph({ what: "the MetaGraph holds no graph" }, { file: path });
   const prefix = path.replace(/\.meta$/, "");
-  return loaded(meta, path, prefix, basename(prefix), signature, signature === undefined && (meta.signature_def?.size ?? 0) === 0);
+  return loaded(meta, path, prefix, basename(prefix), signature, (meta.signature_def?.size ?? 0) === 0 ? "always" : whole);
 }
 
 function read(path: string): Uint8Array {
@@ -76,10 +79,11 @@ function loaded(
   prefix: string,
   name: string,
   signature: string | undefined,
-  wholeGraph: boolean,
+  whole: WholeGraph,
 ): LoadedModel {
   const model = readGraph(meta.graph_def ?? {}, file);
-  const chosen = wholeGraph ? undefined : signatureOf(meta, signature, file);
+  const none = signaturesOf(meta).length === 0;
+  const chosen = whole === "always" || (whole === "without-signature" && none) ? undefined : signatureOf(meta, signature, file);
   const inputNames = new Map<string, string>();
   for (const [key, info] of chosen?.inputs ?? []) if (info.name !== undefined) inputNames.set(canonical(info.name), key);
   const outputs =
@@ -122,11 +126,14 @@ function loaded(
 
 const canonical = (tensor: string): string => (/:\d+$/.test(tensor) ? tensor : `${tensor}:0`);
 
+const signaturesOf = (meta: MetaGraphDef): readonly [string, SignatureDef][] =>
+  [...(meta.signature_def ?? [])].filter(([key]) => !key.startsWith("__saved_model_"));
+
 function signatureOf(meta: MetaGraphDef, wanted: string | undefined, file: string): SignatureDef {
-  const all = [...(meta.signature_def ?? [])].filter(([key]) => !key.startsWith("__saved_model_"));
+  const all = signaturesOf(meta);
   const known = all.map(([key]) => key);
   const name = wanted ?? "serving_default";
-  const found = all.find(([key]) => key === name) ?? (wanted === undefined && all.length === 1 ? all[0] : undefined);
+  const found = all.find(([key]) => key === name) ?? (name === "serving_default" && all.length === 1 ? all[0] : undefined);
   if (found === undefined)
     throw unknownSignature({ what: known.length === 0 ? "it has no signatures" : `it has no signature '${name}'`, known }, { file });
   return found[1];

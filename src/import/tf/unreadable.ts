@@ -1,0 +1,36 @@
+/** Operators that the TensorFlow importer had to leave as they are: nothing runs them, and compiling what needs them says so. */
+import { defineError } from "../../diagnostics.js";
+import { bodiesOf } from "../../ir/graph.js";
+import type { Graph, Node } from "../../ir/types.js";
+
+export const unreadable = defineError<{ count: number; first: string; more: readonly string[] }>(
+  "P1334",
+  "a graph needs TensorFlow operators that nothing runs",
+  ({ count, first, more }) => ({
+    what: `${count} TensorFlow operator${count === 1 ? " has" : "s have"} no lowering${more.length === 0 ? "" : ` (${more.join(", ")})`}`,
+    why: first,
+    fix: "cut the graph before them with `outputs`, or behind them with `inputs` and feed what they compute",
+  }),
+);
+
+/** The kept nodes of a graph and of the bodies in it. */
+export function unreadableNodes(g: Graph): readonly Node[] {
+  const found: Node[] = [];
+  for (const n of g.nodes) {
+    if (n.domain === "tensorflow") found.push(n);
+    for (const { body } of bodiesOf(n)) found.push(...unreadableNodes(body.graph));
+  }
+  return found;
+}
+
+/** Throws P1334 where the graph holds such operators. */
+export function demandReadable(g: Graph): void {
+  const nodes = unreadableNodes(g);
+  const [first] = nodes;
+  if (first === undefined) return;
+  const operators = [...new Set(nodes.map((n) => n.op))].sort();
+  throw unreadable(
+    { count: nodes.length, first: first.extra?.doc ?? first.op, more: operators.slice(0, 8) },
+    { file: g.extra?.file, node: first.name, op: first.op },
+  );
+}
