@@ -61,9 +61,12 @@ export function tacticName(t: Tactic | DepthwiseTactic | AttentionTactic): strin
 const mmaTiles: readonly (readonly [bm: number, bn: number, wm: number, wn: number])[] = [
   [256, 128, 64, 64],
   [128, 256, 64, 64],
+  [128, 128, 64, 64],
   [128, 128, 64, 32],
   [256, 64, 64, 32],
+  [128, 64, 64, 32],
   [128, 64, 32, 32],
+  [64, 128, 32, 64],
   [64, 128, 32, 32],
   [64, 64, 32, 32],
   [128, 32, 32, 32],
@@ -89,6 +92,8 @@ const perClock: Readonly<Record<Precision, number>> = { f16: 2700, bf16: 2700, t
 function fits(c: Contraction, t: TiledTactic, device: DeviceModel): boolean {
   const bytes = elementBytes[c.dtype];
   if (tiledShared(t, bytes) > device.sharedPerBlock) return false;
+  // With 128 accumulators a thread, rounding a deep stage's fragments to TF32 does not fit the registers.
+  if (c.dtype === "tf32" && t.wm * t.wn >= 4096 && t.kb > 64) return false;
   const passes = [sidePasses(c.a, t.bm, t, bytes), sidePasses(c.b, t.bn, t, bytes)];
   return passes.every((n) => n <= (c.windows ? 16 : 32));
 }
