@@ -683,6 +683,27 @@ const TRIGGERS: readonly Trigger[] = [
     says: ["exported as 'tflite'", "Use onnx"],
     exit: 2,
   },
+  {
+    code: "P9001",
+    title: "an error of Partita itself",
+    run: async () => {
+      // A terminal that breaks down once, in the middle of a result.
+      let broken = false;
+      let out = "";
+      const write = (text: string): void => {
+        if (!broken) {
+          broken = true;
+          throw new Error("the terminal is gone");
+        }
+        out += text;
+      };
+      const exit = await commandLine(["doctor", "--json"], { stdout: { write }, stderr: { write: () => {} }, env: {} });
+      const { error } = JSON.parse(out) as { error: { code: string; what: string; why: string; fix: string } };
+      throw new PartitaError({ code: error.code, title: "", exit: exit as 70 }, {}, error);
+    },
+    says: ["the terminal is gone", "not of the model", "Report it with the command and the model"],
+    exit: 70,
+  },
 ];
 
 async function failureOf(run: () => unknown): Promise<unknown> {

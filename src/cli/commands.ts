@@ -11,7 +11,7 @@ import { qualifiedOp } from "../ir/graph.js";
 import { print } from "../ir/print.js";
 import { readNpy, readNpz, writeNpz } from "../npz.js";
 import { inferGraph } from "../ops/infer.js";
-import type { CompileOptions } from "../options.js";
+import { type CompileOptions, parseNumber } from "../options.js";
 import { passContext } from "../passes/pass.js";
 import { pipeline } from "../passes/pipeline.js";
 import { diffReports, diffText } from "../report/diff.js";
@@ -114,18 +114,19 @@ export async function reportCommand(
   options: CompileOptions,
   flags: { readonly html?: string; readonly why?: string; readonly diff?: string; readonly rows: string; readonly json?: boolean },
 ): Promise<void> {
+  const rows = parseNumber("--rows", flags.rows, { least: 1, whole: true });
   const r = await reportOf(path, options);
   if (flags.diff !== undefined) {
     const d = diffReports(r.data, (await reportOf(flags.diff, options)).data);
     if (flags.html !== undefined) write(flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`, renderDiffHtml(d));
     if (flags.json === true) t.json(d);
-    else t.out(diffText(d, Number(flags.rows) || 20));
+    else t.out(diffText(d, rows));
     return;
   }
   if (flags.html !== undefined) writeReport(flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`, r);
   if (flags.why !== undefined) why(t, r, flags.why, flags.json === true);
   else if (flags.json === true) t.json(r.toJSON());
-  else t.out(r.toText({ color: t.color, width: t.width, rows: Number(flags.rows) || 20 }));
+  else t.out(r.toText({ color: t.color, width: t.width, rows }));
 }
 
 /** The report of a bundle, of a report's JSON, or of a model. */
@@ -217,13 +218,13 @@ export async function verifyCommand(
   flags: { readonly input: readonly string[]; readonly tolerance: string; readonly json?: boolean },
 ): Promise<void> {
   if (isBundle(path)) throw badFile({ what: "a bundle does not hold the untouched model", fix: "give the model itself" }, { file: path });
+  const limit = parseNumber("--tolerance", flags.tolerance, { least: 0, whole: false });
   const program = await compile(path, options);
   const session = await program.createSession();
   try {
     const feeds = flags.input.length > 0 ? readFeeds(session.inputs, flags.input) : randomFeeds(session.inputs, 1);
     const [ours, theirs] = [await session.run(feeds), await reference(path, feeds)];
     const rows = Object.entries(theirs).map(([name, expected]) => ({ name, ...measure(ours[name], expected) }));
-    const limit = Number(flags.tolerance);
     const ok = rows.every((r) => r.relative <= limit);
     if (flags.json === true) t.json({ schema: "partita.verify/1", ok, tolerance: limit, outputs: rows });
     else {
@@ -246,11 +247,10 @@ export async function bench(
   flags: { readonly batch: string; readonly seconds: string; readonly json?: boolean },
 ): Promise<void> {
   const { benchmark } = await import("../runtime/bench.js");
+  const batches = flags.batch.split(",").map((b) => parseNumber("--batch", b, { least: 1, whole: true }));
+  const seconds = parseNumber("--seconds", flags.seconds, { least: 0.001, whole: false });
   const program = await open(path, options);
-  const batches = flags.batch.split(",").map(Number);
-  const rows = await benchmark(program, isBundle(path) ? undefined : path, batches, Number(flags.seconds), (stage, f) =>
-    t.progress(stage, f),
-  );
+  const rows = await benchmark(program, isBundle(path) ? undefined : path, batches, seconds, (stage, f) => t.progress(stage, f));
   if (flags.json === true) t.json({ schema: "partita.bench/1", energy: "not available", results: rows });
   else {
     t.out("batch  engine            items/s      p50        p90        p99     memory peak");
@@ -304,19 +304,27 @@ export async function exportOnnx(
 ): Promise<void> {
   if (format !== "onnx") throw noSuchFormat({ name: format });
   const { artifacts, plan: loaded } = await loadBundle(path);
-  mkdirSync(flags.output, { recursive: true });
   const files: string[] = [];
-  artifacts.forEach((a, i) => {
-    const folder = artifacts.length === 1 ? flags.output : join(flags.output, loaded.steps[i]?.segment ?? String(i));
-    mkdirSync(folder, { recursive: true });
-    for (const f of a.files) {
-      if (!("path" in f)) continue;
-      const temporary = join(folder, `.${f.name}.${randomBytes(6).toString("hex")}.tmp`);
-      copyFileSync(f.path, temporary);
-      renameSync(temporary, join(folder, f.name));
-      files.push(join(folder, f.name));
-    }
-  });
+  try {
+    mkdirSync(flags.output, { recursive: true });
+    artifacts.forEach((a, i) => {
+      const folder = artifacts.length === 1 ? flags.output : join(flags.output, loaded.steps[i]?.segment ?? String(i));
+      mkdirSync(folder, { recursive: true });
+      for (const f of a.files) {
+        if (!("path" in f)) continue;
+        const temporary = join(folder, `.${f.name}.${randomBytes(6).toString("hex")}.tmp`);
+        copyFileSync(f.path, temporary);
+        renameSync(temporary, join(folder, f.name));
+        files.push(join(folder, f.name));
+      }
+    });
+  } catch (cause) {
+    throw badFile(
+      { what: `it cannot be written: ${cause instanceof Error ? cause.message : cause}`, fix: "check the folder" },
+      { file: flags.output },
+      cause,
+    );
+  }
   if (flags.json === true) t.json({ schema: "partita.export/1", files });
   else for (const f of files) t.out(f);
 }

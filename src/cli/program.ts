@@ -1,9 +1,16 @@
 /** Commands and their options. Everything goes through the public API; results to stdout, progress and errors to stderr. */
 import { Command, CommanderError, Option } from "commander";
-import { PartitaError } from "../diagnostics.js";
-import { type CompileOptions, parseShape } from "../options.js";
+import { defineError, PartitaError } from "../diagnostics.js";
+import { badOption, type CompileOptions, parseNumber, parseShape } from "../options.js";
 import { bench, compileCommand, doctorCommand, exportOnnx, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
+
+export const internalError = defineError<{ what: string }>(
+  "P9001",
+  "Partita itself failed",
+  ({ what }) => ({ what, why: "this is an error of Partita, not of the model", fix: "report it with the command and the model" }),
+  70,
+);
 
 interface ModelFlags {
   readonly target?: string;
@@ -33,8 +40,10 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       terminal.error(error.message);
       return error.exit;
     }
-    terminal.error(`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-    return 70;
+    const internal = internalError({ what: error instanceof Error ? (error.stack ?? error.message) : String(error) }, {}, error);
+    if (argv.includes("--json")) terminal.json({ schema: "partita.error/1", error: internal.toJSON() });
+    terminal.error(internal.message);
+    return internal.exit;
   }
 }
 
@@ -142,20 +151,24 @@ const collect = (value: string, before: readonly string[]): readonly string[] =>
 
 function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
   const targets = (flags.target ?? "auto").split(",").map((t) => t.trim());
-  const halves = (text: string): readonly [string, "host"] => {
-    const at = text.lastIndexOf("=");
-    return [text.slice(0, Math.max(0, at)), text.slice(at + 1) as "host"];
-  };
-  const pins = (flags.pin ?? []).map(halves).map(([match, to]) => ({ match, to }));
+  const halves =
+    (flag: string, form: string) =>
+    (text: string): readonly [string, "host"] => {
+      const at = text.lastIndexOf("=");
+      if (at <= 0)
+        throw badOption({ name: flag, what: `'${text}' is not ${form}`, fix: "write it as NAME=host, NAME=cuda or NAME=tensorrt" });
+      return [text.slice(0, at), text.slice(at + 1) as "host"];
+    };
+  const pins = (flags.pin ?? []).map(halves("--pin", "MATCH=ENGINE")).map(([match, to]) => ({ match, to }));
   const options: Record<string, unknown> = {
     target: targets.length === 1 ? targets[0] : targets,
     precision: flags.precision,
-    minimumSegmentSize: Number(flags.minSegmentSize ?? 3),
+    minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
     shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
     outputs: flags.outputs?.split(",").map((s) => s.trim()),
     signature: flags.signature,
     pin: pins,
-    whatIf: Object.fromEntries((flags.whatIf ?? []).map(halves)),
+    whatIf: Object.fromEntries((flags.whatIf ?? []).map(halves("--what-if", "OP=ENGINE"))),
     strict: flags.strict ?? false,
     onProgress: (event: { stage: string; fraction: number }) => terminal.progress(event.stage, event.fraction),
     onRemark: (remark: { severity: string; text: string }) => terminal.remark(remark.severity, remark.text),

@@ -1,5 +1,5 @@
 /** Finds the importer that a model needs. */
-import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
+import { closeSync, existsSync, openSync, readSync, type Stats, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { defineError } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
@@ -18,7 +18,13 @@ export type Format = "onnx" | "graphdef" | "saved-model" | "bundle";
 
 /** What a path holds, by its content. Throws P1104 and P1105. */
 export function detect(path: string): Format {
-  const stat = statSync(path, { throwIfNoEntry: false });
+  let stat: Stats | undefined;
+  try {
+    stat = statSync(path, { throwIfNoEntry: false });
+  } catch (cause) {
+    // No permission, too long a name, a loop of links, a NUL in it.
+    throw noSuchModel({ what: cause instanceof Error ? cause.message : String(cause) }, { file: path }, cause);
+  }
   if (stat === undefined) throw noSuchModel({ what: "the file does not exist" }, { file: path });
   if (stat.isDirectory()) {
     if (existsSync(join(path, "manifest.json"))) return "bundle";
@@ -27,17 +33,24 @@ export function detect(path: string): Format {
   }
   if (!stat.isFile()) throw unknownFormat({ what: "it is no regular file" }, { file: path });
   if (stat.size === 0) throw unknownFormat({ what: "the file is empty" }, { file: path });
+  const bytes = headOf(path);
+  if (/^saved_model\.pb(txt)?$/.test(basename(path))) return "saved-model";
+  return path.endsWith(".pbtxt") || path.endsWith(".meta") ? "graphdef" : detectBytes(bytes);
+}
+
+function headOf(path: string): Uint8Array {
   const head = Buffer.alloc(64);
-  const file = openSync(path, "r");
-  let length: number;
+  let file: number;
   try {
-    length = readSync(file, head, 0, head.length, 0);
+    file = openSync(path, "r");
+  } catch (cause) {
+    throw noSuchModel({ what: `it cannot be opened: ${cause instanceof Error ? cause.message : cause}` }, { file: path }, cause);
+  }
+  try {
+    return head.subarray(0, readSync(file, head, 0, head.length, 0));
   } finally {
     closeSync(file);
   }
-  const bytes = head.subarray(0, length);
-  if (/^saved_model\.pb(txt)?$/.test(basename(path))) return "saved-model";
-  return path.endsWith(".pbtxt") || path.endsWith(".meta") ? "graphdef" : detectBytes(bytes);
 }
 
 /** What bytes hold: a GraphDef begins with its first node (field 1, a message), a ModelProto with its ir_version (field 1, a number). */
@@ -50,6 +63,9 @@ export type ImportOptions = ImportTfOptions;
 
 /** Reads a model from a path or bytes. `inputs`, `outputs`, `signature` and `shapes` are for TensorFlow; ONNX graphs are cut by the caller. */
 export async function importModel(input: string | Uint8Array, options: ImportOptions = {}): Promise<Graph> {
+  if (typeof input !== "string" && !(input instanceof Uint8Array))
+    throw unknownFormat({ what: `a model is a path, a file URL, bytes or a graph; this is ${input === null ? "null" : typeof input}` });
+  if (input.length === 0) throw unknownFormat({ what: typeof input === "string" ? "the path is empty" : "there are no bytes" });
   const format = typeof input === "string" ? detect(input) : detectBytes(input);
   switch (format) {
     case "onnx":

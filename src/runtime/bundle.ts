@@ -22,6 +22,7 @@ import { dirname, join, resolve, sep } from "node:path";
 import * as v from "valibot";
 import { defineError } from "../diagnostics.js";
 import type { Artifact } from "../engines/engine.js";
+import { decodeOnnx } from "../import/onnx/index.js";
 import { type Report, reportFromJSON } from "../report/report.js";
 import { decodePlan, encodePlan } from "./plan.js";
 import type { Plan } from "./session.js";
@@ -226,14 +227,19 @@ export async function loadBundle(path: string): Promise<BundleContent> {
       if (size !== f.bytes) throw bundleDamaged({ what: `'${f.path}' has ${size} bytes, the manifest says ${f.bytes}` }, { file: path });
       if ((await fileHash(full)) !== f.sha256)
         throw bundleDamaged({ what: `'${f.path}' does not have the content the manifest says` }, { file: path });
+      // Names become file names again when a bundle is exported or saved.
+      if (f.name !== f.path.split("/").pop()) throw bundleEscape({ path: f.name }, { file: path });
       files.push({ name: f.name, path: full });
     }
+    // Hashes say that nothing was damaged, not that nobody meant harm: ONNX Runtime is not handed what the importer would refuse.
+    if (a.engine === "host") for (const f of files) if (f.name.endsWith(".onnx")) decodeOnnx(f.path);
     artifacts.push({ engine: a.engine, key: a.key, inputs: a.inputs, outputs: a.outputs, settings: a.settings, files });
   }
   const reportText = readFileSync(inside("report.json"), "utf8");
   if (createHash("sha256").update(reportText).digest("hex") !== parsed.output.report.sha256)
     throw bundleDamaged({ what: "'report.json' does not have the content the manifest says" }, { file: path });
   const plan = decodePlan(parsed.output.plan, (what) => bundleDamaged({ what }, { file: manifestPath }));
+  for (const s of plan.steps) if (!/^\w[\w.-]*$/.test(s.segment)) throw bundleEscape({ path: s.segment }, { file: manifestPath });
   if (plan.steps.length !== artifacts.length)
     throw bundleDamaged({ what: `its plan has ${plan.steps.length} steps and ${artifacts.length} artifacts` }, { file: manifestPath });
   return { plan, artifacts, report: reportOf(reportText, path) };
@@ -243,6 +249,10 @@ function reportOf(text: string, path: string): Report {
   try {
     return reportFromJSON(JSON.parse(text));
   } catch (cause) {
-    throw bundleDamaged({ what: `its report.json is not a report: ${cause instanceof Error ? cause.message : cause}` }, { file: path }, cause);
+    throw bundleDamaged(
+      { what: `its report.json is not a report: ${cause instanceof Error ? cause.message : cause}` },
+      { file: path },
+      cause,
+    );
   }
 }

@@ -1,10 +1,10 @@
 /** From an ONNX file to a graph: reads the bytes (by ranges when the file is big), resolves external data, decodes, builds. */
 import { closeSync, fstatSync, lstatSync, openSync, readFileSync, readSync, realpathSync, statSync } from "node:fs";
 import { dirname, isAbsolute, join, relative, sep } from "node:path";
-import { defineError } from "../../diagnostics.js";
+import { defineError, PartitaError } from "../../diagnostics.js";
 import type { Graph, Payload } from "../../ir/types.js";
 import { ModelBuilder } from "./build.js";
-import { badTensorProto, Decoder, type ExternalData } from "./model.js";
+import { badTensorProto, Decoder, type ExternalData, type RawModel } from "./model.js";
 import { skeletonOf } from "./skeleton.js";
 
 export const cannotRead = defineError<{ what: string }>("P1103", "a model file cannot be read", ({ what }) => ({
@@ -38,6 +38,12 @@ export interface ImportOnnxOptions {
 /** Reads an ONNX model from a path or bytes. The bytes are kept by reference: do not change them afterwards. Throws P11xx, P12xx, P1401. */
 export function importOnnx(input: string | Uint8Array, options: ImportOnnxOptions = {}): Graph {
   const file = options.file ?? (typeof input === "string" ? input : undefined);
+  return new ModelBuilder(decodeOnnx(input, options), file).build();
+}
+
+/** Reads a model file as far as its records: lengths, types, tensors and external data are checked, no graph is built. Throws P11xx, P12xx. */
+export function decodeOnnx(input: string | Uint8Array, options: ImportOnnxOptions = {}): RawModel {
+  const file = options.file ?? (typeof input === "string" ? input : undefined);
   const folder = options.folder ?? (typeof input === "string" ? dirname(input) : undefined);
   const external = externalData(folder, file);
   let bytes: Uint8Array;
@@ -56,12 +62,13 @@ export function importOnnx(input: string | Uint8Array, options: ImportOnnxOption
         ranges = realpathSync(input);
       } else bytes = readFileSync(input);
     } catch (cause) {
-      if (cause instanceof Error && "syscall" in cause) throw cannotRead({ what: cause.message }, { file }, cause);
+      // Of the file system, or of Node.js about the path (a NUL in it).
+      if (cause instanceof Error && "code" in cause && !(cause instanceof PartitaError))
+        throw cannotRead({ what: cause.message }, { file }, cause);
       throw cause;
     }
   } else bytes = input;
-  const model = new Decoder(file, external, ranges).model(bytes);
-  return new ModelBuilder(model, file).build();
+  return new Decoder(file, external, ranges).model(bytes);
 }
 
 /** Resolves external-data references below `folder`, refusing everything that leaves it. */
