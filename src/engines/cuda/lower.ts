@@ -216,7 +216,12 @@ class Lowering {
     const parent = new Map<ValueId, ValueId>();
     const find = (v: ValueId): ValueId => {
       let at = v;
-      for (let up = parent.get(at); up !== undefined && up !== at; up = parent.get(at)) at = up;
+      for (let up = parent.get(at); up !== undefined && up !== at; up = parent.get(at)) {
+        // Halving the path keeps chains of thousands of nodes near-linear.
+        const over = parent.get(up) ?? up;
+        parent.set(at, over);
+        at = over;
+      }
       return at;
     };
     const seeds: ValueId[] = [];
