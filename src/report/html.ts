@@ -1,14 +1,20 @@
-/** The report as one self-contained page: summary, a map of the segments on a canvas, tables, search. No network, no dependencies. */
+/** The report as one self-contained page: summary, a map on a canvas, charts, tables, search. No network, no dependencies. */
+import { memoryChart, operatorChart, segmentChart } from "./html-charts.js";
+import { pageData } from "./html-data.js";
+import { MAP_SCRIPT } from "./html-map.js";
+import { PANEL_SCRIPT } from "./html-panel.js";
 import { escaped } from "./html-parts.js";
-import { PAGE_SCRIPT } from "./html-script.js";
 import { PAGE_STYLE } from "./html-style.js";
 import type { ReportData } from "./report.js";
 import { human, humanUs } from "./text.js";
 
+/** Rows of the segment table that come with the page; a button adds the others. */
+const STATIC_ROWS = 300;
+
 export function renderHtml(r: ReportData): string {
   const q = r.quality;
   // "</script" and "<!--" would end or change the script block they stand in.
-  const data = JSON.stringify(r).replaceAll("<", "\\u003c").replaceAll("\u2028", "\\u2028").replaceAll("\u2029", "\\u2029");
+  const data = JSON.stringify(pageData(r)).replaceAll("<", "\\u003c").replaceAll("\u2028", "\\u2028").replaceAll("\u2029", "\\u2029");
   const figure = (label: string, value: string): string =>
     `<div class="figure"><b>${escaped(value)}</b><span>${escaped(label)}</span></div>`;
   const pct = (x: number): string => `${(100 * x).toFixed(1)} %`;
@@ -32,25 +38,38 @@ ${figure("bytes cross a run", human(q.boundaryBytes, "B"))}
 ${figure("changes of side", String(q.crossings))}
 ${figure("FLOPs", human(q.flops))}
 ${figure("weights", human(r.model.weightsBytes, "B"))}
+${q.estimatedUs === undefined ? "" : figure("estimate of a run", humanUs(q.estimatedUs))}
 </div>
 </header>
 <main>
 <section aria-labelledby="map-title">
 <h2 id="map-title">Map</h2>
 <div class="tools">
-<label>Search <input id="search" type="search" placeholder="node, operator, origin" autocomplete="off"></label>
-<label>Colour <select id="color"><option value="engine">engine</option><option value="time">time</option><option value="bytes">bytes</option></select></label>
+<label>Search <input id="search" type="search" placeholder="node, operator, origin ( / )" autocomplete="off"></label>
+<label>Colour <select id="color"><option value="engine">engine</option><option value="time">time</option><option value="bytes">bytes</option><option value="precision">precision</option></select></label>
+${r.original === undefined ? "" : '<label>Graph <select id="which"><option value="now">after passes</option><option value="before">before passes</option></select></label>'}
 <button id="fit" type="button">Fit</button>
 <span id="hits" role="status" aria-live="polite"></span>
 </div>
-<canvas id="map" tabindex="0" role="img" aria-label="The segments in their order of execution. The table of segments below has the same facts."></canvas>
-<aside id="detail" aria-live="polite"><p>Click a segment to open it, click a node for its verdicts. Drag to pan, scroll to zoom; arrow keys, plus and minus do the same.</p></aside>
+<div class="map">
+<canvas id="map" tabindex="0" role="application" aria-label="Map of the segments in their order of execution. The tables below have the same facts. Arrow keys move, plus and minus zoom, n and p go through segments or nodes, Enter opens, Escape shows all."></canvas>
+<div class="side" tabindex="0" role="region" aria-label="Search results and details"><ul id="results"></ul><div id="detail" aria-live="polite"><p>Choose a segment or a node. Zoom in to open segments to their nodes; drag to move.</p></div></div>
+</div>
+</section>
+<section aria-labelledby="cost-title">
+<h2 id="cost-title">Cost and memory</h2>
+<p>Estimated time by operator</p>
+${operatorChart(r)}
+<p>Estimated time by segment</p>
+${segmentChart(r)}
+<p>Activation memory over a run</p>
+${memoryChart(r)}
 </section>
 <section aria-labelledby="segments-title">
 <h2 id="segments-title">Segments</h2>
-<table id="segments"><thead><tr><th>segment</th><th>engine</th><th>nodes</th><th>FLOPs</th><th>bytes</th><th>weights</th><th>estimate</th><th>inputs</th><th>outputs</th><th>operators</th></tr></thead><tbody>
+<div${r.segments.length > 60 ? ' class="lazy"' : ""}><table id="segments"><thead><tr><th scope="col">segment</th><th scope="col">engine</th><th scope="col">nodes</th><th scope="col">FLOPs</th><th scope="col">bytes</th><th scope="col">weights</th><th scope="col">estimate</th><th scope="col">inputs</th><th scope="col">outputs</th><th scope="col">operators</th></tr></thead><tbody>
 ${r.segments
-  .slice(0, 2000)
+  .slice(0, STATIC_ROWS)
   .map(
     (s, i) =>
       `<tr data-segment="${i}"><td><button type="button">${escaped(s.name)}</button></td><td class="${s.engine}">${s.engine}</td><td>${s.nodes}</td><td>${human(s.flops)}</td><td>${human(s.bytes, "B")}</td><td>${human(s.weightsBytes, "B")}</td><td>${humanUs(s.estimatedUs)}</td><td>${s.inputs.length}</td><td>${s.outputs.length}</td><td>${escaped(
@@ -60,39 +79,75 @@ ${r.segments
       )}</td></tr>`,
   )
   .join("\n")}
-</tbody></table>
+</tbody></table></div>
+${r.segments.length > STATIC_ROWS ? `<p class="more"><button type="button" id="segments-more">Show more of the ${r.segments.length} segments</button></p>` : ""}
 </section>
-<section aria-labelledby="reasons-title">
+${whatIf(r)}${support(r)}<section aria-labelledby="reasons-title">
 <h2 id="reasons-title">On the host, and why</h2>
 ${
   r.reasons.length === 0
     ? "<p>No engine was asked for, or nothing stayed behind.</p>"
-    : `<table id="reasons"><thead><tr><th>nodes</th><th>FLOPs</th><th>not on</th><th>why</th><th>what would change it</th><th>operators</th></tr></thead><tbody>
-${r.reasons.map((x) => `<tr><td>${x.nodes}</td><td>${human(x.flops)}</td><td>${x.engine}</td><td>${escaped(x.why)}</td><td>${escaped(x.fix ?? "")}</td><td>${escaped(x.ops.join(", "))}</td></tr>`).join("\n")}
+    : `<table id="reasons"><thead><tr><th scope="col">nodes</th><th scope="col">FLOPs</th><th scope="col">not on</th><th scope="col">why</th><th scope="col">what would change it</th><th scope="col">would save</th><th scope="col">operators</th></tr></thead><tbody>
+${r.reasons.map((x) => `<tr><td>${x.nodes}</td><td>${human(x.flops)}</td><td>${x.engine}</td><td>${escaped(x.why)}</td><td>${escaped(x.fix ?? "")}</td><td>${x.gainUs === undefined || x.gainUs <= 0 ? "" : humanUs(x.gainUs)}</td><td>${escaped(x.ops.join(", "))}</td></tr>`).join("\n")}
 </tbody></table>`
 }
 </section>
 <section aria-labelledby="boundary-title">
 <h2 id="boundary-title">Boundary tensors</h2>
-<table id="boundary"><thead><tr><th>from</th><th>tensor</th><th>type</th><th>bytes</th></tr></thead><tbody>
+<div${r.segments.length > 60 ? ' class="lazy"' : ""}><table id="boundary"><thead><tr><th scope="col">from</th><th scope="col">tensor</th><th scope="col">type</th><th scope="col">bytes</th></tr></thead><tbody>
 ${r.segments
   .flatMap((s) => s.outputs.map((t) => ({ s: s.name, ...t })))
   .sort((a, b) => b.bytes - a.bytes)
   .slice(0, 500)
   .map((t) => `<tr><td>${escaped(t.s)}</td><td>${escaped(t.name)}</td><td>${escaped(t.type)}</td><td>${human(t.bytes, "B")}</td></tr>`)
   .join("\n")}
-</tbody></table>
+</tbody></table></div>
 </section>
 <section aria-labelledby="passes-title">
 <h2 id="passes-title">Passes</h2>
-<table><thead><tr><th>pass</th><th>nodes before</th><th>after</th></tr></thead><tbody>
+<table><thead><tr><th scope="col">pass</th><th scope="col">nodes before</th><th scope="col">after</th></tr></thead><tbody>
 ${r.passes.map((p) => `<tr class="${p.changed ? "" : "quiet"}"><td>${escaped(p.pass)}</td><td>${p.nodesBefore}</td><td>${p.nodesAfter}</td></tr>`).join("\n")}
 </tbody></table>
 </section>
 </main>
 <script type="application/json" id="data">${data}</script>
-<script>${PAGE_SCRIPT}</script>
+<script>${MAP_SCRIPT}${PANEL_SCRIPT}</script>
 </body>
 </html>
+`;
+}
+
+function whatIf(r: ReportData): string {
+  if (r.whatIf === undefined) return "";
+  const { assumed, before: b } = r.whatIf;
+  const q = r.quality;
+  const rows: readonly (readonly [string, string, string])[] = [
+    ["engine segments", String(b.engineSegments), String(q.engineSegments)],
+    ["FLOPs in engines", `${(100 * b.flopsCovered).toFixed(1)} %`, `${(100 * q.flopsCovered).toFixed(1)} %`],
+    ["bytes that cross", human(b.boundaryBytes, "B"), human(q.boundaryBytes, "B")],
+    ["changes of side", String(b.crossings), String(q.crossings)],
+    ["estimate of a run", humanUs(b.estimatedUs), humanUs(q.estimatedUs ?? 0)],
+  ];
+  const what = Object.entries(assumed)
+    .map(([op, e]) => (e === "host" ? `${op} on no engine` : `${op} on ${e}`))
+    .join(", ");
+  return `<section aria-labelledby="what-if-title">
+<h2 id="what-if-title">What if: ${escaped(what)}</h2>
+<table><thead><tr><th scope="col">figure</th><th scope="col">now</th><th scope="col">then</th></tr></thead><tbody>
+${rows.map(([a, x, y]) => `<tr><td>${a}</td><td>${x}</td><td>${y}</td></tr>`).join("\n")}
+</tbody></table>
+</section>
+`;
+}
+
+function support(r: ReportData): string {
+  const rows = (r.support ?? []).filter((s) => s.gainUs > 0);
+  if (rows.length === 0) return "";
+  return `<section aria-labelledby="support-title">
+<h2 id="support-title">Operators whose support would help most</h2>
+<table id="support"><thead><tr><th scope="col">operator</th><th scope="col">on</th><th scope="col">nodes</th><th scope="col">would save a run</th><th scope="col">engine segments then</th><th scope="col">FLOPs in engines then</th></tr></thead><tbody>
+${rows.map((s) => `<tr><td>${escaped(s.op)}</td><td>${s.engine}</td><td>${s.nodes}</td><td>${humanUs(s.gainUs)}</td><td>${s.engineSegments}</td><td>${(100 * s.flopsCovered).toFixed(1)} %</td></tr>`).join("\n")}
+</tbody></table>
+</section>
 `;
 }

@@ -121,6 +121,8 @@ export const reportSchema = v.strictObject({
       }),
     ),
   ),
+  /** Bytes of activations alive while the nodes run one after another, at most 240 samples (each the most of its stretch). */
+  memory: v.optional(v.strictObject({ peakBytes: amount, peakNode: v.string(), live: v.array(amount) })),
   /** The graph before the passes; `after` as in `nodes`. */
   original: v.optional(v.array(v.strictObject({ name: v.string(), op: v.string(), after: v.array(count) }))),
   /** Reasons for staying on the host, most work first. */
@@ -334,6 +336,7 @@ export function buildReport(parts: ReportParts): Report {
     },
     segments,
     nodes,
+    memory: memoryOf(parts),
     original: originalNodes(parts.original),
     reasons: reasonsOf(nodes, segments, parts.gains),
     support: (parts.gains?.operators ?? []).map((o) => ({
@@ -363,6 +366,31 @@ function originalNodes(g: Graph): NonNullable<ReportData["original"]> {
     for (const out of n.outs) if (out !== undefined) maker.set(out, i);
   });
   return g.nodes.map((n) => ({ name: displayName(g, n), op: qualifiedOp(n), after: readFrom(n, maker) }));
+}
+
+const MEMORY_SAMPLES = 240;
+/** A value lives from the node that makes it to the last that reads it; inputs live from the start, outputs to the end. */
+function memoryOf({ graph: g, facts, bindings }: ReportParts): NonNullable<ReportData["memory"]> {
+  const last = new Map<ValueId, number>();
+  g.nodes.forEach((n, i) => {
+    for (const v of [...n.outs, ...readsOf(n)]) if (v !== undefined) last.set(v, i);
+  });
+  for (const v of g.outputs) last.set(v, g.nodes.length);
+  const ends = new Map<number, number>();
+  const bytesOf = (v: ValueId): number => (g.constants.has(v) ? 0 : valueBytes(facts(v), bindings));
+  for (const [v, i] of last) ends.set(i, (ends.get(i) ?? 0) + bytesOf(v));
+  let now = g.inputs.reduce((t, v) => t + bytesOf(v), 0);
+  let [peakBytes, peakNode] = [0, ""];
+  const samples = Math.min(MEMORY_SAMPLES, g.nodes.length);
+  const live = new Array<number>(samples).fill(0);
+  g.nodes.forEach((n, i) => {
+    for (const v of n.outs) if (v !== undefined) now += bytesOf(v);
+    if (now > peakBytes) [peakBytes, peakNode] = [now, displayName(g, n)];
+    const at = Math.floor((i * samples) / g.nodes.length);
+    live[at] = Math.max(live[at] ?? 0, Math.round(now));
+    now -= ends.get(i) ?? 0;
+  });
+  return { peakBytes: Math.round(peakBytes), peakNode, live };
 }
 
 function weightsOf(g: Graph, n: Node, facts: ReportParts["facts"]): Pick<ReportNode, "weights"> {
