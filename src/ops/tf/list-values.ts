@@ -126,7 +126,8 @@ export function gatherItems(n: TfNode, b: TfBuilder, list: ListHandle, indices: 
 export function scatterItems(n: TfNode, b: TfBuilder, list: ListHandle, indices: Val, value: Val): ListHandle {
   const at = indices.numbers;
   const length = list.elements?.length ?? list.size.numbers?.[0];
-  const whole = at !== undefined && at.every((x, i) => x === i) && (length === at.length || (list.grows && (length ?? 0) <= at.length));
+  const whole =
+    at === undefined ? false : at.every((x, i) => x === i) && (length === at.length || (list.grows && (length ?? 0) <= at.length));
   if (whole) return listOfTensor(b, value, list);
   if (at !== undefined && list.elements !== undefined && at.length <= MAX_ELEMENTS) {
     let out = list;
@@ -165,7 +166,19 @@ export function concatItems(n: TfNode, b: TfBuilder, list: ListHandle): { readon
 }
 export function splitItems(n: TfNode, b: TfBuilder, list: ListHandle, value: Val, lengths: Val): ListHandle {
   const sizes = lengths.numbers;
-  if (sizes === undefined) return n.refuse("the lengths that a list is split by are not known at compile time");
+  const count = sizes?.length ?? lengths.shape?.[0];
+  if (typeof count !== "number" || count > MAX_ELEMENTS)
+    return n.refuse("into how many parts a list is split is not known at compile time");
+  if (sizes === undefined) {
+    const ends = b.op("CumSum", [b.cast(lengths, "int64"), b.int64(0)]);
+    const starts = b.sub(ends, b.cast(lengths, "int64"));
+    const part = (i: number): Val => b.op("Slice", [value, b.gather(starts, b.int64([i])), b.gather(ends, b.int64([i])), b.int64([0])]);
+    return ofElements(
+      b,
+      list,
+      Array.from({ length: count }, (_, i) => part(i)),
+    );
+  }
   let at = 0;
   const elements = sizes.map((s) => {
     const part = b.slice(value, [at], [at + s], [0]);

@@ -66,8 +66,8 @@ export const tensorArrayConcat = defineTfOp({
 });
 export const tensorArraySplit = defineTfOp({
   names: ["TensorArraySplitV3", "TensorArraySplitV2"],
-  to: ["Slice"],
-  why: "where the lengths are known at compile time",
+  to: ["Slice", "CumSum", "Gather", "Sub"],
+  why: "where the number of parts is known at compile time",
   lower: (n, b) => splitItems(n, b, listInput(n, 3), n.in(1), n.in(2)),
 });
 export const tensorArrayClose = defineTfOp({
@@ -172,8 +172,8 @@ export const tensorListConcat = defineTfOp({
 });
 export const tensorListSplit = defineTfOp({
   name: "TensorListSplit",
-  to: ["Slice"],
-  why: "where the lengths are known at compile time",
+  to: ["Slice", "CumSum", "Gather", "Sub"],
+  why: "where the number of parts is known at compile time",
   lower: (n, b) => splitItems(n, b, emptyList(b, n.in(0).dtype, b.int64(0), shapeOfTensor(n.in(1)), false), n.in(0), n.in(2)),
 });
 export const tensorListElementShape = defineTfOp({
