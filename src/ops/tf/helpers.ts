@@ -186,3 +186,24 @@ export function finiteLimit(dtype: string, side: "lowest" | "highest"): number |
       return limitOf(dtype, side);
   }
 }
+
+/** `trips` times `step` over tensors whose types stay the same; gives their last values. */
+export function repeated(
+  b: TfBuilder,
+  name: string,
+  trips: Val,
+  carried: readonly Val[],
+  step: (b: TfBuilder, i: Val, values: readonly Val[]) => readonly Val[],
+): readonly Val[] {
+  const scalar = (dtype: "int64" | "bool") => ({ kind: "tensor", dtype, shape: [] }) as const;
+  const body = b.body(
+    name,
+    [
+      { name: `${name}/i`, type: scalar("int64") },
+      { name: `${name}/go`, type: scalar("bool") },
+      ...carried.map((v, i) => ({ name: `${name}/${i}`, type: v.fact.type })),
+    ],
+    (inner, [i, , ...values]) => (i === undefined ? [] : [inner.scalar("bool", true), ...step(inner, i, values)]),
+  );
+  return b.ops("Loop", [trips, undefined, ...carried], { body }, carried.length);
+}

@@ -1,9 +1,12 @@
 /** All TensorFlow operators Partita reads, by name. Derived from the family files; nothing registers itself. */
 import * as bits from "./bits.js";
 import * as conv from "./conv.js";
+import * as decompositions from "./decompositions.js";
 import type { TfOpDef } from "./define.js";
+import * as diagonals from "./diagonals.js";
 import * as elementwise from "./elementwise.js";
 import * as gather from "./gather.js";
+import * as linalg from "./linalg.js";
 import * as lists from "./lists.js";
 import * as matmul from "./matmul.js";
 import * as normalization from "./normalization.js";
@@ -21,8 +24,11 @@ import * as unary from "./unary.js";
 const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   bits,
   conv,
+  decompositions,
+  diagonals,
   elementwise,
   gather,
+  linalg,
   lists,
   matmul,
   normalization,
