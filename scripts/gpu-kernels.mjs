@@ -9,11 +9,11 @@ import { caseSets, epilogueFor } from "./gpu-cases.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { dist: { type: "string" }, set: { type: "string" }, tactics: { type: "string" }, arch: { type: "string" } },
+  options: { dist: { type: "string" }, set: { type: "string" }, tactics: { type: "string" }, arch: { type: "string" }, only: { type: "string" } },
 });
 const out = positionals[0];
 if (out === undefined) {
-  console.error("usage: node scripts/gpu-kernels.mjs OUT [--dist DIR] [--set NAME[,NAME]] [--tactics N] [--arch h200|a100]");
+  console.error("usage: node scripts/gpu-kernels.mjs OUT [--dist DIR] [--set NAME[,NAME]] [--tactics N] [--arch h200|a100] [--only TEMPLATE]");
   process.exit(2);
 }
 const dist = resolve(values.dist ?? join(root, "dist"));
@@ -31,13 +31,13 @@ for (const set of wanted) {
       conv: () => t.convTactics(c.problem, device),
       depthwise: () => t.depthwiseTactics(c.problem, device),
       attention: () => t.attentionTactics(c.problem, device),
-    }[c.kind]();
+    }[c.kind]().filter((tactic) => values.only === undefined || tactic.template === values.only);
     const count = Math.min(list.length, values.tactics === undefined ? (c.tactics ?? 1) : Number(values.tactics));
     for (let i = 0; i < count; i++) {
       const name = `${c.name}_${i}`.replaceAll(/[^A-Za-z0-9_]/g, "_");
       const kernel = {
-        gemm: () => t.gemmKernel(c.problem, list[i], epilogue, name),
-        conv: () => t.convKernel(c.problem, list[i], epilogue, name),
+        gemm: () => t.gemmKernel(c.problem, list[i], epilogue, name, device),
+        conv: () => t.convKernel(c.problem, list[i], epilogue, name, device),
         depthwise: () => t.depthwiseKernel(c.problem, list[i], epilogue, name),
         attention: () => t.attentionKernel(c.problem, list[i], name),
       }[c.kind]();

@@ -1,0 +1,245 @@
+/** Emits the Hopper kernels: wgmma fed by TMA, persistent, for products and for convolutions as im2col maps. */
+import type { TensorMap } from "../plan.js";
+import { isPointwise } from "./contraction.js";
+import { type ConvProblem, convDepth, convRows, elementBytes, type GemmProblem, type Operand, type Precision, storageType } from "./problem.js";
+import type { DeviceModel, HopperTactic } from "./tactics.js";
+import { constantsText, type EpilogueText, epilogueFunction, epilogueVector, instantiate, type KernelText } from "./text.js";
+
+const ceilDiv = (a: number, b: number) => Math.ceil(a / b);
+const product = (values: readonly number[]) => values.reduce((a, b) => a * b, 1);
+
+/** A product or convolution whose operands TMA can fetch. */
+export interface HopperForm {
+  readonly M: number;
+  readonly N: number;
+  readonly batches: number;
+  readonly nBase: number;
+  readonly dtype: Precision;
+  /** Bytes of a shared-memory row: 128, or 64 where channels demand it. */
+  readonly kb: 64 | 128;
+  readonly blocksK: number;
+  /** Body of the producer's per-tile state, and the maps for a tile of given rows and columns. */
+  walk(bm: number, bn: number): { readonly text: string; readonly a: TensorMap; readonly b: TensorMap };
+}
+
+const mapType: Readonly<Record<Precision, TensorMap["dtype"]>> = { f16: "float16", bf16: "bfloat16", tf32: "float32", f32: "float32", s8: "uint8" };
+
+/** A load instruction for a map of the given rank; `coordinates` are C expressions, fastest first. */
+const tiledLoad = (to: string, map: string, coordinates: readonly string[]) =>
+  `asm volatile("cp.async.bulk.tensor.${coordinates.length}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {${coordinates.map((_, i) => `%${i + 3}`).join(", ")}}], [%2];" ::"r"(${to}), "l"(${map}), "r"(barrier)${coordinates.map((c) => `, "r"(${c})`).join("")} : "memory");`;
+
+/** A matrix operand as a tiled map: [k, rows, batch digits that move it]. Undefined where TMA cannot address it. */
+function matrixMap(o: Operand, rows: number, K: number, batch: readonly number[], dtype: Precision, kb: number) {
+  const bytes = elementBytes[dtype];
+  const moving = batch.map((extent, i) => ({ extent, stride: o.batchStride?.[i] ?? 0, below: product(batch.slice(i + 1)), above: product(batch.slice(0, i)) }));
+  const kept = moving.filter((d) => d.extent > 1 && d.stride !== 0).reverse();
+  const rowStride = rows === 1 ? ceilDiv(K * bytes, 16) * 16 : o.rowStride * bytes;
+  const strides = [rowStride, ...kept.map((d) => d.stride * bytes)];
+  if ((K > 1 && o.colStride !== 1) || (o.align ?? 16) % 16 !== 0 || kept.length > 3) return undefined;
+  if (strides.some((s) => s % 16 !== 0 || s <= 0 || s >= 2 ** 40)) return undefined;
+  const digits = kept.map((d) => {
+    const shifted = d.below === 1 ? "batch" : `batch / ${d.below}`;
+    return d.above === 1 ? shifted : `${d.below === 1 ? "batch" : `(${shifted})`} % ${d.extent}`;
+  });
+  return {
+    digits,
+    map: (boxRows: number): TensorMap => ({
+      mode: "tiled",
+      dtype: mapType[dtype],
+      dims: [K, rows, ...kept.map((d) => d.extent)],
+      strides,
+      box: [kb / bytes, boxRows, ...kept.map(() => 1)],
+      elementStrides: [1, 1, ...kept.map(() => 1)],
+      swizzle: kb as 64 | 128,
+    }),
+  };
+}
+
+/** A product in TMA's terms, or undefined: FP32, or strides that are no multiples of 16 bytes, or k not contiguous. */
+export function hopperGemm(p: GemmProblem): HopperForm | undefined {
+  const { M, N, K, batch, dtype } = p;
+  if (dtype === "f32") return undefined;
+  const bytes = elementBytes[dtype];
+  const kb = K * bytes <= 64 ? 64 : 128;
+  const a = matrixMap(p.a, M, K, batch, dtype, kb);
+  const b = matrixMap(p.b, N, K, batch, dtype, kb);
+  if (a === undefined || b === undefined) return undefined;
+  const depth = kb / bytes;
+  return {
+    M,
+    N,
+    batches: product(batch),
+    nBase: 0,
+    dtype,
+    kb,
+    blocksK: ceilDiv(K, depth),
+    walk: (bm, bn) => ({
+      text: `struct Walk {
+  int m, n, batch;
+  __device__ __forceinline__ Walk(const Place& place) : m(place.m), n(place.n), batch(place.batch) {}
+  __device__ __forceinline__ void load(u32 to_a, u32 to_b, const TensorMap* a, const TensorMap* b, u32 barrier, int kb) {
+    ${tiledLoad("to_a", "a", [`kb * ${depth}`, "m", ...a.digits])}
+    ${tiledLoad("to_b", "b", [`kb * ${depth}`, "n", ...b.digits])}
+  }
+};`,
+      a: a.map(bm),
+      b: b.map(bn),
+    }),
+  };
+}
+
+/** A convolution in TMA's terms, or undefined: channels of a group that fill no 64-byte rows, three dimensions, or offsets beyond a map's range. */
+export function hopperConv(p: ConvProblem): HopperForm | undefined {
+  const { dtype, groups } = p;
+  if (dtype === "f32") return undefined;
+  const bytes = elementBytes[dtype];
+  const K = convDepth(p);
+  const M = convRows(p);
+  const N = p.k / groups;
+  const channels = p.c / groups;
+  const pixel = p.pixelStride ?? p.c;
+  const weightStride = p.weightStride ?? K;
+  const weights: Operand = { rowStride: weightStride, colStride: 1 };
+  if (isPointwise(p) && groups === 1)
+    return hopperGemm({ M, N, K, batch: [], dtype, a: { rowStride: pixel, colStride: 1, align: p.align }, b: weights });
+  const row = channels * bytes;
+  const kb = row % 128 === 0 ? 128 : 64;
+  if (p.depth !== undefined || row % kb !== 0 || (pixel * bytes) % 16 !== 0 || (p.align ?? 16) % 16 !== 0) return undefined;
+  const [strideH = 1, strideW = 1] = p.stride;
+  const [dilationH = 1, dilationW = 1] = p.dilation;
+  const [padH = 0, padW = 0] = p.pad;
+  const upperH = (p.p - 1) * strideH - padH - (p.h - 1);
+  const upperW = (p.q - 1) * strideW - padW - (p.w - 1);
+  const corners = [-padH, -padW, upperH, upperW];
+  if (corners.some((v) => v < -128 || v > 127) || strideH > 8 || strideW > 8) return undefined;
+  if ((p.r - 1) * dilationH > 255 || (p.s - 1) * dilationW > 255) return undefined;
+  const b = matrixMap(weights, p.k, K, [], dtype, kb);
+  if (b === undefined) return undefined;
+  const depth = kb / bytes;
+  const perTap = channels / depth;
+  return {
+    M,
+    N,
+    batches: groups,
+    nBase: groups > 1 ? N : 0,
+    dtype,
+    kb,
+    blocksK: p.r * p.s * perTap,
+    walk: (bm, bn) => ({
+      text: `struct Walk {
+  int image, h, w, r, s, c, n, first;
+  __device__ __forceinline__ Walk(const Place& place) : r(0), s(0), c(0) {
+    const int rest = place.m % ${p.p * p.q};
+    image = place.m / ${p.p * p.q}, h = rest / ${p.q} * ${strideH} - ${padH}, w = rest % ${p.q} * ${strideW} - ${padW};
+    n = place.n + place.batch * ${N}, first = place.batch * ${channels};
+  }
+  __device__ __forceinline__ void load(u32 to_a, u32 to_b, const TensorMap* a, const TensorMap* b, u32 barrier, int kb) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(to_a), "l"(a),
+                 "r"(barrier), "r"(first + c * ${depth}), "r"(w), "r"(h), "r"(image), "h"((u16)(s * ${dilationW})), "h"((u16)(r * ${dilationH})) : "memory");
+    ${tiledLoad("to_b", "b", [`kb * ${depth}`, "n"])}
+    if (++c == ${perTap}) {
+      c = 0;
+      if (++s == ${p.s}) s = 0, r++;
+    }
+  }
+};`,
+      a: {
+        mode: "im2col",
+        dtype: mapType[dtype],
+        dims: [p.c, p.w, p.h, p.n],
+        strides: [pixel * bytes, p.w * pixel * bytes, p.h * p.w * pixel * bytes],
+        box: [depth, bm],
+        elementStrides: [1, strideW, strideH, 1],
+        lowerCorner: [-padW, -padH],
+        upperCorner: [upperW, upperH],
+        swizzle: kb,
+      },
+      b: b.map(bn),
+    }),
+  };
+}
+
+const chunkColumns = (bn: number) => (bn % 64 === 0 ? 64 : 32);
+/** Rows of a block's tile. */
+export const hopperRows = (t: HopperTactic): number => (t.pingPong ? t.rows : t.rows * t.warpgroups);
+
+/** Dynamic shared memory, bytes. */
+export function hopperShared(t: HopperTactic, kb: number): number {
+  const staging = t.warpgroups * 4 * 16 * (chunkColumns(t.bn) + 8) * 4;
+  return 1024 + t.stages * (hopperRows(t) + t.bn) * kb + staging + (2 * t.stages + t.warpgroups) * 8;
+}
+/** From 128 accumulators a thread on, the producer must be a whole warpgroup that hands its registers over. */
+const producerGroup = (t: HopperTactic) => (t.rows / 64) * t.bn >= 256;
+export const hopperThreads = (t: HopperTactic): number => t.warpgroups * 128 + (producerGroup(t) ? 128 : 32);
+
+/** The wgmma instruction of 64 rows and `n` columns as a function. */
+function wgmmaText(n: number, dtype: Precision): string {
+  const count = n / 2;
+  const [shape, constraint, type, more] = {
+    f16: ["k16.f32.f16.f16", "f", "float", ", 1, 1, 0, 0"],
+    bf16: ["k16.f32.bf16.bf16", "f", "float", ", 1, 1, 0, 0"],
+    tf32: ["k8.f32.tf32.tf32", "f", "float", ", 1, 1"],
+    s8: ["k32.s32.s8.s8", "r", "int", ""],
+    f32: ["", "", "", ""],
+  }[dtype] as [string, string, string, string];
+  const registers = Array.from({ length: count }, (_, i) => `%${i}`).join(", ");
+  const outputs = Array.from({ length: count }, (_, i) => `"+${constraint}"(d[${i}])`).join(", ");
+  return `// d (64 x ${n}) = A B^T, plus d where accumulate is set.
+__device__ __forceinline__ void multiply(${type} (&d)[${count}], u64 a, u64 b, int accumulate) {
+  asm volatile("{\\n\\t.reg .pred p;\\n\\tsetp.ne.b32 p, %${count + 2}, 0;\\n\\twgmma.mma_async.sync.aligned.m64n${n}${shape} {${registers}}, %${count}, %${count + 1}, p${more};\\n\\t}"
+               : ${outputs} : "l"(a), "l"(b), "r"(accumulate));
+}`;
+}
+
+/** Source and launch: (map a, map b, epilogue...). */
+export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceModel, epilogue: EpilogueText, name: string): KernelText {
+  const bm = hopperRows(t);
+  const tilesM = ceilDiv(form.M, bm);
+  const tilesN = ceilDiv(form.N, t.bn);
+  const tiles = tilesM * tilesN * form.batches;
+  const threads = hopperThreads(t);
+  const V = epilogueVector(epilogue, form.N);
+  const accumulator = form.dtype === "s8" ? "int" : "float";
+  const walk = form.walk(bm, t.bn);
+  const constants = [
+    `using T = ${storageType[form.dtype]};`,
+    `using Acc = ${accumulator};`,
+    constantsText({
+      M: form.M,
+      N: form.N,
+      WARPGROUPS: t.warpgroups,
+      ROWS: t.rows,
+      BN: t.bn,
+      KB: form.kb,
+      BLOCKS_K: form.blocksK,
+      STAGES: t.stages,
+      CHUNK: chunkColumns(t.bn),
+      V,
+      N_BASE: form.nBase,
+      TILES: tiles,
+      TILES_M: tilesM,
+      TILES_N: tilesN,
+      BATCHES: form.batches,
+      RASTER: tilesN <= 8 ? 1 : Math.min(8, tilesM),
+      THREADS: threads,
+      MIN_BLOCKS: t.resident,
+      PING_PONG: t.pingPong,
+      PRODUCER_GROUP: producerGroup(t),
+    }),
+  ];
+  return {
+    name,
+    source: instantiate("wgmma.cu", {
+      name,
+      constants: constants.join("\n"),
+      epilogue: epilogueFunction(epilogue, V, accumulator),
+      epilogueParams: epilogue.params,
+      more: { wgmma: wgmmaText(t.bn, form.dtype), walk: walk.text },
+    }),
+    arch: "sm_90a",
+    grid: [Math.min(tiles, device.multiprocessors * t.resident), 1, 1],
+    block: [threads, 1, 1],
+    shared: hopperShared(t, form.kb),
+    arguments: [{ kind: "tensorMap", operand: "a", map: walk.a }, { kind: "tensorMap", operand: "b", map: walk.b }, { kind: "epilogue" }],
+  };
+}
