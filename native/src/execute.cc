@@ -37,14 +37,16 @@ class Work : public Napi::AsyncWorker {
   }
   void OnOK() override {
     settle();
-    if (status_ == 0)
-      deferred_.Resolve(value());
-    else
-      deferred_.Reject(nativeError(Env(), call_, status_, driver().describe(status_)).Value());
+    whileItCan([&] {
+      if (status_ == 0)
+        deferred_.Resolve(value());
+      else
+        deferred_.Reject(nativeError(Env(), call_, status_, driver().describe(status_)).Value());
+    });
   }
   void OnError(const Napi::Error& error) override {
     settle();
-    deferred_.Reject(error.Value());
+    whileItCan([&] { deferred_.Reject(error.Value()); });
   }
 
  private:

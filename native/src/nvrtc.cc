@@ -118,19 +118,23 @@ class Compilation : public Napi::AsyncWorker {
     }
     n.DestroyProgram(&p);
   }
-  void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
+  void OnError(const Napi::Error& error) override {
+    whileItCan([&] { deferred.Reject(error.Value()); });
+  }
   void OnOK() override {
     const Napi::Env env = Env();
-    if (status_ != 0) {
-      auto error = nativeError(env, "nvrtcCompileProgram", status_, nvrtc().GetErrorString(status_));
-      error.Value()["log"] = Napi::String::New(env, log_);
-      deferred.Reject(error.Value());
-      return;
-    }
-    auto out = Napi::Object::New(env);
-    out["cubin"] = Napi::Buffer<char>::Copy(env, cubin_.data(), cubin_.size());
-    out["log"] = log_;
-    deferred.Resolve(out);
+    whileItCan([&] {
+      if (status_ != 0) {
+        auto error = nativeError(env, "nvrtcCompileProgram", status_, nvrtc().GetErrorString(status_));
+        error.Value()["log"] = Napi::String::New(env, log_);
+        deferred.Reject(error.Value());
+        return;
+      }
+      auto out = Napi::Object::New(env);
+      out["cubin"] = Napi::Buffer<char>::Copy(env, cubin_.data(), cubin_.size());
+      out["log"] = log_;
+      deferred.Resolve(out);
+    });
   }
 
  private:

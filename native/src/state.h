@@ -75,3 +75,12 @@ Napi::Array array(Napi::Env env, const Napi::Value& v, const char* what);
 void inside(Napi::Env env, const Handle& memory, uint64_t offset, uint64_t length);
 
 inline Napi::Value result(Napi::Env env, const Handle& h) { return Napi::Number::New(env, static_cast<double>(h.id)); }
+
+// Settles a promise. In an environment that is ending JavaScript can no longer be called: nobody waits for the promise then, and the failure is dropped.
+template <class F>
+void whileItCan(F settle) {
+  try {
+    settle();
+  } catch (const Napi::Error&) {
+  }
+}

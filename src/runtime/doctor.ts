@@ -1,8 +1,13 @@
-/** What this machine has. Files are looked for, nothing of NVIDIA's is loaded. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+/** What this machine has. NVIDIA's driver and NVRTC are loaded through the addon and asked; TensorRT's files are looked for. */
+import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
+import { PartitaError } from "../diagnostics.js";
+import { probeCompiler } from "../engines/cuda/compiler.js";
+import { listDevices, openDriver } from "../engines/cuda/device.js";
+import { type Environment, filesMatching, libraryFolders, pipFolders } from "../engines/cuda/libraries.js";
+import { native } from "../engines/cuda/native.js";
 
 export interface MachineFact {
   readonly name: string;
@@ -11,50 +16,52 @@ export interface MachineFact {
   readonly remedy?: string | undefined;
 }
 
-const LIBRARY_FOLDERS = [
-  "/usr/lib/x86_64-linux-gnu",
-  "/usr/lib/aarch64-linux-gnu",
-  "/usr/lib64",
-  "/usr/lib",
-  "/usr/local/cuda/lib64",
-  "/usr/local/nvidia/lib64",
-  "/usr/lib/wsl/lib",
-  "/usr/local/lib",
-];
-
-export function doctor(env: Readonly<Record<string, string | undefined>> = process.env): readonly MachineFact[] {
-  const folders = [
-    ...(env["PARTITA_TENSORRT_DIR"] === undefined ? [] : [env["PARTITA_TENSORRT_DIR"], join(env["PARTITA_TENSORRT_DIR"], "lib")]),
-    ...(env["LD_LIBRARY_PATH"] ?? "").split(":").filter((p) => p !== ""),
-    ...LIBRARY_FOLDERS,
-  ];
-  const facts: MachineFact[] = [];
+export function doctor(env: Environment = process.env): readonly MachineFact[] {
+  const tensorrt = env["PARTITA_TENSORRT_DIR"];
   const [major = 0] = process.versions.node.split(".").map(Number);
-  facts.push({
-    name: "Node.js",
-    ok: major >= 20,
-    detail: `${process.versions.node}, ${process.platform}-${process.arch}, ${availableParallelism()} cores`,
-    ...(major >= 20 ? {} : { remedy: "install Node.js 20 or later" }),
-  });
-  facts.push(onnxRuntime());
-  facts.push(library("GPU driver", folders, /^libcuda\.so\.1$/, "install NVIDIA's driver (it brings libcuda.so.1)"));
-  facts.push(
-    library(
-      "NVRTC",
-      [...folders, ...pipFolders(env, "nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib")],
-      /^libnvrtc\.so\.\d+/,
-      "pip install nvidia-cuda-nvrtc, or install the CUDA toolkit",
+  return [
+    {
+      name: "Node.js",
+      ok: major >= 20,
+      detail: `${process.versions.node}, ${process.platform}-${process.arch}, ${availableParallelism()} cores`,
+      ...(major >= 20 ? {} : { remedy: "install Node.js 20 or later" }),
+    },
+    onnxRuntime(),
+    asked("CUDA addon", () => native().path),
+    asked("GPU driver", () => {
+      const { version, library } = openDriver();
+      return `CUDA ${version}, ${library}`;
+    }),
+    asked("GPU", () =>
+      listDevices()
+        .map((d) => `${d.name} (sm_${d.sm}, ${d.multiprocessors} multiprocessors, ${(d.memoryBytes / 2 ** 30).toFixed(1)} GiB)`)
+        .join(", "),
     ),
-  );
-  facts.push(
+    asked("CUDA compiler", () => {
+      const { kind, version, path, archs } = probeCompiler();
+      return `${kind === "nvrtc" ? "NVRTC" : "nvcc"} ${version}, ${path}${archs.length === 0 ? "" : `, sm_${archs[0]} to sm_${archs.at(-1)}`}`;
+    }),
     library(
       "TensorRT",
-      [...folders, ...pipFolders(env, "tensorrt_libs", "tensorrt_rtx_libs")],
+      [
+        ...(tensorrt === undefined ? [] : [tensorrt, join(tensorrt, "lib")]),
+        ...libraryFolders(env),
+        ...pipFolders(env, "tensorrt_libs", "tensorrt_rtx_libs"),
+      ],
       /^libnvinfer\.so\.\d+|^libtensorrt_rtx\.so\.\d+/,
       "install TensorRT 10 or 11, or set PARTITA_TENSORRT_DIR to its folder",
     ),
-  );
-  return facts;
+  ];
+}
+
+/** What `find` says, or the coded error's reason and remedy. */
+function asked(name: string, find: () => string): MachineFact {
+  try {
+    return { name, ok: true, detail: find() };
+  } catch (error) {
+    if (!(error instanceof PartitaError)) throw error;
+    return { name, ok: false, detail: error.why ?? error.what, remedy: error.fix };
+  }
 }
 
 function onnxRuntime(): MachineFact {
@@ -82,36 +89,7 @@ function onnxRuntime(): MachineFact {
   }
 }
 
-/** Library folders of pip packages in the active or user environment. */
-function pipFolders(env: Readonly<Record<string, string | undefined>>, ...inside: readonly string[]): readonly string[] {
-  const bases = [
-    env["VIRTUAL_ENV"],
-    env["CONDA_PREFIX"],
-    env["HOME"] === undefined ? undefined : join(env["HOME"], ".local"),
-    "/usr/local",
-    "/usr",
-  ].filter((p) => p !== undefined);
-  const found: string[] = [];
-  for (const base of bases) {
-    for (const python of list(join(base, "lib")).filter((n) => /^python3/.test(n))) {
-      for (const packages of ["site-packages", "dist-packages"])
-        for (const sub of inside) found.push(join(base, "lib", python, packages, sub));
-    }
-  }
-  return found;
-}
-function list(folder: string): readonly string[] {
-  try {
-    return readdirSync(folder);
-  } catch {
-    return [];
-  }
-}
 function library(name: string, folders: readonly string[], pattern: RegExp, remedy: string): MachineFact {
-  const found: string[] = [];
-  for (const folder of folders) for (const file of list(folder)) if (pattern.test(file)) found.push(join(folder, file));
-  const [first] = [...new Set(found)];
-  return first === undefined
-    ? { name, ok: false, detail: "not found", remedy }
-    : { name, ok: true, detail: [...new Set(found)].slice(0, 4).join(", ") };
+  const found = filesMatching(folders, pattern);
+  return found.length === 0 ? { name, ok: false, detail: "not found", remedy } : { name, ok: true, detail: found.slice(0, 4).join(", ") };
 }

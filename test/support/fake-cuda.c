@@ -2,7 +2,8 @@
  * A stand-in for libcuda.so.1 over host memory, for tests of the addon and of the executable where there is no GPU. It keeps the driver's rules that
  * callers break most easily: a context must be current, capture records instead of running, kernel parameters must have their exact size, memory is
  * finite, a fault inside a kernel poisons everything after it. "Kernels" are the functions below, found by name whatever the module holds.
- * FAKE_CUDA_DEVICES, FAKE_CUDA_MEMORY (bytes), FAKE_CUDA_SM and FAKE_CUDA_VERSION change what it shows.
+ * FAKE_CUDA_DEVICES, FAKE_CUDA_MEMORY (bytes), FAKE_CUDA_SM and FAKE_CUDA_VERSION change what it shows;
+ * built with OLD_DRIVER it lacks a function that CUDA 11 lacks.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -252,6 +253,7 @@ API int cuLaunchKernelEx(const Config* c, const Kernel* f, void** params, void**
   memcpy(o.shape.block, c->block, sizeof o.shape.block);
   return issue(c->stream, &o);
 }
+#ifndef OLD_DRIVER
 API int cuTensorMapEncodeTiled(uint8_t* map, int type, unsigned rank, void* address, const uint64_t* dims, const uint64_t* strides, const uint32_t* box, const uint32_t* steps, int interleave, int swizzle, int l2, int fill) {
   (void)strides; (void)steps; (void)interleave; (void)l2; (void)fill;
   memset(map, 0, 128);
@@ -259,6 +261,7 @@ API int cuTensorMapEncodeTiled(uint8_t* map, int type, unsigned rank, void* addr
   memcpy(map, words, sizeof words);
   return OK;
 }
+#endif
 API int cuTensorMapEncodeIm2col(uint8_t* map, int type, unsigned rank, void* address, const uint64_t* dims, const uint64_t* strides, const int* lower, const int* upper, uint32_t channels, uint32_t pixels, const uint32_t* steps, int interleave, int swizzle, int l2, int fill) {
   (void)strides; (void)steps; (void)interleave; (void)l2; (void)fill; (void)upper;
   memset(map, 0, 128);

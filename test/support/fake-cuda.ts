@@ -8,13 +8,16 @@ import { fileURLToPath } from "node:url";
 /** Compiles the library and makes it the driver of this process; the reason when that is not possible. Call it before anything opens a GPU. */
 export function useFakeDriver(
   options: { readonly memory?: number; readonly devices?: number; readonly sm?: number } = {},
+  defines: readonly string[] = [],
 ): string | undefined {
   for (const [name, value] of Object.entries(options)) process.env[`FAKE_CUDA_${name.toUpperCase()}`] = String(value);
   const folder = mkdtempSync(join(tmpdir(), "partita-fake-"));
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   const library = join(folder, "libcuda.so.1");
   const source = join(dirname(fileURLToPath(import.meta.url)), "fake-cuda.c");
-  const made = spawnSync("cc", ["-shared", "-fPIC", "-O1", "-o", library, source, "-lpthread"], { encoding: "utf8" });
+  const made = spawnSync("cc", ["-shared", "-fPIC", "-O1", ...defines.map((d) => `-D${d}`), "-o", library, source, "-lpthread"], {
+    encoding: "utf8",
+  });
   if (made.error !== undefined) return `no C compiler: ${made.error.message}`;
   if (made.status !== 0) return made.stderr;
   process.env["PARTITA_CUDA_DRIVER"] = library;

@@ -2,7 +2,7 @@
  * CUDA C++ to cubin: NVRTC in this process, off the event loop, or nvcc where there is no NVRTC. Results are kept on disk by content.
  * Neither needs a GPU.
  */
-import { execFile } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -55,23 +55,24 @@ interface Compiler extends CompilerInfo {
   compile(source: string, name: string, options: readonly string[]): Promise<Compiled>;
 }
 
-let chosen: Promise<Compiler> | undefined;
-function compiler(): Promise<Compiler> {
+let chosen: Compiler | undefined;
+function compiler(): Compiler {
   // A failure is not kept: the next call may find what was missing.
-  chosen ??= findCompiler().catch((error) => {
-    chosen = undefined;
-    throw error;
-  });
+  chosen ??= findCompiler();
   return chosen;
 }
 
 /** The compiler of this process. Throws P2107 when there is none. */
 export async function compilerInfo(): Promise<CompilerInfo> {
-  const { kind, version, path, archs } = await compiler();
+  return probeCompiler();
+}
+/** The same at once; it loads NVRTC. */
+export function probeCompiler(): CompilerInfo {
+  const { kind, version, path, archs } = compiler();
   return { kind, version, path, archs };
 }
 /** "13.0" of NVRTC, or of nvcc in its place; part of the key of every timing. Throws P2107. */
-export const nvrtcVersion = async (): Promise<string> => (await compiler()).version;
+export const nvrtcVersion = async (): Promise<string> => compiler().version;
 
 interface Pending {
   readonly work: Promise<Compiled>;
@@ -92,7 +93,7 @@ export async function compileSource(source: string, arch: string, options: Compi
   const { name = "kernels", lineInfo = false, cache = defaultCache(), signal } = options;
   signal?.throwIfAborted();
   checkSource(source, arch, name);
-  const c = await compiler();
+  const c = compiler();
   const [, sm] = ARCH.exec(arch) ?? [];
   if (c.archs.length > 0 && !c.archs.includes(Number(sm)))
     throw unknownArch({
@@ -170,7 +171,7 @@ const logOf = (error: unknown): string => {
   return [log, stderr].find((t): t is string => typeof t === "string" && t !== "") ?? error.message;
 };
 
-async function findCompiler(env: Environment = process.env): Promise<Compiler> {
+function findCompiler(env: Environment = process.env): Compiler {
   const reasons: string[] = [];
   try {
     return nvrtcCompiler(native().addon, env);
@@ -178,7 +179,7 @@ async function findCompiler(env: Environment = process.env): Promise<Compiler> {
     reasons.push(error instanceof Error ? error.message : String(error));
   }
   try {
-    return await nvccCompiler(env);
+    return nvccCompiler(env);
   } catch (error) {
     reasons.push(error instanceof Error ? error.message : String(error));
   }
@@ -212,7 +213,7 @@ function nvrtcCompiler(addon: NativeAddon, env: Environment): Compiler {
 
 const execute = promisify(execFile);
 
-async function nvccCompiler(env: Environment): Promise<Compiler> {
+function nvccCompiler(env: Environment): Compiler {
   const homes = [env["CUDA_HOME"], env["CUDA_PATH"], "/usr/local/cuda"].flatMap((h) =>
     h === undefined || h === "" ? [] : [join(h, "bin")],
   );
@@ -221,7 +222,7 @@ async function nvccCompiler(env: Environment): Promise<Compiler> {
     .map((folder) => join(folder, "nvcc"))
     .find(existsSync);
   if (path === undefined) throw new Error("nvcc is not on the PATH");
-  const { stdout } = await execute(path, ["--version"]);
+  const stdout = execFileSync(path, ["--version"], { encoding: "utf8" });
   const version = /release (\d+\.\d+)/.exec(stdout)?.[1];
   if (version === undefined) throw new Error(`${path} --version names no release`);
   return {
