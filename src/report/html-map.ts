@@ -3,7 +3,7 @@ export const MAP_SCRIPT = String.raw`
 "use strict";
 const $ = (id) => document.getElementById(id);
 const NODE_W = 132, NODE_H = 34, MAX_OPEN = 6;
-let R, G, view = { x: 0, y: 0, k: 1 }, selected = null, found = new Set(), colorBy = "engine", queued = false, theme = null, after = false;
+let R, G, view = { x: 0, y: 0, k: 1 }, selected = null, found = { mark: new Uint8Array(0), list: [] }, colorBy = "engine", queued = false, theme = null;
 const canvas = $("map"), ctx = canvas.getContext("2d");
 
 function readTheme() {
@@ -213,18 +213,16 @@ function paint() {
         ctx.fillRect(G.x[i], G.y[i], NODE_W, NODE_H);
       }
       const chosen = selected && selected.kind === "node" && selected.i === i;
-      if (chosen || found.has(i)) {
+      if (chosen || found.mark[i] === 1) {
         ctx.strokeStyle = theme.hit;
         ctx.lineWidth = (chosen ? 3 : 2) / k;
         ctx.strokeRect(G.x[i], G.y[i], NODE_W, NODE_H);
       }
     }
-  } else if (found.size > 0) {
+  } else if (found.list.length > 0) {
     ctx.fillStyle = theme.hit;
     const r = 5 / k;
-    let left = 5000;
-    for (const i of found) {
-      if (left-- === 0) break;
+    for (const i of found.list.length > 2000 ? found.list.slice(0, 2000) : found.list) {
       ctx.fillRect(G.x[i] + NODE_W / 2 - r, G.y[i] + NODE_H / 2 - r, 2 * r, 2 * r);
     }
   }

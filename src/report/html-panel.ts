@@ -128,51 +128,56 @@ function describeNode(detail, i) {
   }
   const weights = R.weights[i];
   if (weights) {
-    const f = (x) => (x === undefined ? "" : String(Number(x.toPrecision(4))));
+    const f = (x) => String(Number(x.toPrecision(4)));
     detail.append(
       el("h4", "Weights"),
-      table(
-        ["name", "type", "bytes", "min", "max", "mean", "std", "zeros", "sampled"],
+      list(
         weights.map((w) => {
-          const g = w.figures || {};
-          return [w.name, w.type, human(w.bytes, "B"), f(g.min), f(g.max), f(g.mean), f(g.std), g.zeros === undefined ? "" : (100 * g.zeros).toFixed(1) + " %", g.sampled === undefined ? "" : String(g.sampled)];
+          const g = w.figures;
+          const shape = w.type + ", " + human(w.bytes, "B");
+          return [w.name, g ? shape + "; min " + f(g.min) + ", max " + f(g.max) + ", mean " + f(g.mean) + ", std " + f(g.std) + ", zeros " + (100 * g.zeros).toFixed(1) + " % (of " + g.sampled + " elements)" : shape];
         }),
       ),
     );
   }
 }
 
-let lower = null;
+let lower = null, query = "", searching = false;
+/** Searches with the next frame, so that fast typing is one search. */
 function search(text) {
-  found = new Set();
+  query = text.trim().toLowerCase();
+  if (searching) return;
+  searching = true;
+  requestAnimationFrame(() => {
+    searching = false;
+    find();
+  });
+}
+function find() {
   const results = $("results");
   results.replaceChildren();
-  const query = text.trim().toLowerCase();
+  found = { mark: new Uint8Array(G.n), list: [] };
   if (query === "") {
     $("hits").textContent = "";
     draw();
     return;
   }
-  if (!lower || lower.of !== G) {
-    lower = { of: G, strings: lower ? lower.strings : R.strings.map((s) => s.toLowerCase()) };
-  }
-  const matching = new Uint8Array(R.strings.length);
-  for (let s = 0; s < matching.length; s++) if (lower.strings[s].includes(query)) matching[s] = 1;
-  for (let i = 0; i < G.n; i++) if (matching[G.name[i]] || matching[G.op[i]]) found.add(i);
-  if (!G.isBefore) for (const i in R.origin) if (R.origin[i].some((o) => o.toLowerCase().includes(query))) found.add(Number(i));
+  lower ??= R.strings.map((s) => s.toLowerCase());
+  const matching = new Uint8Array(lower.length);
+  for (let s = 0; s < lower.length; s++) if (lower[s].includes(query)) matching[s] = 1;
+  for (let i = 0; i < G.n; i++) if (matching[G.name[i]] === 1 || matching[G.op[i]] === 1) found.mark[i] = 1;
+  if (!G.isBefore) for (const i in R.origin) if (R.origin[i].some((o) => o.toLowerCase().includes(query))) found.mark[i] = 1;
+  for (let i = 0; i < G.n; i++) if (found.mark[i] === 1) found.list.push(i);
   const groups = R.segments.flatMap((s, g) => (s.name.includes(query) ? [g] : [])).slice(0, 5);
-  $("hits").textContent = found.size === 0 && groups.length === 0 ? "nothing found" : found.size + (found.size === 1 ? " node" : " nodes");
+  const count = found.list.length;
+  $("hits").textContent = count === 0 && groups.length === 0 ? "nothing found" : count + (count === 1 ? " node" : " nodes");
   const item = (content) => {
     const li = el("li");
     li.append(content);
     results.append(li);
   };
   for (const g of groups) item(button(R.segments[g].name, () => { choose({ kind: "group", i: g }); zoomGroup(g); }));
-  let left = 30;
-  for (const i of found) {
-    if (left-- === 0) break;
-    item(nodeButton(i));
-  }
+  for (const i of found.list.slice(0, 30)) item(nodeButton(i));
   draw();
 }
 
@@ -181,9 +186,8 @@ function show(which) {
   if (!graph) return;
   G = which === "before" ? (R.preparedBefore ??= prepare(graph, true)) : (R.preparedNow ??= prepare(graph, false));
   selected = null;
-  lower = lower ? { of: null, strings: lower.strings } : null;
   fit();
-  if ($("search").value) search($("search").value);
+  find();
 }
 
 /** Table rows beyond those that the page came with, a few hundred at a time. */
@@ -208,6 +212,7 @@ function start() {
   $("search").addEventListener("input", (e) => search(e.target.value));
   $("search").addEventListener("keydown", (e) => {
     if (e.key === "Enter") {
+      find();
       const first = $("results").querySelector("button");
       if (first) first.click();
     } else if (e.key === "Escape") {
@@ -248,6 +253,11 @@ function start() {
     draw();
   });
   document.documentElement.dataset.ready = "yes";
+  // What the first search and the first click on a node need is made while nobody waits.
+  setTimeout(() => {
+    lower ??= R.strings.map((s) => s.toLowerCase());
+    setTimeout(() => G.n > 0 && readersOf(0), 0);
+  }, 50);
 }
 // The page is painted before its data is read.
 requestAnimationFrame(() => setTimeout(start, 0));

@@ -8,11 +8,11 @@ h1{margin:0;font-size:1.4rem}h2{font-size:1.1rem;margin:.2rem 0 .6rem}h3{font-si
 .figures{display:flex;flex-wrap:wrap;gap:.6rem;margin-top:.8rem}.figure{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:.5rem .8rem}.figure b{display:block;font-size:1.2rem}.figure span{color:var(--dim);font-size:.85rem}
 .tools{display:flex;gap:1rem;align-items:center;flex-wrap:wrap;margin-bottom:.5rem}input,select,button{font:inherit;color:inherit;background:var(--panel);border:1px solid var(--line);border-radius:4px;padding:.2rem .5rem}button{cursor:pointer}
 :focus-visible{outline:2px solid var(--tensorrt);outline-offset:1px}
-.map{display:grid;grid-template-columns:minmax(0,1fr) 24rem;gap:1rem;height:min(70vh,640px)}@media (max-width:900px){.map{grid-template-columns:1fr;height:auto}}
+.map{display:grid;grid-template-columns:minmax(0,1fr) 24rem;gap:1rem;height:min(70vh,640px)}@media (max-width:900px){.map{grid-template-columns:1fr;height:auto}.side{height:20rem}}
 canvas{display:block;width:100%;height:100%;min-height:320px;border:1px solid var(--line);border-radius:6px;background:var(--panel);touch-action:none;cursor:grab}
-.side{overflow:auto;border:1px solid var(--line);border-radius:6px;padding:.6rem .8rem;overflow-wrap:anywhere;font-size:.9rem}
+.side{overflow:auto;contain:strict;border:1px solid var(--line);border-radius:6px;padding:.6rem .8rem;overflow-wrap:anywhere;font-size:.9rem}
 .side ul{list-style:none;margin:0;padding:0}.side li button,.buttons button{display:block;width:100%;text-align:left;border:0;background:none;padding:.1rem .2rem;color:var(--tensorrt)}.reason b{color:var(--fg)}
-dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:.3rem 0}dt{color:var(--dim)}dd{margin:0}pre{overflow:auto;max-height:24rem;background:var(--panel);padding:.6rem}
+dl{display:grid;grid-template-columns:minmax(4rem,auto) minmax(60%,1fr);gap:.15rem .7rem;margin:.3rem 0}dt{color:var(--dim)}dd{margin:0}pre{overflow:auto;max-height:24rem;background:var(--panel);padding:.6rem}
 table{border-collapse:collapse;width:100%;font-size:.9rem}th,td{text-align:left;padding:.25rem .6rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}th{position:sticky;top:0;background:var(--bg)}
 td.host{color:var(--host)}td.cuda{color:var(--cuda)}td.tensorrt{color:var(--tensorrt)}tr.quiet{color:var(--dim)}
 .chart{max-width:100%;height:auto;font-size:12px}.chart text{fill:var(--fg)}.chart .bar,.chart .area{fill:var(--tensorrt);opacity:.8}.chart .host{fill:var(--host)}.chart .cuda{fill:var(--cuda)}.chart .tensorrt{fill:var(--tensorrt)}

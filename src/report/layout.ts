@@ -100,21 +100,32 @@ function order(row: number[], place: Float64Array, reads: (i: number) => readonl
   });
 }
 
-/** Places rows of given sizes one under the other, in as many columns as bring the whole near ASPECT; rows are centred in their column. */
-function fold(
-  rows: readonly { readonly w: number; readonly h: number }[],
-  gap: number,
-): {
-  readonly at: readonly { readonly x: number; readonly y: number }[];
+interface Box {
   readonly w: number;
   readonly h: number;
-} {
-  const area = rows.reduce((t, r) => t + r.w * r.h, 0);
-  const tallest = rows.reduce((t, r) => Math.max(t, r.h), 0);
+}
+interface Folded extends Box {
+  readonly at: readonly { readonly x: number; readonly y: number }[];
+}
+
+/** Places rows of given sizes one under the other, in as many columns as bring the whole near ASPECT; rows are centred in their column. */
+function fold(rows: readonly Box[], gap: number): Folded {
   const total = rows.reduce((t, r) => t + r.h, 0);
   const widest = rows.reduce((t, r) => Math.max(t, r.w), 0);
   // A stack that is not much taller than wide stays one column.
-  const limit = total <= 2.5 * widest || rows.length < 12 ? Number.POSITIVE_INFINITY : Math.max(tallest, Math.sqrt(area / ASPECT));
+  if (total <= 2.5 * widest || rows.length < 12) return columns(rows, gap, Number.POSITIVE_INFINITY);
+  const tallest = rows.reduce((t, r) => Math.max(t, r.h), 0);
+  let limit = Math.sqrt(rows.reduce((t, r) => t + r.w * r.h, 0) / ASPECT);
+  let best = columns(rows, gap, Math.max(tallest, limit));
+  // Rows of unlike widths leave room beside the narrow ones, so the first guess comes out too wide: what it gave corrects it.
+  for (let i = 0; i < 4; i++) {
+    limit *= Math.sqrt(best.w / best.h / ASPECT);
+    best = columns(rows, gap, Math.max(tallest, limit));
+  }
+  return best;
+}
+
+function columns(rows: readonly Box[], gap: number, limit: number): Folded {
   const at: { x: number; y: number }[] = [];
   let [left, top, width, height] = [0, 0, 0, 0];
   let first = 0;
