@@ -28,7 +28,9 @@ function run(command, args) {
 export function buildNative({ prebuilt = false, asan = false } = {}) {
   const out = join(root, asan ? "build/asan" : "build");
   const options = [`--CDPARTITA_SOURCE_HASH=${sourceHash()}`, `--CDPARTITA_ASAN=${asan ? "ON" : "OFF"}`];
-  run(process.execPath, [join(root, "node_modules/cmake-js/bin/cmake-js"), "compile", "--directory", root, "--out", out, ...options]);
+  // "build" alone would keep the options of the last time.
+  for (const step of ["configure", "build"])
+    run(process.execPath, [join(root, "node_modules/cmake-js/bin/cmake-js"), step, "--directory", root, "--out", out, ...options]);
   const built = join(out, "Release/partita_native.node");
   if (prebuilt) {
     const folder = join(root, "prebuilds", `${process.platform}-${process.arch}`);
