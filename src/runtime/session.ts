@@ -3,7 +3,7 @@ import { performance } from "node:perf_hooks";
 import { defineError, didYouMean } from "../diagnostics.js";
 import type { Executable } from "../engines/engine.js";
 import type { ValueType } from "../ir/types.js";
-import { Tensor, type TensorLike } from "../tensor.js";
+import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 
 export const missingFeed = defineError<{ name: string; known: readonly string[] }>("P3102", "an input was not fed", ({ name, known }) => ({
   what: `input '${name}' is missing`,
@@ -68,6 +68,16 @@ export interface SegmentProfile {
   readonly runs: number;
   /** Milliseconds over all runs. */
   readonly totalMs: number;
+}
+
+/** Whether a tensor's data is of the kind of array that its type asks for; Float16Array and clamped bytes hold the same bits. */
+function holds(t: TensorLike): boolean {
+  if (t instanceof Tensor) return true;
+  if (t.type === "string") return Array.isArray(t.data);
+  if (!isTensorDType(t.type)) return true;
+  const wanted = typedArrayOf(t.type as NumericDType).name;
+  const found = t.data.constructor.name;
+  return found === wanted || (t.type === "float16" && found === "Float16Array") || (t.type === "uint8" && found === "Uint8ClampedArray");
 }
 
 /** A loaded program on this machine. Runs may overlap; `run` never blocks the event loop. */
@@ -183,8 +193,14 @@ export class Session {
     const wrong = (found: string): never => {
       throw wrongFeed({ expected: expected(), found }, { value: port.name });
     };
-    if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) wrong("no tensor");
+    if (t === null || typeof t !== "object" || !Array.isArray(t.dims) || typeof t.data?.length !== "number") wrong("no tensor");
     if (t.type !== port.type) wrong(`${t.type}[${t.dims.join(", ")}]`);
+    const count = t.dims.reduce((a, d) => a * d, 1);
+    if (t.data.length !== count)
+      wrong(
+        `${t.type}[${t.dims.join(", ")}] of ${t.data.length} elements${t.data.length === 0 ? " (its buffer was transferred, or is empty)" : ""}`,
+      );
+    if (!holds(t)) wrong(`${t.type} in a ${t.data.constructor.name}`);
     if (port.dims === undefined) return;
     if (t.dims.length !== port.dims.length) wrong(`${t.type}[${t.dims.join(", ")}]`);
     port.dims.forEach((d, i) => {

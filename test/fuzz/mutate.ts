@@ -200,7 +200,7 @@ const TEXT: Partial<Record<MessageKind, readonly number[]>> = {
   opset: [1],
 };
 
-const all = (m: Message, kind: MessageKind): Message[] => [...walk(m)].filter((x) => x.kind === kind);
+const all = (m: Message, kind: MessageKind): Message[] => walk(m).filter((x) => x.kind === kind);
 const replaceText = (f: Field, s: string): void => void (f.value = new Uint8Array(Buffer.from(s, "utf8")));
 const removeOne = (next: Random, m: Message, number: number): void => {
   const victim = pick(next, fieldsOf(m, number));
@@ -223,14 +223,14 @@ const structureMutations: Readonly<Record<string, (m: Message, next: Random) => 
   "delete a field": (m, next) => {
     const owner = pick(
       next,
-      [...walk(m)].filter((x) => x.fields.length > 0),
+      walk(m).filter((x) => x.fields.length > 0),
     );
     if (owner !== undefined) owner.fields.splice(below(next, owner.fields.length), 1);
   },
   "duplicate a field": (m, next) => {
     const owner = pick(
       next,
-      [...walk(m)].filter((x) => x.fields.length > 0),
+      walk(m).filter((x) => x.fields.length > 0),
     );
     const f = owner === undefined ? undefined : pick(next, owner.fields);
     if (owner !== undefined && f !== undefined)
@@ -239,7 +239,7 @@ const structureMutations: Readonly<Record<string, (m: Message, next: Random) => 
   "swap two fields": (m, next) => {
     const owner = pick(
       next,
-      [...walk(m)].filter((x) => x.fields.length > 1),
+      walk(m).filter((x) => x.fields.length > 1),
     );
     if (owner === undefined) return;
     const [i, j] = [below(next, owner.fields.length), below(next, owner.fields.length)];
@@ -249,7 +249,7 @@ const structureMutations: Readonly<Record<string, (m: Message, next: Random) => 
   "change a field's number": (m, next) => {
     const owner = pick(
       next,
-      [...walk(m)].filter((x) => x.fields.length > 0),
+      walk(m).filter((x) => x.fields.length > 0),
     );
     const f = owner === undefined ? undefined : pick(next, owner.fields);
     if (f !== undefined) f.number = 1 + below(next, 26);
@@ -257,12 +257,12 @@ const structureMutations: Readonly<Record<string, (m: Message, next: Random) => 
   "change an integer": (m, next) => {
     const f = pick(
       next,
-      [...walk(m)].flatMap((x) => x.fields.filter((y) => y.wire === 0)),
+      walk(m).flatMap((x) => x.fields.filter((y) => y.wire === 0)),
     );
     if (f !== undefined) f.value = strangeInteger(next);
   },
   "change a name": (m, next) => {
-    const fields = [...walk(m)].flatMap((x) =>
+    const fields = walk(m).flatMap((x) =>
       x.fields.filter((f) => f.value instanceof Uint8Array && TEXT[x.kind]?.includes(f.number) === true),
     );
     const f = pick(next, fields);
@@ -273,7 +273,7 @@ const structureMutations: Readonly<Record<string, (m: Message, next: Random) => 
   "name that is not UTF-8": (m, next) => {
     const f = pick(
       next,
-      [...walk(m)].flatMap((x) => x.fields.filter((y) => y.value instanceof Uint8Array && TEXT[x.kind]?.includes(y.number) === true)),
+      walk(m).flatMap((x) => x.fields.filter((y) => y.value instanceof Uint8Array && TEXT[x.kind]?.includes(y.number) === true)),
     );
     if (f !== undefined) f.value = Uint8Array.from([0xc3, 0x28, 0xff, 0xfe]);
   },
@@ -675,10 +675,17 @@ export function mutate(base: Uint8Array, next: Random, other: Uint8Array): Mutan
     const m = readMessage(base, "model");
     for (let i = next() < 0.7 ? 1 : 2 + below(next, 3); i > 0; i--) {
       const how = pick(next, Object.keys(structureMutations)) ?? "";
-      structureMutations[how]?.(m, next);
+      try {
+        structureMutations[how]?.(m, next);
+        bytes = writeMessage(m);
+      } catch (error) {
+        // Nested more than this process can copy: the mutant before stands.
+        if (error instanceof RangeError) break;
+        throw error;
+      }
       hows.push(how);
+      if (bytes.length > 4_000_000) break;
     }
-    bytes = writeMessage(m);
     if (next() < 0.93) return { bytes, how: hows.join(" + ") };
   }
   const how = pick(next, Object.keys(byteMutations)) ?? "";

@@ -105,10 +105,11 @@ export function writeMessage(m: Message): Uint8Array {
   return new Uint8Array(Buffer.concat(parts));
 }
 
-/** A message and all below it, with the path of kinds that leads there. */
-export function* walk(m: Message): Generator<Message> {
-  yield m;
-  for (const f of m.fields) if (isMessage(f.value)) yield* walk(f.value);
+/** A message and all below it, from the top; a list, as mutants may be deep. */
+export function walk(m: Message): Message[] {
+  const all = [m];
+  for (let i = 0; i < all.length; i++) for (const f of (all[i] as Message).fields) if (isMessage(f.value)) all.push(f.value);
+  return all;
 }
 export const copyOf = (m: Message): Message => ({
   kind: m.kind,
