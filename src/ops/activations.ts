@@ -1,7 +1,7 @@
 /** Activation functions, Softmax and its kin. */
 import { makeConstant } from "../ir/payload.js";
 import type { Attr } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly, NUMBERS } from "./answers.js";
+import { FLOATS64, gpu, hostOnly, NUMBERS, on } from "./answers.js";
 import { type AttrSpecs, absent, defineOp, dtypeOf, float, int, type RawNode, type Rewriter, shapeOf, tensor, word } from "./define.js";
 import { unary } from "./pointwise.js";
 import { aFloat, aInt, aText, random } from "./samples.js";
@@ -112,7 +112,10 @@ export const gelu = withAttrs(
   { approximate: word("none", "none", "tanh") },
   { approximate: aText("tanh") },
 );
-export const swish = withAttrs("Swish", "x * sigmoid(alpha * x).", 24, 10, { alpha: float(1) }, { alpha: aFloat(1.5) });
+export const swish = defineOp({
+  ...withAttrs("Swish", "x * sigmoid(alpha * x).", 24, 10, { alpha: float(1) }, { alpha: aFloat(1.5) }),
+  on: on(undefined, absent("the one-node form is not translated for TensorRT", "it is spelled out as Sigmoid and Mul, which are")),
+});
 
 /**
  * Up to opset 12 the input was coerced to two dims at `axis` (default 1) and the function ran over the second. On the last axis that is
@@ -145,7 +148,7 @@ const softmaxLike = <const N extends string>(name: N, doc: string) =>
     infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
     cost: perOutput(12),
     int8: absent("a float island: eight bits lose the tail of the distribution"),
-    on: gpu(),
+    on: name === "Hardmax" ? on(absent("it has no kernel"), undefined) : gpu(),
     *samples() {
       yield { name: "last", in: { x: random("float32", 2, 5) } };
       yield { name: "middle", in: { x: random("float32", 2, 3, 4) }, attrs: { axis: aInt(1) } };

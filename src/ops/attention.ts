@@ -3,7 +3,7 @@
 import { no, yes } from "../diagnostics.js";
 import { add, exactQuotient, isStatic, mul, UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
-import { cudaOnly, FLOATS, FLOATS64, gpu, hostOnly } from "./answers.js";
+import { FLOATS, FLOATS64, hostOnly, on, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -101,13 +101,16 @@ export const attention = defineOp({
     return { flops: scores * (2 * sizes + 8), bytes: traffic(at.in, at.out) };
   },
   int8: absent("the products of activations stay in float; quantize the projections around it"),
-  on: cudaOnly("the one-node form is not translated for TensorRT, which fuses MatMul, Softmax and MatMul itself", (at) => {
-    if (at.in["pastKey"] !== undefined || at.in["lengths"] !== undefined)
-      return no("the fused kernel takes no key-value cache", "concatenate the cache in front of the operator");
-    if (at.out.length > 1) return no("the fused kernel gives the result alone", "drop the unused outputs");
-    if (at.attrs["softcap"] !== 0) return no("the fused kernel does not cap the scores");
-    return yes;
-  }),
+  on: on(
+    when("no cache of keys and values, no softcap, the result alone", (at) => {
+      if (at.in["pastKey"] !== undefined || at.in["lengths"] !== undefined)
+        return no("the fused kernel takes no key-value cache", "concatenate the cache in front of the operator");
+      if (at.out.length > 1) return no("the fused kernel gives the result alone", "drop the unused outputs");
+      if (at.attrs["softcap"] !== 0) return no("the fused kernel does not cap the scores");
+      return yes;
+    }),
+    absent("the one-node form is not translated for TensorRT, which fuses MatMul, Softmax and MatMul itself"),
+  ),
   *samples() {
     const heads = (...d: readonly number[]) => random("float32", ...d);
     yield { name: "4-D", in: { q: heads(2, 3, 4, 8), k: heads(2, 3, 6, 8), v: heads(2, 3, 6, 8) } };
@@ -145,13 +148,7 @@ export const rotaryEmbedding = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: perOutput(3),
   int8: absent("elementwise: it runs in float between the projections and the attention"),
-  on: {
-    ...gpu(),
-    tensorrt: absent(
-      "the one-node form is not translated for TensorRT",
-      "export the rotation as Mul, Sub, Add and Concat (opset 22 or lower)",
-    ),
-  },
+  on: hostOnly("the one-node form has no kernel and no translation", "export the rotation as Mul, Sub, Add and Concat (opset 22 or lower)"),
   *samples() {
     yield { name: "4-D", in: { x: random("float32", 2, 3, 4, 8), cos: random("float32", 2, 4, 4), sin: random("float32", 2, 4, 4) } };
     yield {

@@ -1,13 +1,14 @@
 /** Tensors made from shapes and scalars. */
+import { no, yes } from "../diagnostics.js";
 import { ceilDiv, isStatic, max, product, sub, UNKNOWN } from "../ir/dims.js";
-import { dtypeFromOnnx } from "../ir/dtypes.js";
+import { dtypeFromOnnx, isFloat } from "../ir/dtypes.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
-import { constantInputs, gpu, NUMBERS } from "./answers.js";
+import { constantInputs, gpu, NUMBERS, on, when } from "./answers.js";
 import { absent, defineOp, dtypeOf, int, MAX_ELEMENTS, optInt, optTensor, shapeOf, tensor } from "./define.js";
 import { known } from "./elements.js";
 import { aInt, fed, given, ints64, random } from "./samples.js";
-import { elementsOf, fact, moves, unknownDims } from "./shapes.js";
+import { count, elementsOf, fact, moves, unknownDims } from "./shapes.js";
 
 const int8 = absent("made at compile time or cheap");
 export const constantOfShape = defineOp({
@@ -29,7 +30,14 @@ export const constantOfShape = defineOp({
   },
   cost: moves,
   int8,
-  on: gpu(),
+  on: on(
+    when("filled with zeros, or small enough to be folded", (at) =>
+      at.attrs.value === undefined || (at.out[0] !== undefined && count({ type: at.out[0] }) <= MAX_ELEMENTS)
+        ? yes
+        : no("a large tensor of one value other than the default has no kernel", "expand a scalar where the model is made"),
+    ),
+    undefined,
+  ),
   *samples() {
     yield { name: "zeros", in: { shape: ints64(2, 3) } };
     yield {
@@ -87,7 +95,12 @@ export const range = defineOp({
   },
   cost: moves,
   int8,
-  on: gpu(),
+  on: on(
+    undefined,
+    when("floats from constants alone", (at, target) =>
+      at.out[0]?.kind === "tensor" && isFloat(at.out[0].dtype) ? constantInputs("start", "limit", "delta").holds(at, target) : yes,
+    ),
+  ),
   *samples() {
     const i = (x: number) => given("int64", [], [x]);
     yield { name: "up", in: { start: i(1), limit: i(10), delta: i(3) } };
@@ -108,7 +121,7 @@ export const eyeLike = defineOp({
   infer: (at) => [fact(at.attrs.dtype === undefined ? dtypeOf(at.in.x) : dtypeFromOnnx(at.attrs.dtype), shapeOf(at.in.x))],
   cost: moves,
   int8,
-  on: gpu(constantInputs()),
+  on: gpu(),
   *samples() {
     yield { name: "shifted", in: { x: random("float32", 3, 4) }, attrs: { k: aInt(1) } };
   },

@@ -1,34 +1,13 @@
 /** Convolutions. x is [N, C, spatial...], w is [K, C / group, kernel...] (transposed: [C, K / group, kernel...]). */
 
-import { no, type Verdict, yes } from "../diagnostics.js";
 import { add, isStatic, mul, sub, UNKNOWN } from "../ir/dims.js";
 import { makeConstant } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly } from "./answers.js";
+import { FLOATS64, gpu, hostOnly, spatialDims } from "./answers.js";
 import { type ConvAttrs, convAttributes, convCost, convShape } from "./convolutions.js";
-import {
-  absent,
-  defineOp,
-  dtypeOf,
-  type Fact,
-  int,
-  optInts,
-  optional,
-  type RawNode,
-  type Rewriter,
-  shapeOf,
-  tensor,
-  word,
-} from "./define.js";
+import { absent, defineOp, dtypeOf, int, optInts, optional, type RawNode, type Rewriter, shapeOf, tensor, word } from "./define.js";
 import { aInt, aInts, aText, given, random } from "./samples.js";
 import { count, fact, traffic } from "./shapes.js";
-
-const spatialLimit = (at: { readonly in: { readonly x?: Fact } }): Verdict => {
-  const rank = shapeOf(at.in.x)?.length ?? 4;
-  return rank >= 3 && rank <= 5
-    ? yes
-    : no(`a convolution over ${rank - 2} spatial dims has no kernel`, "reshape to one, two or three spatial dims");
-};
 
 export const conv = defineOp({
   name: "Conv",
@@ -42,7 +21,7 @@ export const conv = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), convShape(at, shapeOf(at.in.x), shapeOf(at.in.w)))],
   cost: (at) => convCost(at.in, at.out),
   int8: { axis: 0, accumulate: "i32" },
-  on: gpu(spatialLimit),
+  on: gpu(spatialDims(1, 3)),
   *samples() {
     yield {
       name: "3x3 padded",
@@ -107,7 +86,7 @@ export const convTranspose = defineOp({
     return { flops: 2 * w * count(at.in.x), bytes: traffic(at.in, at.out) };
   },
   int8: { axis: 1, accumulate: "i32" },
-  on: gpu(spatialLimit),
+  on: gpu(spatialDims(1, 3)),
   *samples() {
     yield {
       name: "stride 2",

@@ -140,6 +140,8 @@ export interface Target {
 }
 export interface Lowering<I, A> {
   supports(at: DoneSite<I, A>, target: Target): Verdict;
+  /** What `supports` asks beyond types and known dims, in a few words for the list of operators. */
+  readonly when?: string | undefined;
 }
 /** The engine cannot run the operator whatever its site, and why; `fix` says what a user can do instead. */
 export interface Absent {

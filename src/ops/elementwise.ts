@@ -4,8 +4,9 @@ import { dtypeFromOnnx, isFloat, isInteger } from "../ir/dtypes.js";
 import { roundHalfEven } from "../ir/numeric.js";
 import { makeConstant } from "../ir/payload.js";
 import type { Dim, DType } from "../ir/types.js";
-import { ANY, FLOATS64, gpu, hostOnly, NUMBERS, SIGNED, UNSIGNED } from "./answers.js";
+import { ANY, FLOATS64, gpu, hostOnly, NUMBERS, on, SIGNED, UNSIGNED } from "./answers.js";
 import {
+  absent,
   defineOp,
   dtypeOf,
   type Fact,
@@ -262,8 +263,9 @@ export const xor = comparison(
   ordered((x, y) => x !== y),
 );
 
+const onBits = on(undefined, absent("TensorRT has no layers for bits"));
 const bits = <const N extends string>(name: N, doc: string) =>
-  arithmetic(name, doc, [...SIGNED, ...UNSIGNED], 18, undefined, () => twoSamples("int32"));
+  defineOp({ ...arithmetic(name, doc, [...SIGNED, ...UNSIGNED], 18, undefined, () => twoSamples("int32")), on: onBits });
 export const bitwiseAnd = bits("BitwiseAnd", "Bitwise and, elementwise.");
 export const bitwiseOr = bits("BitwiseOr", "Bitwise or, elementwise.");
 export const bitwiseXor = bits("BitwiseXor", "Bitwise exclusive or, elementwise.");
@@ -279,7 +281,7 @@ export const bitShift = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.a), shapeOfTwo(at))],
   cost: perOutput(1),
   int8: noInt8,
-  on: gpu(),
+  on: onBits,
   *samples() {
     yield {
       name: "left",
@@ -320,7 +322,10 @@ export const acosh = defineOp({
 });
 export const atanh = unary("Atanh", "Inverse hyperbolic tangent.", F, 9, 8, { positive: true });
 export const not = unary("Not", "Logical not.", ["bool"], 1, 1, { exact: ofNumber((x) => 1 - x) });
-export const bitwiseNot = unary("BitwiseNot", "Bitwise not.", [...SIGNED, ...UNSIGNED], 18, 1, { dtype: "int32" });
+export const bitwiseNot = defineOp({
+  ...unary("BitwiseNot", "Bitwise not.", [...SIGNED, ...UNSIGNED], 18, 1, { dtype: "int32" }),
+  on: onBits,
+});
 export const isNan = unary("IsNaN", "Whether x is NaN.", F, 9, 1, { out: "bool" });
 export const isInf = defineOp({
   name: "IsInf",

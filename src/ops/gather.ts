@@ -1,7 +1,7 @@
 /** Gathers, scatters and one-hot. */
 import { UNKNOWN } from "../ir/dims.js";
-import { gpu } from "./answers.js";
-import { defineOp, dtypeOf, int, optional, shapeOf, tensor, word } from "./define.js";
+import { attribute, constantInputs, gpu, hostOnly, on } from "./answers.js";
+import { absent, defineOp, dtypeOf, int, optional, shapeOf, tensor, word } from "./define.js";
 import { gathered, known, small } from "./elements.js";
 import { aInt, aText, fed, given, random } from "./samples.js";
 import { axisOf, elementsOf, fact, moves } from "./shapes.js";
@@ -83,7 +83,7 @@ export const scatterElements = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: moves,
   int8: sameScale,
-  on: gpu(),
+  on: on(absent("scattering has no kernel"), attribute("reduction", ["none"])),
   *samples() {
     yield {
       name: "replace",
@@ -107,7 +107,7 @@ export const scatterND = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: moves,
   int8: sameScale,
-  on: gpu(),
+  on: on(absent("scattering has no kernel"), attribute("reduction", ["none"])),
   *samples() {
     yield { name: "rows", in: { x: random("float32", 4, 3), indices: fed("int64", [2, 1], [3, 0]), updates: random("float32", 2, 3) } };
   },
@@ -123,7 +123,7 @@ export const tensorScatter = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.past), shapeOf(at.in.past))],
   cost: moves,
   int8: sameScale,
-  on: gpu(),
+  on: hostOnly("updating a cache in place has no kernel and no translation", "concatenate the cache where the model is made"),
   *samples() {
     yield {
       name: "linear",
@@ -147,7 +147,7 @@ export const oneHot = defineOp({
   },
   cost: moves,
   int8: sameScale,
-  on: gpu(),
+  on: gpu(constantInputs("depth")),
   *samples() {
     yield {
       name: "last",

@@ -1,10 +1,9 @@
 /** Resampling: Resize, GridSample, AffineGrid, RoiAlign, Col2Im, ImageDecoder. */
 
-import { no, yes } from "../diagnostics.js";
 import { floorDiv, isStatic, mul, UNKNOWN } from "../ir/dims.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Attr, Dim } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly } from "./answers.js";
+import { all, attribute, FLOATS64, hostOnly, on, spatialDims } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -109,14 +108,31 @@ export const resize = defineOp({
   },
   cost: perOutput(8),
   int8: absent("interpolation needs a scale of its own"),
-  on: gpu((at) =>
-    at.attrs.mode === "cubic"
-      ? no("cubic interpolation has no kernel", "use linear or nearest")
-      : at.attrs.antialias
-        ? no("antialiasing has no kernel")
-        : at.attrs.coordinate_transformation_mode === "tf_crop_and_resize"
-          ? no("cropping while resizing has no kernel")
-          : yes,
+  on: on(
+    all(
+      attribute("mode", ["nearest", "linear"], "use linear or nearest"),
+      attribute("antialias", [false]),
+      attribute("coordinate_transformation_mode", [
+        "half_pixel",
+        "half_pixel_symmetric",
+        "pytorch_half_pixel",
+        "tf_half_pixel_for_nn",
+        "asymmetric",
+        "align_corners",
+      ]),
+    ),
+    all(
+      attribute("antialias", [false]),
+      attribute("exclude_outside", [false]),
+      attribute("keep_aspect_ratio_policy", ["stretch"]),
+      attribute("coordinate_transformation_mode", [
+        "half_pixel",
+        "pytorch_half_pixel",
+        "tf_half_pixel_for_nn",
+        "asymmetric",
+        "align_corners",
+      ]),
+    ),
   ),
   *samples() {
     const x = random("float32", 1, 2, 4, 5);
@@ -166,7 +182,7 @@ export const gridSample = defineOp({
   },
   cost: perOutput(16),
   int8: absent("interpolation needs a scale of its own"),
-  on: hostOnly("sampling at run-time positions has no kernel"),
+  on: on(absent("sampling at run-time positions has no kernel"), spatialDims(2, 2)),
   *samples() {
     yield { name: "linear", in: { x: random("float32", 1, 2, 4, 4), grid: random("float32", 1, 3, 5, 2) } };
   },
@@ -232,7 +248,7 @@ export const roiAlign = defineOp({
   ],
   cost: perOutput(32),
   int8: absent("interpolation needs a scale of its own"),
-  on: hostOnly("region pooling has no kernel"),
+  on: on(absent("region pooling has no kernel"), undefined),
   *samples() {
     yield {
       name: "one",

@@ -1,7 +1,8 @@
 /** Matrix products. */
+import { no, yes } from "../diagnostics.js";
 import { broadcastDim, isStatic, UNKNOWN } from "../ir/dims.js";
 import type { Dim, Shape } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly } from "./answers.js";
+import { FLOATS64, gpu, hostOnly, on, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -192,7 +193,18 @@ export const einsum = defineOp({
     return { flops: 2 * [...dims.values()].reduce((a, b) => a * b, 1), bytes: traffic(at.in, at.out) };
   },
   int8: absent("its equation decides; quantize the MatMul it is lowered to"),
-  on: gpu(),
+  on: on(
+    absent("sums over arbitrary indices are not emitted", "write it as Transpose, Reshape and MatMul"),
+    when("at most two operands, no ellipsis, no repeated index", (at) => {
+      const equation = String(at.attrs["equation"] ?? "").replaceAll(" ", "");
+      const terms = (equation.split("->")[0] ?? "").split(",");
+      if (terms.length > 2) return no(`${terms.length} operands`, "contract them in pairs where the model is made");
+      if (equation.includes("...")) return no("an ellipsis in the equation", "name all indices");
+      if (terms.some((t) => new Set(t).size !== t.length))
+        return no("a diagonal: an index repeats in one operand", "take the diagonal apart");
+      return yes;
+    }),
+  ),
   *samples() {
     const equation = (text: string) => ({ equation: aText(text) });
     yield { name: "product", in: { xs: [random("float32", 2, 3), random("float32", 3, 4)] }, attrs: equation("ij,jk->ik") };

@@ -1,7 +1,7 @@
 /** Normalisations and Dropout. */
 import { no, yes } from "../diagnostics.js";
 import { dtypeFromOnnx } from "../ir/dtypes.js";
-import { FLOATS64, gpu } from "./answers.js";
+import { all, attribute, FLOATS64, gpu, on, outputsOnly, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -53,7 +53,7 @@ export const batchNormalization = defineOp({
   ],
   cost: perOutput(2),
   int8: absent("folded into the convolution before it"),
-  on: gpu((at) => (at.attrs.training_mode ? no("training mode updates running statistics", "export the model for inference") : yes)),
+  on: gpu(attribute("training_mode", [false], "export the model for inference")),
   *samples() {
     const p = (...v: number[]) => given("float32", [3], v);
     yield {
@@ -102,7 +102,7 @@ export const layerNormalization = defineOp({
   },
   cost: perOutput(8),
   int8: island,
-  on: gpu(),
+  on: gpu(outputsOnly(1, "the statistics")),
   *samples() {
     yield { name: "last", in: { x: random("float32", 2, 3, 8), scale: random("float32", 8), bias: random("float32", 8) } };
     yield { name: "two dims", in: { x: random("float32", 2, 3, 5), scale: random("float32", 3, 5) }, attrs: { axis: aInt(1) } };
@@ -158,7 +158,7 @@ export const rmsNormalization = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.scale), shapeOf(at.in.x))],
   cost: perOutput(5),
   int8: island,
-  on: gpu(),
+  on: on(undefined, absent("the one-node form is not translated for TensorRT", "it is spelled out as its arithmetic, which is")),
   *samples() {
     yield { name: "last", in: { x: random("float32", 2, 3, 8), scale: random("float32", 8) } };
   },
@@ -245,10 +245,15 @@ export const dropout = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x)), fact("bool", shapeOf(at.in.x))],
   cost: perOutput(0),
   int8: { passes: "same-scale" },
-  on: gpu((at) =>
-    at.in.training === undefined || (at.in.training as Fact).elements?.[0] === 0
-      ? yes
-      : no("training mode draws random numbers", "export the model for inference"),
+  on: gpu(
+    all(
+      when("in inference", (at) =>
+        at.in["training"] === undefined || (at.in["training"] as Fact).elements?.[0] === 0
+          ? yes
+          : no("training mode draws random numbers", "export the model for inference"),
+      ),
+      outputsOnly(1, "the mask"),
+    ),
   ),
   *samples() {
     yield { name: "inference", in: { x: random("float32", 2, 3) } };

@@ -1,7 +1,8 @@
 /** Pools over sliding windows, over the whole plane, and over regions. x is [N, C, spatial...]. */
+import { no, yes } from "../diagnostics.js";
 import { add, mul, sub, UNKNOWN } from "../ir/dims.js";
 import type { Shape } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly } from "./answers.js";
+import { all, FLOATS64, gpu, hostOnly, on, outputsOnly, spatialDims, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -50,6 +51,15 @@ const windowCost = (at: {
   flops: at.attrs.kernel_shape.reduce((a, b) => a * b, 1) * count({ type: at.out[0] as never }),
   bytes: traffic(at.in, at.out as never),
 });
+/** TensorRT pools over two or three spatial dims, without dilations. */
+const planes = all(
+  spatialDims(2, 3),
+  when("no dilations", (at) =>
+    (at.attrs["dilations"] as readonly number[] | undefined)?.some((d) => d !== 1) === true
+      ? no("dilated windows have no TensorRT pool", "let the host run it")
+      : yes,
+  ),
+);
 /** Opset 1 pools had no default for what later versions default. */
 export const averagePool = defineOp({
   name: "AveragePool",
@@ -63,7 +73,7 @@ export const averagePool = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), pooled(shapeOf(at.in.x), at.attrs))],
   cost: windowCost,
   int8: absent("the mean needs its own output scale; Q/DQ stand on both sides"),
-  on: gpu(),
+  on: on(undefined, planes),
   *samples() {
     yield {
       name: "padded",
@@ -92,7 +102,7 @@ export const maxPool = defineOp({
   },
   cost: windowCost,
   int8: { passes: "same-scale" },
-  on: gpu(),
+  on: on(outputsOnly(1, "indices"), all(planes, outputsOnly(1, "indices"))),
   *samples() {
     yield { name: "2x2", in: { x: random("float32", 1, 3, 6, 8) }, attrs: { kernel_shape: aInts(2, 2), strides: aInts(2, 2) } };
     yield {
@@ -120,7 +130,7 @@ export const lpPool = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), pooled(shapeOf(at.in.x), at.attrs))],
   cost: windowCost,
   int8: absent("needs float"),
-  on: hostOnly("p-norm pools have no kernel"),
+  on: on(absent("p-norm pools have no kernel"), planes),
   *samples() {
     yield { name: "2-norm", in: { x: random("float32", 1, 2, 5, 5) }, attrs: { kernel_shape: aInts(3, 2), pads: aInts(1, 0, 1, 1) } };
   },
@@ -143,7 +153,7 @@ const global = <const N extends string, const P extends boolean>(name: N, doc: s
     ],
     cost: perInput(1),
     int8: name === "GlobalMaxPool" ? ({ passes: "same-scale" } as const) : absent("the mean needs its own output scale"),
-    on: p ? hostOnly("p-norm pools have no kernel") : gpu(),
+    on: p ? on(absent("p-norm pools have no kernel"), undefined) : gpu(),
     *samples() {
       yield { name: "plane", in: { x: random("float32", 2, 3, 5, 4) } };
       yield { name: "volume", in: { x: random("float32", 1, 2, 3, 2, 2) } };

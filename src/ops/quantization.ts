@@ -3,7 +3,7 @@
 import { no, yes } from "../diagnostics.js";
 import { dtypeFromOnnx } from "../ir/dtypes.js";
 import type { DType } from "../ir/types.js";
-import { gpu, hostOnly } from "./answers.js";
+import { all, attribute, gpu, hostOnly, when } from "./answers.js";
 import { absent, defineOp, dtypeOf, type Fact, flag, int, optional, shapeOf, tensor } from "./define.js";
 import { aInt, given, random } from "./samples.js";
 import { fact, perOutput } from "./shapes.js";
@@ -24,13 +24,19 @@ const QUANTIZED: readonly DType[] = [
   "float8e5m2fnuz",
   "float4e2m1",
 ];
-const symmetric = gpu((at) => {
-  const zero = at.in.zero as Fact | undefined;
-  if (zero !== undefined && dtypeOf(zero) !== "int8")
-    return no(`zero point of type ${dtypeOf(zero)}; engines take symmetric int8`, "quantize symmetrically to int8");
-  if (zero?.elements?.some((z) => z !== 0) === true) return no("a zero point other than 0", "quantize symmetrically");
-  return yes;
-});
+/** Symmetric int8: the only quantization that the engines' integer kernels take. */
+const symmetric = gpu(
+  all(
+    when("symmetric int8", (at) => {
+      const zero = at.in["zero"] as Fact | undefined;
+      if (zero !== undefined && dtypeOf(zero) !== "int8")
+        return no(`zero point of type ${dtypeOf(zero)}; engines take symmetric int8`, "quantize symmetrically to int8");
+      if (zero?.elements?.some((z) => z !== 0) === true) return no("a zero point other than 0", "quantize symmetrically");
+      return yes;
+    }),
+    attribute("block_size", [0], "use one scale per tensor or per channel"),
+  ),
+);
 export const quantizeLinear = defineOp({
   name: "QuantizeLinear",
   doc: "round(x / scale) + zero point, half to even, saturated; per tensor, per axis or per block.",

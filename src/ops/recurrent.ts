@@ -1,7 +1,9 @@
 /** Recurrent layers. Layout 1 (batch first) is read as layout 0 between transpositions: no engine has kernels for it. */
+
+import { no, yes } from "../diagnostics.js";
 import { isStatic, mul, UNKNOWN } from "../ir/dims.js";
 import type { Attr, Dim, ValueId } from "../ir/types.js";
-import { FLOATS64, hostOnly } from "./answers.js";
+import { FLOATS64, on, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -25,9 +27,13 @@ import { aInt, aText, given, random } from "./samples.js";
 import { count, fact, traffic } from "./shapes.js";
 
 const int8 = absent("the recurrence feeds its own rounding back; kept in float");
-const on = hostOnly(
-  "the steps of a recurrence depend on each other, and no kernel fuses them yet",
-  "unroll short sequences where the model is made",
+const engines = on(
+  absent("the steps of a recurrence depend on each other, and no kernel fuses them", "unroll short sequences where the model is made"),
+  when("layout 0, no coupled gates", (at) =>
+    at.attrs["layout"] === 1 || at.attrs["input_forget"] === true
+      ? no(at.attrs["layout"] === 1 ? "batch-first layout" : "coupled input and forget gates", "export the layer in its plain form")
+      : yes,
+  ),
 );
 
 /** Inputs and outputs with a batch axis first under layout 1; opset 1 said with `output_sequence` what absent outputs say today. */
@@ -104,7 +110,7 @@ export const rnn = defineOp({
   infer: (at) => recurrentFacts(at.in.x, at.in.r, at.attrs, 1),
   cost: recurrentCost,
   int8,
-  on,
+  on: engines,
   *samples() {
     yield { name: "forward", in: operands(1, 1), attrs: { hidden_size: aInt(5) }, outs: 2 };
     yield {
@@ -136,7 +142,7 @@ export const lstm = defineOp({
   infer: (at) => recurrentFacts(at.in.x, at.in.r, at.attrs, 2),
   cost: recurrentCost,
   int8,
-  on,
+  on: engines,
   *samples() {
     yield { name: "forward", in: operands(4, 1), attrs: { hidden_size: aInt(5) }, outs: 3 };
     yield {
@@ -160,7 +166,7 @@ export const gru = defineOp({
   infer: (at) => recurrentFacts(at.in.x, at.in.r, at.attrs, 1),
   cost: recurrentCost,
   int8,
-  on,
+  on: engines,
   *samples() {
     yield { name: "forward", in: operands(3, 1), attrs: { hidden_size: aInt(5) }, outs: 2 };
     yield {

@@ -1,9 +1,10 @@
 /** Reductions, index of extremes, running sums. */
+import { no, yes } from "../diagnostics.js";
 
 import { add, max, min, mul } from "../ir/dims.js";
 import type { Dim, DType } from "../ir/types.js";
-import { FLOATS64, gpu, NUMBERS } from "./answers.js";
-import { absent, defineOp, dtypeOf, flag, int, type OnnxReading, optional, shapeOf, tensor } from "./define.js";
+import { all, attribute, constantInputs, FLOATS64, hostOnly, NUMBERS, on, when } from "./answers.js";
+import { absent, defineOp, dtypeOf, type Fact, flag, int, type OnnxReading, optional, shapeOf, tensor } from "./define.js";
 import { exactly, known, reduced, small } from "./elements.js";
 import { axesToInput, isIntegral } from "./pointwise.js";
 import { aInt, ints64, random } from "./samples.js";
@@ -46,7 +47,16 @@ const reduce = <const N extends string>(name: N, doc: string, types: readonly DT
     },
     cost: perInput(flops),
     int8: island,
-    on: gpu(),
+    on: on(
+      name === "ReduceLogSumExp"
+        ? when("reducing at least one axis", (at) =>
+            at.attrs["noop_with_empty_axes"] === true && (at.in["axes"] === undefined || shapeOf(at.in["axes"] as Fact)?.[0] === 0)
+              ? no("it reduces nothing", "drop the node")
+              : yes,
+          )
+        : undefined,
+      undefined,
+    ),
     *samples() {
       const x = random(types.includes("float32") ? "float32" : (types[0] ?? "float32"), 2, 3, 4);
       yield { name: "all", in: { x } };
@@ -79,7 +89,7 @@ const arg = <const N extends string>(name: N, doc: string) =>
     infer: (at) => [fact("int64", reducedShape(shapeOf(at.in.x), [at.attrs.axis], at.attrs.keepdims))],
     cost: perInput(1),
     int8: { passes: "same-scale" },
-    on: gpu(),
+    on: on(undefined, attribute("select_last_index", [false])),
     *samples() {
       yield { name: "first", in: { x: random("float32", 3, 4) } };
       yield { name: "last, dropped", in: { x: random("float32", 2, 3, 4) }, attrs: { axis: aInt(-1), keepdims: aInt(0) } };
@@ -101,7 +111,20 @@ const running = <const N extends string>(name: N, doc: string, since: number) =>
     infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
     cost: perInput(1),
     int8: island,
-    on: gpu(),
+    on:
+      name === "CumProd"
+        ? hostOnly("a running product has no kernel and no translation")
+        : on(
+            all(
+              constantInputs("axis"),
+              when("up to 4096 elements along the axis", (at) => {
+                const [x, axis] = [shapeOf(at.in["x"] as Fact), numbersOf(at.in["axis"] as Fact)?.[0] ?? 0];
+                const size = x?.[axis < 0 ? axis + x.length : axis];
+                return typeof size === "number" && size > 4096 ? no(`a running sum over ${size} elements has no kernel`) : yes;
+              }),
+            ),
+            constantInputs("axis"),
+          ),
     *samples() {
       yield { name: "plain", in: { x: random("float32", 2, 4), axis: { dtype: "int64", dims: [], fill: [1], constant: true } } };
       yield {

@@ -1,7 +1,7 @@
 /** Slices, splits, pads, joins. */
 import { add, ceilDiv, isStatic, max, sub, UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
-import { constantInputs, gpu, hostOnly } from "./answers.js";
+import { constantInputs, gpu, hostOnly, on } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -335,7 +335,7 @@ export const reverseSequence = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: moves,
   int8: sameScale,
-  on: gpu(),
+  on: on(absent("reversal by run-time lengths has no kernel"), undefined),
   *samples() {
     yield { name: "time first", in: { x: random("float32", 4, 3), lengths: fed("int64", [3], [4, 2, 1]) } };
   },

@@ -1,9 +1,23 @@
 /** Sorting, uniqueness, box suppression. */
+import { no, yes } from "../diagnostics.js";
 import { UNKNOWN } from "../ir/dims.js";
-import { constantInputs, gpu, hostOnly, NUMBERS } from "./answers.js";
-import { absent, defineOp, dtypeOf, flag, int, optInt, optional, type RawNode, type Rewriter, shapeOf, tensor } from "./define.js";
+import { all, constantInputs, hostOnly, NUMBERS, on, when } from "./answers.js";
+import {
+  absent,
+  defineOp,
+  dtypeOf,
+  type Fact,
+  flag,
+  int,
+  optInt,
+  optional,
+  type RawNode,
+  type Rewriter,
+  shapeOf,
+  tensor,
+} from "./define.js";
 import { aInt, fed, given, ints64, random } from "./samples.js";
-import { axisOf, elementsOf, fact, perInput } from "./shapes.js";
+import { axisOf, elementsOf, fact, numbersOf, perInput } from "./shapes.js";
 
 /** k moved from an attribute to an input. */
 function attributeK(n: RawNode, to: Rewriter): void {
@@ -27,7 +41,17 @@ export const topK = defineOp({
   },
   cost: perInput(8),
   int8: { passes: "same-scale" },
-  on: gpu(constantInputs("k")),
+  on: on(
+    absent("sorting has no kernel"),
+    all(
+      constantInputs("k"),
+      when("k up to 3840, sorted", (at) => {
+        const k = numbersOf(at.in["k"] as Fact)?.[0];
+        if (k !== undefined && k > 3840) return no(`k is ${k}, and TensorRT takes at most 3840`, "take fewer, or let the host run it");
+        return at.attrs["sorted"] === false ? no("unsorted results have no TensorRT layer", "ask for sorted results") : yes;
+      }),
+    ),
+  ),
   *samples() {
     yield { name: "largest", in: { x: random("float32", 3, 7), k: ints64(3) }, outs: 2 };
     yield {
