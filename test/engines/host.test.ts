@@ -192,9 +192,12 @@ describe("element types", () => {
     const error = await failure(compile(parse(`graph "g" opset {"": 21} (%x: float32[2]) -> (%y) { %y = Cast(%x) {to = ${to}} @"c" }`)));
     expect(error.message).toMatch(new RegExp(`^P2004 value 'y': the output is ${type}\\[2\\]`));
   });
-  it("sequences cannot leave either", async () => {
-    const error = await failure(compile(parse('graph "g" opset {"": 18} (%x: float32[2]) -> (%y) { %y = SequenceConstruct(%x) }')));
-    expect(error.message).toMatch(/^P2004 value 'y': the output is sequence<float32/);
+  it.each([
+    ["sequence", "SequenceConstruct(%x)"],
+    ["optional", "Optional() {type = type float32[2]}"],
+  ])("%s values cannot leave either", async (kind, call) => {
+    const error = await failure(compile(parse(`graph "g" opset {"": 18} (%x: float32[2]) -> (%y, %z) { %y = ${call}\n %z = Relu(%x) }`)));
+    expect(error.message).toMatch(new RegExp(`^P2004 value 'y': the output is ${kind}<float32`));
   });
   it("an output whose type nobody knew before is refused when the session opens", async () => {
     // The type of an unknown operator's result is not declared: only ONNX Runtime knows it, after loading.

@@ -18,9 +18,9 @@ async function handle(message) {
       const session = await ort.InferenceSession.create(model, message.options);
       // The binding ends the process over results of other types, so they are refused before a run.
       for (const m of session.outputMetadata) {
-        if (!m.isTensor || RETURNED.has(m.type)) continue;
+        if (m.isTensor && RETURNED.has(m.type)) continue;
         await session.release();
-        return { refused: { name: m.name, type: m.type } };
+        return { refused: { name: m.name, type: m.isTensor ? m.type : "no tensor" } };
       }
       sessions.set(message.session, session);
       return {};
