@@ -6,12 +6,14 @@ import type { TfOpDef } from "./define.js";
 import * as diagonals from "./diagonals.js";
 import * as elementwise from "./elementwise.js";
 import * as gather from "./gather.js";
+import * as image from "./image.js";
 import * as linalg from "./linalg.js";
 import * as lists from "./lists.js";
 import * as matmul from "./matmul.js";
 import * as normalization from "./normalization.js";
 import * as pooling from "./pooling.js";
 import * as reductions from "./reductions.js";
+import * as resize from "./resize.js";
 import * as segments from "./segments.js";
 import * as shapes from "./shapes.js";
 import * as slicing from "./slicing.js";
@@ -28,12 +30,14 @@ const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   diagonals,
   elementwise,
   gather,
+  image,
   linalg,
   lists,
   matmul,
   normalization,
   pooling,
   reductions,
+  resize,
   segments,
   shapes,
   slicing,
