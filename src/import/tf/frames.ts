@@ -104,9 +104,12 @@ export class Frames {
   }
   #isNeeded(name: string): boolean {
     if (this.#needed === undefined)
+      // Control edges count: a branch without operands hangs on its predicate by nothing else.
       this.#needed = backwards(
         this.#graph,
         this.#roots.map((r) => r.node),
+        undefined,
+        true,
       );
     return this.#needed.has(name);
   }
@@ -273,8 +276,7 @@ export class Frames {
     });
     const v = made.get(node.name);
     if (v === undefined) return this.#fail(node, "a Merge has no value");
-    if (!this.readers(node.name).some((r) => r.ins.some((i) => i.node === node.name && (i.port === 1 || i.argument === "value_index"))))
-      return [v];
+    if (this.ports(node.name) < 2) return [v];
     const b = scope.builder;
     if (test.kind !== "tensor") return [v];
     const truth = b.cast(test, "bool");
@@ -448,16 +450,23 @@ export class Frames {
   }
 }
 
-/** Everything `roots` need by data; nodes where `stop` holds are in the result, what they need is not. */
-export function backwards(graph: RawGraph, roots: readonly string[], stop?: (n: string) => boolean): Set<string> {
+/** Everything `roots` need by data (and by control, where asked); nodes where `stop` holds are in the result, what they need is not. */
+export function backwards(graph: RawGraph, roots: readonly string[], stop?: (n: string) => boolean, controls = false): Set<string> {
   const seen = new Set<string>(roots);
   const stack = [...roots];
   for (let name = stack.pop(); name !== undefined; name = stack.pop()) {
     if (stop?.(name) === true) continue;
-    for (const r of graph.nodes.get(name)?.ins ?? []) {
+    const node = graph.nodes.get(name);
+    for (const r of node?.ins ?? []) {
       if (seen.has(r.node)) continue;
       seen.add(r.node);
       stack.push(r.node);
+    }
+    if (!controls) continue;
+    for (const c of node?.controls ?? []) {
+      if (seen.has(c)) continue;
+      seen.add(c);
+      stack.push(c);
     }
   }
   return seen;

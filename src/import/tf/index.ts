@@ -4,12 +4,11 @@ import { basename, dirname } from "node:path";
 import { defineError, didYouMean, PartitaError, type Remarks } from "../../diagnostics.js";
 import { symbol } from "../../ir/dims.js";
 import { Editor } from "../../ir/edit.js";
-import type { Dim, Graph, Shape, ValueType } from "../../ir/types.js";
-import type { TfValue } from "../../ops/tf/define.js";
+import type { Dim, Graph, Shape, ValueId, ValueType } from "../../ir/types.js";
+import type { TfValue, Val } from "../../ops/tf/define.js";
 import { cannotRead } from "../onnx/index.js";
 import { decodeMessage } from "./binary.js";
 import { Builder, type Shared } from "./builder.js";
-import { backwards } from "./frames.js";
 import { malformed, parseRef, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
 import { Lowering, type Scope } from "./lower.js";
 import { NodeView } from "./node-view.js";
@@ -124,20 +123,22 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   const shared: Shared = { file, remarks: options.remarks ?? (() => {}), nodes: 0, root: undefined };
   const editor = new Editor({ name: m.name, opsets: { "": 18 }, extra: file === undefined ? {} : { file } });
   const b = new Builder(editor, shared, undefined);
-  const roots = outputs.map((o) => o.ref.node);
   const cuts = new Map<string, Map<number, TfValue>>();
-  const made = new Map<string, TfValue>();
+  const made: { readonly id: ValueId; readonly index: number }[] = [];
   const lowering = new Lowering(model, shared, {
     roots: outputs.map((o) => o.ref),
     cuts,
-    placeholder: (node) => {
-      const v = made.get(node.name);
-      if (v === undefined) throw malformed({ what: "a placeholder in a function is no input" }, { file, node: node.name, op: node.op });
+    placeholder: (node, view) => {
+      if (model.nodes.get(node.name) !== node)
+        throw malformed({ what: "a placeholder in a function is no input" }, { file, node: node.name, op: node.op });
+      const name = m.inputNames.get(`${node.name}:0`) ?? `${node.name}:0`;
+      const v = declare(name, placeholderType(view, name.replace(/:0$/, "")));
+      made.push({ id: v.id, index: node.index });
       return v;
     },
     variable: (node, view) => m.variable(node, view, b),
   });
-  const declare = (name: string, type: ValueType): TfValue => {
+  const declare = (name: string, type: ValueType): Val => {
     const given = options.shapes?.[name] ?? options.shapes?.[name.replace(/:0$/, "")];
     const v = b.input(name, given !== undefined && type.kind === "tensor" ? { ...type, shape: merged(type.shape, given, name) } : type);
     v.shape?.forEach((d, axis) => {
@@ -152,13 +153,6 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
     const of = cuts.get(ref.node) ?? new Map<number, TfValue>();
     cuts.set(ref.node, of);
     of.set(ref.port, declare(full(name), cutType(m, ref, node, options)));
-  }
-  const needed = backwards(model, roots, (n) => cuts.has(n));
-  for (const node of model.nodes.values()) {
-    if (!needed.has(node.name) || cuts.has(node.name) || (node.op !== "Placeholder" && node.op !== "PlaceholderV2")) continue;
-    const tensor = `${node.name}:0`;
-    const name = m.inputNames.get(tensor) ?? tensor;
-    made.set(node.name, declare(name, placeholderType(new NodeView(node, node.name, [], undefined, file), name.replace(/:0$/, ""))));
   }
   const scope: Scope = {
     graph: model,
@@ -182,6 +176,9 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
     if (options.outputs === undefined && m.outputs === undefined) return [];
     throw notATensor({ what: `'${name}' is a ${value.kind === "opaque" ? value.what : value.kind}, no tensor` }, { file, value: name });
   });
+  // Inputs in the file's order, whatever the order in which they were needed.
+  const given = editor.inputs.filter((v) => !made.some((p) => p.id === v));
+  editor.setInputs([...given, ...made.sort((p, q) => p.index - q.index).map((p) => p.id)]);
   b.setOutputs(tensors);
   for (const r of lowering.refusals) shared.remarks({ severity: "warning", text: r.what, where: r.where, fix: r.fix });
   return editor.finish();

@@ -26,7 +26,7 @@ export const badFunction = defineError<{ what: string }>("P1306", "a function ca
 const MAX_CALLS = 50;
 /** Lowered TensorFlow nodes per node of the file: functions that call each other many times over stop here. */
 const GROWTH = 100;
-const SLACK = 100_000;
+const SLACK = 20_000;
 
 /** Where nodes are lowered: their builder, their names, and whose values they may see. */
 export interface Scope {
@@ -64,6 +64,7 @@ export class Lowering {
   readonly #frames = new Map<RawGraph, Frames>();
   readonly #names = new Map<string, string>();
   readonly #taken: Set<string>;
+  readonly #counters = new Map<string, number>();
   readonly #ports = new Map<string, string[]>();
   readonly refusals: PartitaError[] = [];
   #lowered = 0;
@@ -212,7 +213,12 @@ export class Lowering {
     if (known !== undefined) return known;
     let name = node.name;
     if (this.#taken.has(name)) name = `${scope.path}/${node.name}`;
-    for (let i = 1; this.#taken.has(name); i++) name = `${scope.path}/${node.name}_${i}`;
+    const stem = name;
+    // Counting goes on where it stopped: functions inlined thousands of times would search thousands of names each.
+    for (let i = this.#counters.get(stem) ?? 1; this.#taken.has(name); i++) {
+      name = `${stem}_${i}`;
+      this.#counters.set(stem, i + 1);
+    }
     this.#taken.add(name);
     this.#names.set(key, name);
     return name;
