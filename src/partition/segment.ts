@@ -49,8 +49,8 @@ export interface Segmentation {
   readonly overlapUs: number;
 }
 
-/** Rounds of steps 1 and 2. Taking pieces away is sound at any time, so the last round needs no other behind it. */
-const ROUNDS = 3;
+/** Above this many nodes three rounds of the steps must do; below, eight. Taking pieces away is sound at any time, so any round may be the last. */
+const LARGE = 200_000;
 
 export function segment(input: SegmentInput): Segmentation {
   const g: Dag = { n: input.n, successors: input.successors, predecessors: reversed(input.n, input.successors) };
@@ -58,12 +58,15 @@ export function segment(input: SegmentInput): Segmentation {
   const order = heaviestFirst(values.bytes);
   const engine = Uint8Array.from(input.engine);
   const demoted = new Uint8Array(input.n);
+  const rounds = input.n > LARGE ? 3 : 8;
   let level = earliest(g, engine);
-  for (let round = 0; round < ROUNDS; round++) {
+  for (let round = 0, settled = false; round < rounds && !settled; round++) {
     level = contract(g, engine, values, order);
-    if (!demote(g, input, values, engine, level, demoted)) break;
+    settled = !demote(g, input, values, engine, level, demoted);
+    // The last round must not spend itself on pieces: what refinement leaves is judged once more.
+    if ((settled || round === rounds - 1) && refine(g, engine, values, level) > 0)
+      settled = !demote(g, input, values, engine, level, demoted);
   }
-  if (refine(g, engine, values, level) > 0) demote(g, input, values, engine, level, demoted);
   return number(g, engine, level, demoted, input.overlap);
 }
 

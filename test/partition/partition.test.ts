@@ -71,12 +71,15 @@ describe("partition", () => {
     expect(text).toEqual(["host: a b y"]);
   });
 
-  it("obeys pins by name, operator and pattern", () => {
+  it("obeys pins by name, operator, pattern and region", () => {
     const text = chain("Relu", "Exp", "Neg", "Abs");
     expect(cut(text, { pins: [{ match: "exp1", to: "host" }] }).text).toEqual(["cuda: relu0", "host: exp1", "cuda: neg2 abs3"]);
     expect(cut(text, { pins: [{ match: "Neg", to: "host" }] }).text).toEqual(["cuda: relu0 exp1", "host: neg2", "cuda: abs3"]);
     expect(cut(text, { pins: [{ match: "*e*", to: "host" }] }).text).toEqual(["host: relu0 exp1 neg2", "cuda: abs3"]);
     expect(cut(text, { pins: [{ match: /^abs/, to: "host" }] }).text).toEqual(["cuda: relu0 exp1 neg2", "host: abs3"]);
+    expect(cut(text, { pins: [{ match: "exp1..neg2", to: "host" }] }).text).toEqual(["cuda: relu0", "host: exp1 neg2", "cuda: abs3"]);
+    expect(cut(text, { pins: [{ match: "neg2..", to: "host" }] }).text).toEqual(["cuda: relu0 exp1", "host: neg2 abs3"]);
+    expect(cut(text, { pins: [{ match: "..exp1", to: "host" }] }).text).toEqual(["host: relu0 exp1", "cuda: neg2 abs3"]);
     expect(cut(text, { minimumSegmentSize: 10, pins: [{ match: "exp1", to: "cuda" }] }).text).toEqual(["cuda: relu0 exp1 neg2 abs3"]);
   });
   it.each([
@@ -103,7 +106,10 @@ describe("check", () => {
       const g = randomGraph(next, 1 + Math.floor(next() * 40));
       const engines = next() < 0.5 ? (["cuda"] as const) : (["tensorrt", "cuda"] as const);
       const verdicts = randomVerdicts(g, next, engines, next());
-      const p = partition(g, verdicts, { minimumSegmentSize: 1 + Math.floor(next() * 4), facts: typeFacts(g) });
+      const objective = (["order", "order", "order", "time", "time-or-host"] as const)[Math.floor(next() * 5)];
+      // Measured times that favour now one engine, now another, so that pieces move and waves part.
+      const measured = next() < 0.5 ? undefined : () => 1 + next() * 100;
+      const p = partition(g, verdicts, { minimumSegmentSize: 1 + Math.floor(next() * 4), facts: typeFacts(g), objective, measured });
       check(g, p.segments);
       for (const s of p.segments) for (const id of s.nodes) expect(verdicts.of(id, s.engine).ok).toBe(true);
       expect(p.quality.engineSegments).toBeGreaterThanOrEqual(p.quality.lowerBound);

@@ -1,0 +1,71 @@
+// Importing an ONNX file of 200,000 nodes: time and peak memory of a fresh process, next to protobufjs decoding the same file in its own.
+import { fork } from "node:child_process";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { median, record } from "./record.mjs";
+
+const NODES = 200_000;
+const [, self, role, path] = process.argv;
+
+if (role === "partita") {
+  const { importOnnx } = await import("../dist/import/onnx/index.js");
+  const start = performance.now();
+  const graph = importOnnx(path);
+  process.send({ ms: performance.now() - start, nodes: graph.nodes.length, peak: process.resourceUsage().maxRSS * 1024 });
+} else if (role === "protobufjs") {
+  const { readFileSync } = await import("node:fs");
+  const { onnx } = (await import("onnx-proto")).default ?? (await import("onnx-proto"));
+  const start = performance.now();
+  const model = onnx.ModelProto.decode(readFileSync(path));
+  process.send({ ms: performance.now() - start, nodes: model.graph.node.length, peak: process.resourceUsage().maxRSS * 1024 });
+} else {
+  const folder = mkdtempSync(join(tmpdir(), "partita-bench-"));
+  try {
+    const file = join(folder, "large.onnx");
+    await write(file);
+    const once = (name) =>
+      new Promise((resolve, reject) => {
+        const child = fork(fileURLToPath(import.meta.url), [name, file], { stdio: "inherit" });
+        child.once("message", resolve);
+        child.once("exit", (code) => (code === 0 ? undefined : reject(new Error(`${name} ended with ${code}`))));
+      });
+    const runs = { partita: [], protobufjs: [] };
+    for (let i = 0; i < 5; i++) for (const name of Object.keys(runs)) runs[name].push(await once(name));
+    const figures = Object.fromEntries(
+      Object.entries(runs).map(([name, all]) => [
+        name,
+        {
+          seconds: Number((median(all.map((r) => r.ms)) / 1000).toFixed(3)),
+          peakMegabytes: Math.round(median(all.map((r) => r.peak)) / 1e6),
+          nodes: all[0].nodes,
+        },
+      ]),
+    );
+    record("import", { what: `an ONNX file of ${NODES} nodes, medians of 5 processes each, interleaved`, fileMegabytes: Number((statSync(file).size / 1e6).toFixed(1)), ...figures, timesFaster: Number((figures.protobufjs.seconds / figures.partita.seconds).toFixed(2)) });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+void self;
+
+/** Blocks of convolution, normalisation, activation and addition, with names as long as exporters write them. */
+async function write(file) {
+  const { Editor, makeConstant, writeOnnx } = await import("../dist/ir.js");
+  const e = new Editor({ name: "large", opsets: { "": 18 } });
+  const type = { kind: "tensor", dtype: "float32", shape: [1, 8, 16, 16] };
+  let x = e.addInput("input", type);
+  const weight = e.addConstant("weight", makeConstant("float32", [8, 8, 1, 1], new Array(64).fill(0.125)));
+  const perChannel = ["scale", "bias", "mean", "variance"].map((n) => e.addConstant(n, makeConstant("float32", [8], new Array(8).fill(1))));
+  const node = (op, ins, name, attrs = {}) => e.add({ op, ins, outs: 1, name, attrs }).outs[0];
+  for (let i = 0; i < NODES / 4; i++) {
+    const at = `/features/stage.${i % 7}/block.${i}`;
+    const c = node("Conv", [x, weight], `${at}/conv/Conv`, { kernel_shape: { kind: "ints", value: [1, 1] } });
+    const n = node("BatchNormalization", [c, ...perChannel], `${at}/norm/BatchNormalization`, { epsilon: { kind: "float", value: 1e-5 } });
+    const r = node("Relu", [n], `${at}/act/Relu`);
+    x = node("Add", [r, x], `${at}/Add`);
+  }
+  e.setOutputs([x]);
+  writeOnnx(e.finish(), file);
+}
