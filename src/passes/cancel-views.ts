@@ -1,8 +1,11 @@
 /** Merges neighbouring Transposes and Reshapes, and moves Transposes past elementwise operators where two of them then meet. */
-import { Editor } from "../ir/edit.js";
+import type { Editor } from "../ir/edit.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Attr, Graph, Node, ValueId } from "../ir/types.js";
-import { deep, definePass } from "./pass.js";
+import { dimsOf } from "./match.js";
+import { equalShapes } from "./no-ops.js";
+import { deep, definePass, type PassContext } from "./pass.js";
+import { type Draft, draftOf } from "./rewrite.js";
 
 const perm = (n: Node | undefined): readonly number[] | undefined => {
   const a = n?.op === "Transpose" && n.domain === "" ? n.attrs["perm"] : undefined;
@@ -21,16 +24,17 @@ const BINARY: ReadonlySet<string> = new Set("Add Sub Mul Div Max Min".split(" ")
 export const cancelViews = definePass({
   name: "cancel-views",
   why: "Layout changes of exporters and of the TensorFlow import come in pairs; what is between them decides whether they cancel.",
-  run: (g) => deep(g, cancelled),
+  run: (g, context) => deep(g, (inner) => cancelled(inner, context)),
 });
 
-function cancelled(g: Graph): Graph {
-  const draft = new Editor(g);
+function cancelled(g: Graph, context: PassContext): Graph {
+  const view = draftOf(g, context);
+  const draft = view.edit;
   for (let round = 0; round < 8; round++) {
     let changed = false;
     for (const n of draft.nodes()) {
       if (draft.node(n.id) === undefined) continue;
-      changed = mergeTransposes(draft, n) || mergeReshapes(draft, n) || sink(draft, n) || changed;
+      changed = mergeTransposes(draft, n) || dropReshape(view, n) || mergeReshapes(draft, n) || sink(draft, n) || changed;
     }
     if (!changed) break;
   }
@@ -52,6 +56,20 @@ function mergeTransposes(draft: Editor, n: Node): boolean {
   if (inner === undefined || before === undefined || inner.length !== outer.length) return false;
   draft.patch(n.id, { ins: [before.ins[0]], attrs: attr(outer.map((p) => inner[p] ?? 0)) });
   if (draft.uses(x).length === 0 && !draft.isOutput(x)) draft.remove(before.id);
+  return true;
+}
+
+/** A Reshape to the dims its input has, as neighbours that merged may leave one. */
+function dropReshape(view: Draft, n: Node): boolean {
+  const draft = view.edit;
+  const now = draft.node(n.id);
+  const [x] = now?.ins ?? [];
+  const [y] = n.outs;
+  if (now?.op !== "Reshape" || now.domain !== "" || x === undefined || y === undefined) return false;
+  if (!equalShapes(dimsOf(view, x), dimsOf(view, y))) return false;
+  if (draft.isOutput(y) && (draft.producer(x) === undefined || draft.isOutput(x))) return false;
+  draft.replaceUses(y, x);
+  draft.remove(n.id);
   return true;
 }
 

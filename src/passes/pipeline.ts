@@ -4,6 +4,7 @@ import { commonSubexpressions } from "./common-subexpressions.js";
 import { deadCode } from "./dead-code.js";
 import { foldBatchNorm } from "./fold-batchnorm.js";
 import { foldConstants } from "./fold-constants.js";
+import { foldScales } from "./fold-scales.js";
 import { foldShapes } from "./fold-shapes.js";
 import { layout } from "./layout.js";
 import { noOps } from "./no-ops.js";
@@ -18,11 +19,12 @@ export const pipeline: readonly Pass[] = [
   foldConstants,
   noOps,
   layout,
-  foldBatchNorm,
   cancelViews,
   raiseNormalizations,
   raiseActivations,
   raiseAttention,
+  foldBatchNorm,
+  foldScales,
   commonSubexpressions,
   deadCode,
 ];

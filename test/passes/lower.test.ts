@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { hostEngine } from "../../src/engines/host/index.js";
 import { parse } from "../../src/ir/parse.js";
 import { print } from "../../src/ir/print.js";
 import { inferGraph } from "../../src/ops/infer.js";
@@ -173,13 +174,30 @@ describe("what an engine keeps", () => {
     expect(ops(lowered(cache, keepAccepted([], target)).after)).toEqual(["Attention"]);
     expect(ops(lowered(cache, keepAll).after)).toEqual(["Attention"]);
   });
-  it("TensorRT takes attention in parts, the CUDA kernel as a whole", () => {
+  it("what one of the engines takes, by its verdict", () => {
     const plain = cases.find(([title]) => title === "Attention")?.[1] ?? "";
-    expect(ops(lowered(plain, keepAccepted(["cuda"], target)).after)).toEqual(["Attention"]);
     expect(ops(lowered(plain, keepAccepted(["tensorrt"], target)).after)).toContain("Softmax");
-    expect(ops(lowered(plain, keepAccepted(["tensorrt", "cuda"], target)).after)).toEqual(["Attention"]);
+    const gelu = graph("%x: float32[2, 8]", "%y", "%y = Gelu(%x)");
+    expect(ops(lowered(gelu, keepAccepted(["tensorrt", "cuda"], target)).after)).toEqual(["Gelu"]);
+    // No GPU engine has float64 kernels.
+    expect(ops(lowered(gelu.replace("float32", "float64"), keepAccepted(["cuda"], target)).after)).toContain("Erf");
   });
   it("takes a step at a time: the cache goes in front, attention stays", () => {
-    expect(ops(lowered(cache, keepAccepted(["cuda"], target)).after)).toEqual(["Concat", "Concat", "Attention"]);
+    const without: Keep = (_, n, facts) => n.ins[4] === undefined && n.ins.every((v) => v === undefined || facts(v).type.kind === "tensor");
+    expect(ops(lowered(cache, without).after)).toEqual(["Concat", "Concat", "Attention"]);
+  });
+  it("the host: attention, unless its mask could close a row in a way its kernel sees differently", () => {
+    const host = hostEngine.keeps as Keep;
+    const text = (mask: string, ...lines: string[]): string =>
+      graph(`%q: float32[1, 2, 2, 4]${mask}`, "%y", ...lines, "%y = Attention(%q, %q, %q, %m)");
+    const kept = (t: string): boolean => ops(lowered(t, host).after).at(-1) === "Attention";
+    expect(kept(graph("%q: float32[1, 2, 2, 4]", "%y", "%y = Attention(%q, %q, %q)"))).toBe(true);
+    expect(kept(text(", %m: bool[2, 2]"))).toBe(true);
+    expect(kept(text(", %m: float32[2, 2]"))).toBe(false);
+    expect(kept(text(", %m: bool[1, 2]"))).toBe(false);
+    expect(kept(text("", "const %m = float32[2, 2] [0.0, -inf, 0.0, 0.0]"))).toBe(true);
+    expect(kept(text("", "const %m = float32[2, 2] [-3.4028234663852886e+38, -3.4028234663852886e+38, 0.0, 0.0]"))).toBe(false);
+    expect(kept(graph("%q: float16[1, 2, 2, 4]", "%y", "%y = Attention(%q, %q, %q)"))).toBe(false);
+    expect(kept(graph("%x: float32[2]", "%y", "%y = Gelu(%x)"))).toBe(false);
   });
 });

@@ -238,7 +238,7 @@ describe("cancel-views", () => {
       "%x: float32[2, 3, 4]",
       "%z",
       "const %s = int64[2] [6, 4]",
-      "const %t = int64[2] [0, 4]",
+      "const %t = int64[3] [0, 2, 2]",
       "%r = Reshape(%x, %s)",
       "%z = Reshape(%r, %t)",
     );

@@ -43,12 +43,18 @@ const affine = (p: Pattern): Pattern => either(add(mul(p, scale), bias), mul(p, 
 const centred = (x: Pattern): Pattern => op("Sub", [x, meanOf(x, "axes")]);
 const varianceOf = (x: Pattern): Pattern => meanOf(squared(maybeCast(centred(x))), "axes2");
 const standardised = (x: Pattern): Pattern => overRoot(maybeCast(centred(x)), add(varianceOf(x), epsilon));
-/** x m + (bias - mean m) with m = scale / sqrt(var + epsilon): TensorFlow's batch_normalization. */
+/** x m + (bias - mean m) with m = scale / sqrt(var + epsilon), as TensorFlow's batch_normalization and Keras' LayerNormalization have it. */
 const tfStandardised = (x: Pattern): Pattern => {
   const inverse = op("Reciprocal", [op("Sqrt", [add(varianceOf(x), epsilon)])]);
   const factor = either(mul(inverse, scale), inverse);
-  const shift = mul(meanOf(x, "axes"), factor);
-  return either(add(mul(x, factor), op("Sub", [bias, shift])), op("Sub", [mul(x, factor), shift]));
+  const mean = meanOf(x, "axes");
+  const shift = mul(mean, factor);
+  const negative = either(mul(op("Neg", [mean]), factor), op("Neg", [shift]));
+  return either(
+    add(mul(x, factor), either(op("Sub", [bias, shift]), add(negative, bias), negative)),
+    op("Sub", [mul(x, factor), shift]),
+    add(either(add(mul(x, factor), negative), op("Sub", [mul(x, factor), shift])), bias),
+  );
 };
 const x = any("x");
 /** x is widened (float16 to float32) for the statistics and narrowed before scale and bias: what stash_type says. */
