@@ -122,7 +122,11 @@ export async function saveBundle(path: string, content: BundleContent): Promise<
     sync(join(staging, "manifest.json"));
     swap(staging, target);
   } catch (cause) {
-    rmSync(staging, { recursive: true, force: true });
+    try {
+      rmSync(staging, { recursive: true, force: true });
+    } catch {
+      // Where no folder could be made there is none to remove; the first failure is the one to tell.
+    }
     if (cause instanceof Error && "syscall" in cause) throw cannotSave({ what: cause.message }, { file: path }, cause);
     throw cause;
   }
