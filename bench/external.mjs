@@ -61,7 +61,11 @@ async function write(folder, file) {
   const e = new Editor({ name: "large", opsets: { "": 18 } });
   let x = e.addInput("x", { kind: "tensor", dtype: "float32", shape: ["N", SIDE] });
   for (let i = 0; i < LAYERS; i++) {
-    const w = e.addConstant(`w${i}`, { dtype: "float32", dims: [SIDE, SIDE], data: { kind: "file", path: weights, offset: i * bytes, length: bytes } });
+    const w = e.addConstant(`w${i}`, {
+      dtype: "float32",
+      dims: [SIDE, SIDE],
+      data: { kind: "file", path: weights, offset: i * bytes, length: bytes },
+    });
     [x] = e.add({ op: "MatMul", ins: [x, w], outs: 1, name: `dense${i}`, attrs: {} }).outs;
     [x] = e.add({ op: "Relu", ins: [x], outs: 1, name: `relu${i}`, attrs: {} }).outs;
   }

@@ -43,7 +43,12 @@ if (role === "partita") {
         },
       ]),
     );
-    record("import", { what: `an ONNX file of ${NODES} nodes, medians of 5 processes each, interleaved`, fileMegabytes: Number((statSync(file).size / 1e6).toFixed(1)), ...figures, timesFaster: Number((figures.protobufjs.seconds / figures.partita.seconds).toFixed(2)) });
+    record("import", {
+      what: `an ONNX file of ${NODES} nodes, medians of 5 processes each, interleaved`,
+      fileMegabytes: Number((statSync(file).size / 1e6).toFixed(1)),
+      ...figures,
+      timesFaster: Number((figures.protobufjs.seconds / figures.partita.seconds).toFixed(2)),
+    });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

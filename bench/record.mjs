@@ -12,7 +12,10 @@ export function record(name, figures) {
   const machine = { cpu: cpus()[0]?.model ?? "unknown", cores: availableParallelism(), node: process.version };
   const path = join(root, "bench/results", `${name}.json`);
   mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(`${path}.part`, `${JSON.stringify({ name, date: new Date().toISOString().slice(0, 10), commit, machine, ...figures }, null, 1)}\n`);
+  writeFileSync(
+    `${path}.part`,
+    `${JSON.stringify({ name, date: new Date().toISOString().slice(0, 10), commit, machine, ...figures }, null, 1)}\n`,
+  );
   renameSync(`${path}.part`, path);
   process.stdout.write(`${JSON.stringify(figures, null, 1)}\n`);
 }

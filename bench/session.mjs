@@ -30,7 +30,11 @@ async function overhead(path, feeds) {
   const [partita, plain] = await timed(2000, [() => session.run(feeds), () => bare.run(own)]);
   await session.dispose();
   await bare.release();
-  return { partitaMicroseconds: Math.round(partita), bareMicroseconds: Math.round(plain), overheadMicroseconds: Math.round(partita - plain) };
+  return {
+    partitaMicroseconds: Math.round(partita),
+    bareMicroseconds: Math.round(plain),
+    overheadMicroseconds: Math.round(partita - plain),
+  };
 }
 
 /** Fed 256 MB that are handed over: the feed is detached, and the process never holds a second one on this side. */
@@ -59,7 +63,11 @@ async function large(folder) {
 const folder = mkdtempSync(join(tmpdir(), "partita-bench-"));
 try {
   const small = await overhead(digits, { x: new Tensor("float32", new Float32Array(256), [1, 1, 16, 16]) });
-  record("session", { what: "digits network at batch 1, medians of 2,000 runs each, interleaved; then one run of 256 MB in and out", small, large: await large(folder) });
+  record("session", {
+    what: "digits network at batch 1, medians of 2,000 runs each, interleaved; then one run of 256 MB in and out",
+    small,
+    large: await large(folder),
+  });
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

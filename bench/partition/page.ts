@@ -33,12 +33,12 @@ function measured(r: Results): string {
   const shapes = [...new Set(r.graphs.map((g) => g.graph))];
   const parts: string[] = [];
   parts.push(
-    `Machine: ${r.machine.cpu}, ${r.machine.cores} cores, ${r.machine.memoryGb} GB, Node ${r.machine.node}, one thread. One node in ten unsupported, at random; minimum size ${r.settings.minimumSize}. "Boundary" counts each tensor once that an engine segment exchanges with anything else.`,
+    `Machine: ${r.machine.cpu}, ${r.machine.cores} cores, ${r.machine.memoryGb} GB, Node ${r.machine.node}, one thread; other work ran beside it, so times are the least processor time of up to 20 runs. One node in ten unsupported, at random; minimum size ${r.settings.minimumSize}. "Boundary" counts each tensor once that an engine segment exchanges with anything else.`,
   );
   for (const size of [largest, sizes[0] ?? 0].filter((s, i, all) => all.indexOf(s) === i))
     parts.push(
       `### ${number(size)} nodes\n\n${table(
-        ["graph and method", "engine segments", "lower bound", "boundary tensors", "boundary GB", "nodes covered", "time ms", "peak MB"],
+        ["graph and method", "engine segments", "lower bound", "boundary tensors", "boundary GB", "nodes covered", "CPU ms", "peak MB"],
         shapes.flatMap((shape) =>
           r.graphs
             .filter((g) => g.graph === shape && at(g, size))
@@ -49,22 +49,22 @@ function measured(r: Results): string {
               number(g.cutTensors),
               number(g.boundaryBytes / 1e9),
               `${((100 * g.covered) / g.nodes).toFixed(1)} %`,
-              number(g.ms),
+              number(g.cpuMs),
               number(g.peakMb),
             ]),
         ),
       )}`,
     );
   parts.push(
-    `### Growth\n\nTime at each size, and the largest against the smallest per node (1 is linear). The hub graph is the inception graph with one more node that feeds every other.\n\n${table(
+    `### Growth\n\nProcessor time at each size, and the largest against the smallest per node (1 is linear). The hub graph is the inception graph with one more node that feeds every other.\n\n${table(
       ["graph", ...sizes.map((s) => `${number(s)} nodes, ms`), "growth over linear"],
       shapes.map((shape) => {
         const rows = sizes.map((s) => r.graphs.find((g) => g.graph === shape && g.method === OURS && at(g, s)));
         const [first, last] = [rows[0], rows[rows.length - 1]];
         return [
           shape,
-          ...rows.map((g) => (g === undefined ? "" : number(g.ms))),
-          first === undefined || last === undefined ? "" : number(last.ms / first.ms / (last.nodes / first.nodes)),
+          ...rows.map((g) => (g === undefined ? "" : number(g.cpuMs))),
+          first === undefined || last === undefined ? "" : number(last.cpuMs / first.cpuMs / (last.nodes / first.nodes)),
         ];
       }),
     )}\n\n![Time by size](images/partition.svg)`,
@@ -145,8 +145,8 @@ function plot(r: Results): string {
   const rows = r.graphs.filter((g) => g.graph === "inception");
   const methods = [...new Set(rows.map((g) => g.method))];
   const colors = ["#2f855a", "#b7791f", "#0b7285", "#862e9c", "#c92a2a", "#5c6770"];
-  const low = Math.floor(Math.log10(Math.min(...rows.map((g) => g.ms))));
-  const high = Math.ceil(Math.log10(Math.max(...rows.map((g) => g.ms))));
+  const low = Math.floor(Math.log10(Math.min(...rows.map((g) => g.cpuMs))));
+  const high = Math.ceil(Math.log10(Math.max(...rows.map((g) => g.cpuMs))));
   const x = (n: number): number => L + ((Math.log10(n) - 4) / 2) * (W - L - R);
   const y = (ms: number): number => H - B - ((Math.log10(ms) - low) / (high - low)) * (H - T - B);
   const parts: string[] = [];
@@ -160,9 +160,9 @@ function plot(r: Results): string {
   methods.forEach((m, i) => {
     const points = rows.filter((g) => g.method === m);
     const color = colors[i % colors.length];
-    const line = points.map((g) => `${x(g.nodes).toFixed(1)},${y(g.ms).toFixed(1)}`).join(" ");
+    const line = points.map((g) => `${x(g.nodes).toFixed(1)},${y(g.cpuMs).toFixed(1)}`).join(" ");
     parts.push(`<polyline points="${line}" fill="none" stroke="${color}" stroke-width="${m === OURS ? 3 : 1.5}"/>`);
-    for (const g of points) parts.push(`<circle cx="${x(g.nodes).toFixed(1)}" cy="${y(g.ms).toFixed(1)}" r="3" fill="${color}"/>`);
+    for (const g of points) parts.push(`<circle cx="${x(g.nodes).toFixed(1)}" cy="${y(g.cpuMs).toFixed(1)}" r="3" fill="${color}"/>`);
     parts.push(
       `<rect x="${W - R + 16}" y="${T + 22 * i}" width="12" height="12" fill="${color}"/><text x="${W - R + 34}" y="${T + 11 + 22 * i}">${m}</text>`,
     );
