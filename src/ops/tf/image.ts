@@ -77,15 +77,20 @@ function toHsv(n: TfNode, b: TfBuilder, x: Val): readonly [h: Val, s: Val, v: Va
 }
 function toRgb(n: TfNode, b: TfBuilder, h: Val, s: Val, v: Val): Val {
   const k = compute(n, b);
+  const grey = k("Sub", [like(n, b, h, 1), s]);
+  const colours = ramps(n, b, h).map((r) => k("Mul", [k("Add", [grey, k("Mul", [s, r])]), v]));
+  return b.op("Concat", colours, { axis: -1 });
+}
+/** How far red, green and blue lie between the least and the greatest channel, by hue. */
+function ramps(n: TfNode, b: TfBuilder, h: Val): readonly Val[] {
+  const k = compute(n, b);
   const c = (value: number): Val => like(n, b, h, value);
   const six = k("Mul", [h, c(6)]);
   const ramp = (middle: number, sign: 1 | -1, add: number): Val => {
     const distance = k("Abs", [k("Sub", [six, c(middle)])]);
     return k("Clip", [k("Add", [sign === 1 ? distance : k("Neg", [distance]), c(add)]), c(0), c(1)]);
   };
-  const grey = k("Sub", [c(1), s]);
-  const colours = [ramp(3, 1, -1), ramp(2, -1, 2), ramp(4, -1, 2)].map((r) => k("Mul", [k("Add", [grey, k("Mul", [s, r])]), v]));
-  return b.op("Concat", colours, { axis: -1 });
+  return [ramp(3, 1, -1), ramp(2, -1, 2), ramp(4, -1, 2)];
 }
 const COLOURS = [
   "Slice",
@@ -117,9 +122,13 @@ export const adjustHue = defineTfOp({
   lower: (n, b) => {
     const own = n.in(0).dtype;
     const x = b.cast(n.in(0), "float32");
-    const [h, s, v] = toHsv(n, b, x);
+    const [h, , v] = toHsv(n, b, x);
     const moved = b.add(h, b.cast(b.reshape(n.in(1), []), "float32"));
-    return b.cast(toRgb(n, b, b.sub(moved, b.op("Floor", [moved])), s, v), own);
+    // The least and the greatest channel stay, whatever their sign.
+    const low = b.op("ReduceMin", [x, b.int64([-1])], { keepdims: true });
+    const range = b.sub(v, low);
+    const turned = ramps(n, b, b.sub(moved, b.op("Floor", [moved]))).map((r) => b.add(low, b.mul(r, range)));
+    return b.cast(b.op("Concat", turned, { axis: -1 }), own);
   },
 });
 export const adjustSaturation = defineTfOp({
