@@ -234,7 +234,8 @@ export class Editor {
       typeof spec.outs === "number"
         ? Array.from({ length: spec.outs }, (_, i) => this.declare(i === 0 ? stem : `${stem}:${i}`))
         : spec.outs;
-    const node: Node = {
+    const { origin, overload, extra } = spec;
+    const plain: Node = {
       id,
       domain: spec.domain ?? "",
       op: spec.op,
@@ -242,10 +243,16 @@ export class Editor {
       ins: spec.ins,
       outs,
       attrs: spec.attrs ?? NO_ATTRS,
-      ...(spec.origin === undefined ? {} : { origin: spec.origin }),
-      ...(spec.overload === undefined ? {} : { overload: spec.overload }),
-      ...(spec.extra === undefined ? {} : { extra: spec.extra }),
     };
+    const node: Node =
+      origin === undefined && overload === undefined && extra === undefined
+        ? plain
+        : {
+            ...plain,
+            ...(origin === undefined ? {} : { origin }),
+            ...(overload === undefined ? {} : { overload }),
+            ...(extra === undefined ? {} : { extra }),
+          };
     this.#put(node);
     return node;
   }

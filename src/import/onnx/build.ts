@@ -144,8 +144,8 @@ export class ModelBuilder {
       if (constants.has(name)) continue;
       define(name, editor.addInput(name, type));
     }
-    for (const n of g.nodes) {
-      for (const name of n.outs) if (name !== "") define(name, editor.declare(name, g.valueInfo.get(name)));
+    for (const outs of g.nodes.outputs()) {
+      for (const name of outs) if (name !== "") define(name, editor.declare(name, g.valueInfo.get(name)));
     }
     for (const n of g.nodes) this.#node(scope, n);
     editor.setOutputs(
@@ -222,17 +222,7 @@ export class ModelBuilder {
     const verbatim = keep(n.doc === "" ? undefined : n.doc, n.metadata, n.unknown);
     const found = readingOf(n.domain, n.op, opset ?? 1);
     const asItIs = (op: string): void => {
-      editor.add({
-        op,
-        domain: n.domain,
-        name,
-        ins,
-        outs,
-        attrs,
-        origin,
-        ...(n.overload === "" ? {} : { overload: n.overload }),
-        ...(verbatim === undefined ? {} : { extra: verbatim }),
-      });
+      editor.add({ op, domain: n.domain, name, ins, outs, attrs, origin, overload: n.overload === "" ? undefined : n.overload, extra: verbatim });
     };
     if (found?.reading.adapt === undefined) {
       asItIs(found?.def.name ?? n.op);

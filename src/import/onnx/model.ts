@@ -61,9 +61,15 @@ export interface RawNodeProto {
   metadata: [string, string][] | undefined;
   unknown: Uint8Array | undefined;
 }
+/** A graph's nodes in the file's order. Those of a whole model are decoded when asked for, so that they need not all be in memory at once. */
+export interface RawNodes extends Iterable<RawNodeProto> {
+  readonly length: number;
+  /** The output names of each node. */
+  outputs(): Iterable<readonly string[]>;
+}
 export interface RawGraph {
   name: string;
-  nodes: RawNodeProto[];
+  nodes: RawNodes;
   initializers: { readonly name: string; readonly constant: Constant }[];
   inputs: { readonly name: string; readonly type: ValueType }[];
   outputs: { readonly name: string; readonly type: ValueType }[];
@@ -99,12 +105,89 @@ export interface RawModel {
 /** Resolves an external-data reference of the tensor `name` into a payload, or throws. */
 export type ExternalData = (entries: ReadonlyMap<string, string>, bytes: number, name: string) => Payload;
 
+class DecodedNodes extends Array<RawNodeProto> implements RawNodes {
+  *outputs(): Iterable<readonly string[]> {
+    for (const n of this) yield n.outs;
+  }
+}
+
+class LazyNodes implements RawNodes {
+  readonly #decoder: Decoder;
+  readonly #messages: Cursor[] = [];
+
+  constructor(decoder: Decoder) {
+    this.#decoder = decoder;
+  }
+  get length(): number {
+    return this.#messages.length;
+  }
+  add(message: Cursor): void {
+    this.#messages.push(message);
+  }
+  *outputs(): Iterable<readonly string[]> {
+    for (const m of this.#messages) {
+      const outs: string[] = [];
+      const c = m.again();
+      while (c.next()) {
+        if (c.field === 2) outs.push(this.#decoder.text(c));
+        else c.skip();
+      }
+      yield outs;
+    }
+  }
+  *[Symbol.iterator](): Iterator<RawNodeProto> {
+    for (const m of this.#messages) yield this.#decoder.node(m.again());
+  }
+}
+
+/** ASCII strings by their bytes: an open-addressing table, probed linearly. */
+class Names {
+  #slots = new Int32Array(1 << 12);
+  readonly #strings: string[] = [""];
+  readonly #hashes: number[] = [0];
+
+  take(bytes: Uint8Array, from: number, n: number, hash: number): string {
+    if (n === 0) return "";
+    const mask = this.#slots.length - 1;
+    for (let at = hash & mask; ; at = (at + 1) & mask) {
+      const k = this.#slots[at] as number;
+      if (k === 0) return this.#add(bytes, from, n, hash, at);
+      if (this.#hashes[k] !== hash) continue;
+      const s = this.#strings[k] as string;
+      if (s.length !== n) continue;
+      let i = 0;
+      while (i < n && s.charCodeAt(i) === bytes[from + i]) i++;
+      if (i === n) return s;
+    }
+  }
+  #add(bytes: Uint8Array, from: number, n: number, hash: number, at: number): string {
+    const s = Buffer.prototype.latin1Slice.call(bytes, from, from + n);
+    const k = this.#strings.length;
+    this.#strings.push(s);
+    this.#hashes.push(hash);
+    this.#slots[at] = k;
+    if (k * 2 > this.#slots.length) this.#grow();
+    return s;
+  }
+  #grow(): void {
+    const slots = new Int32Array(this.#slots.length * 2);
+    const mask = slots.length - 1;
+    for (let k = 1; k < this.#strings.length; k++) {
+      let at = (this.#hashes[k] as number) & mask;
+      while (slots[at] !== 0) at = (at + 1) & mask;
+      slots[at] = k;
+    }
+    this.#slots = slots;
+  }
+}
+
 export class Decoder {
   readonly #file: string | undefined;
   readonly #external: ExternalData;
   /** The file behind a skeleton; undefined when all bytes are at hand. */
   readonly #ranges: string | undefined;
   readonly #interned = new Map<string, string>();
+  readonly #names = new Names();
   readonly #decoder = new TextDecoder("utf-8", { fatal: true });
   #depth = 0;
 
@@ -149,7 +232,7 @@ export class Decoder {
           m.doc = this.text(c);
           break;
         case 7:
-          m.graph = this.#graph(c.message());
+          m.graph = this.#graph(c.message(), true);
           break;
         case 8:
           this.#opset(c.message(), m.opsets);
@@ -172,30 +255,27 @@ export class Decoder {
     const from = c.at;
     c.at += n;
     const { bytes } = c;
+    // Names come again and again: one that is known is found by its bytes, and no string is made of them.
+    let hash = 0x811c9dc5;
     let ascii = true;
     for (let i = from; i < from + n; i++) {
-      if ((bytes[i] as number) > 127) {
+      const byte = bytes[i] as number;
+      if (byte > 127) {
         ascii = false;
         break;
       }
+      hash = Math.imul(hash ^ byte, 0x01000193);
     }
-    let s: string;
-    if (ascii) {
-      if (n < 12) {
-        s = "";
-        for (let i = from; i < from + n; i++) s += String.fromCharCode(bytes[i] as number);
-      } else s = Buffer.from(bytes.buffer, bytes.byteOffset + from, n).toString("latin1");
-    } else {
-      try {
-        s = this.#decoder.decode(bytes.subarray(from, from + n));
-      } catch (cause) {
-        throw badText({ what: `the ${n} bytes of field ${c.field} are not UTF-8` }, { file: this.#file, offset: from }, cause);
-      }
+    if (ascii) return this.#names.take(bytes, from, n, hash >>> 0);
+    try {
+      const s = this.#decoder.decode(bytes.subarray(from, from + n));
+      const known = this.#interned.get(s);
+      if (known !== undefined) return known;
+      this.#interned.set(s, s);
+      return s;
+    } catch (cause) {
+      throw badText({ what: `the ${n} bytes of field ${c.field} are not UTF-8` }, { file: this.#file, offset: from }, cause);
     }
-    const known = this.#interned.get(s);
-    if (known !== undefined) return known;
-    this.#interned.set(s, s);
-    return s;
   }
 
   #number(c: Cursor): number {
@@ -226,11 +306,13 @@ export class Decoder {
     return list;
   }
 
-  #graph(c: Cursor): RawGraph {
+  /** `lazy`: nodes are decoded in passes over the bytes; those of bodies are decoded once, as a body in a body would be decoded again and again. */
+  #graph(c: Cursor, lazy = false): RawGraph {
+    const nodes = lazy ? new LazyNodes(this) : new DecodedNodes();
     if (++this.#depth > MAX_DEPTH) throw tooDeep({ limit: MAX_DEPTH }, { file: this.#file, offset: c.at });
     const g: RawGraph = {
       name: "",
-      nodes: [],
+      nodes,
       initializers: [],
       inputs: [],
       outputs: [],
@@ -242,7 +324,8 @@ export class Decoder {
     while (c.next()) {
       switch (c.field) {
         case 1:
-          g.nodes.push(this.#node(c.message()));
+          if (nodes instanceof LazyNodes) nodes.add(c.message());
+          else nodes.push(this.node(c.message()));
           break;
         case 2:
           g.name = this.text(c);
@@ -282,7 +365,8 @@ export class Decoder {
     return g;
   }
 
-  #node(c: Cursor): RawNodeProto {
+  /** One NodeProto. */
+  node(c: Cursor): RawNodeProto {
     const n: RawNodeProto = {
       ins: [],
       outs: [],
@@ -431,7 +515,7 @@ export class Decoder {
           f.attrs.push(this.text(c));
           break;
         case 7:
-          f.nodes.push(this.#node(c.message()));
+          f.nodes.push(this.node(c.message()));
           break;
         case 9:
           this.#opset(c.message(), f.opsets);

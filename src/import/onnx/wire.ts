@@ -38,6 +38,11 @@ export class Cursor {
     this.file = file;
   }
 
+  /** The same message from its beginning; for cursors that have not moved. */
+  again(): Cursor {
+    return new Cursor(this.bytes, this.at, this.end, this.file, this.#raise);
+  }
+
   fail(what: string): never {
     throw this.#raise({ what }, { file: this.file, offset: this.at });
   }
