@@ -2,8 +2,11 @@
  * The passes on whole models: every graph stays sound and prints to what it parses from, a second run changes nothing, the results are those
  * of the framework, and how many of each pattern were raised, with what was recognised and left.
  */
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { evaluate, hostEngine } from "../../src/engines/host/index.js";
+import { importModel } from "../../src/import/index.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import { constantHash, graphHash } from "../../src/ir/hash.js";
 import { parse } from "../../src/ir/parse.js";
@@ -16,7 +19,7 @@ import { pipeline } from "../../src/passes/pipeline.js";
 import type { Tensor } from "../../src/tensor.js";
 import { relativeError, runGraph } from "../../src/testing.js";
 import { compareTensors } from "../support/compare.js";
-import { NO_DATA } from "../support/data.js";
+import { dataDir, NO_DATA } from "../support/data.js";
 import { type Model, onesFor, onnxModels, recordedRun } from "../support/models.js";
 
 const models = onnxModels();
@@ -58,6 +61,21 @@ const WANTED: Readonly<Record<string, { readonly has: Readonly<Record<string, nu
   "torch/mobilenet_v3_small": { has: { HardSwish: 19, HardSigmoid: 9, GlobalAveragePool: 10 }, not: ["ReduceMean"] },
   "torch/squeezenet": { has: { GlobalAveragePool: 1 }, not: ["ReduceMean"] },
   "torch/yolo8_nms": { has: { Swish: 51 }, not: [] },
+  ...Object.fromEntries(
+    ["vit.onnx", "vit_bn.onnx", "vit_dynamo.onnx", "vit.pb", "vit_saved_model"].map((m) => [
+      `digits/${m}`,
+      { has: { Attention: 3, LayerNormalization: 7, Gelu: 3 }, not: ["Softmax", "Erf", "ReduceMean", "Sqrt"] },
+    ]),
+  ),
+  ...Object.fromEntries(
+    ["resnet.onnx", "resnet_bn.onnx", "resnet.pb", "mobilenet.onnx", "mobilenet.pb", "mobilenet_saved_model"].map((m) => [
+      `digits/${m}`,
+      { has: { GlobalAveragePool: 1 }, not: ["BatchNormalization", "Mul", "ReduceMean"] },
+    ]),
+  ),
+  "tf/InceptionV3/frozen.pb": { has: { Conv: 94, Relu: 94 }, not: ["Mul", "Add", "BatchNormalization"] },
+  "tf/MobileNetV2/frozen.pb": { has: { Conv: 52, Clip: 35, Add: 10 }, not: ["Mul", "BatchNormalization"] },
+  "tf/MobileNetV3Large/frozen.pb": { has: { HardSwish: 21, HardSigmoid: 8, GlobalAveragePool: 9 }, not: ["Div", "BatchNormalization"] },
 };
 
 /** Operators of a graph and its bodies, counted. */
@@ -83,28 +101,40 @@ it.skipIf(models.length === 0)(`finds the models (skipped when ${NO_DATA})`, () 
   expect(models.length).toBeGreaterThanOrEqual(38);
 });
 
+/** A run of the passes, checked: sound after each, done after one run, and the same graph after printing and parsing. */
+async function checked(
+  imported: Graph,
+): Promise<{ readonly graph: Graph; readonly left: ReadonlyMap<string, number>; readonly raised: string }> {
+  const left = new Map<string, number>();
+  const { graph: first } = await runPasses(imported, pipeline, {
+    evaluate,
+    verify: true,
+    remarks: (r) => left.set(r.text, (left.get(r.text) ?? 0) + 1),
+  });
+  const once = inferGraph(first).graph;
+  const { graph: twice, log } = await runPasses(once, pipeline, { evaluate, verify: true });
+  expect(log.filter((p) => p.changed).map((p) => p.pass)).toEqual([]);
+  expect(graphHash(inferGraph(twice).graph)).toBe(graphHash(once));
+  const blobs = new Map(allConstants(once).map((c) => [constantHash(c), c] as const));
+  expect(graphHash(parse(print(once, { blobs }), { blobs }))).toBe(graphHash(once));
+  const [before, after] = [counts(imported), counts(once)];
+  const raised = RAISED.flatMap((op) => {
+    const made = (after.get(op) ?? 0) - (before.get(op) ?? 0);
+    return made > 0 ? [`${op} ${made}${before.has(op) ? ` (+${before.get(op)} of its own)` : ""}`] : [];
+  });
+  return { graph: once, left, raised: raised.join(", ") || "nothing" };
+}
+function holds(name: string, g: Graph): void {
+  const [wanted, after] = [WANTED[name], counts(g)];
+  for (const [op, n] of Object.entries(wanted?.has ?? {})) expect([op, after.get(op)]).toEqual([op, n]);
+  for (const op of wanted?.not ?? []) expect([op, after.get(op) ?? 0]).toEqual([op, 0]);
+}
+const note = (left: ReadonlyMap<string, number>): string => [...left].map(([text, n]) => `\n    ${n} x ${text}`).join("");
+
 describe.each(models.map((m) => ({ title: m.name, m })))("$title", ({ m }: { m: Model }) => {
   it("passes keep it sound, are done after one run, and keep its results", async () => {
     const imported = inferGraph(importOnnx(m.path)).graph;
-    const left = new Map<string, number>();
-    const { graph: first } = await runPasses(imported, pipeline, {
-      evaluate,
-      verify: true,
-      remarks: (r) => left.set(r.text, (left.get(r.text) ?? 0) + 1),
-    });
-    const once = inferGraph(first).graph;
-    const { graph: twice, log } = await runPasses(once, pipeline, { evaluate, verify: true });
-    expect(log.filter((p) => p.changed).map((p) => p.pass)).toEqual([]);
-    expect(graphHash(inferGraph(twice).graph)).toBe(graphHash(once));
-
-    const blobs = new Map(allConstants(once).map((c) => [constantHash(c), c] as const));
-    expect(graphHash(parse(print(once, { blobs }), { blobs }))).toBe(graphHash(once));
-
-    const [before, after] = [counts(imported), counts(once)];
-    const raised = RAISED.flatMap((op) => {
-      const made = (after.get(op) ?? 0) - (before.get(op) ?? 0);
-      return made > 0 ? [`${op} ${made}${before.has(op) ? ` (+${before.get(op)} of its own)` : ""}`] : [];
-    });
+    const { graph: once, left, raised } = await checked(imported);
     const recorded = recordedRun(m);
     const feeds = recorded?.feeds ?? onesFor(m);
     const inputs = (g: Graph): Tensor[] => g.inputs.map((v) => feeds[g.values[v]?.name ?? ""] as Tensor);
@@ -114,9 +144,8 @@ describe.each(models.map((m) => ({ title: m.name, m })))("$title", ({ m }: { m: 
     const [onHost, inParts] = [await runGraph(host, inputs(host)), await runGraph(spelled, inputs(spelled))];
     const errors = [onHost, inParts].map((out) => (TIED.has(m.name) ? 0 : relativeError(out, plain)));
     table.push(
-      `${m.name}: ${imported.nodes.length} -> ${once.nodes.length} nodes; raised ${raised.join(", ") || "nothing"}; ` +
-        `error on the host ${errors[0]?.toExponential(1)}, spelled out ${errors[1]?.toExponential(1)}` +
-        [...left].map(([text, n]) => `\n    ${n} x ${text}`).join(""),
+      `${m.name}: ${imported.nodes.length} -> ${once.nodes.length} nodes; raised ${raised}; ` +
+        `error on the host ${errors[0]?.toExponential(1)}, spelled out ${errors[1]?.toExponential(1)}${note(left)}`,
     );
     for (const e of errors) expect(e).toBeLessThan(1e-4);
     if (recorded !== undefined && !TIED.has(m.name))
@@ -124,8 +153,30 @@ describe.each(models.map((m) => ({ title: m.name, m })))("$title", ({ m }: { m: 
         const c = compareTensors(onHost[i] as Tensor, want, { rtolOfMax: 1e-3, atol: 1e-6 });
         expect(c.ok, c.message).toBe(true);
       });
-    const wanted = WANTED[m.name];
-    for (const [op, n] of Object.entries(wanted?.has ?? {})) expect([op, after.get(op)]).toEqual([op, n]);
-    for (const op of wanted?.not ?? []) expect([op, after.get(op) ?? 0]).toEqual([op, 0]);
+    holds(m.name, once);
+  });
+});
+
+/** Models whose results other suites compare; here, what the passes make of them. */
+const others = ["digits", "tf", "real_tf"].flatMap((set) => {
+  const root = dataDir(set);
+  const inside = (folder: string, name: string): readonly (readonly [string, string])[] =>
+    readdirSync(folder, { withFileTypes: true }).flatMap((e) => {
+      const path = join(folder, e.name);
+      if (e.isFile()) return /\.(onnx|pb)$/.test(e.name) ? [[`${name}/${e.name}`, path] as const] : [];
+      return existsSync(join(path, "saved_model.pb"))
+        ? [[`${name}/${e.name}`, path] as const]
+        : name === set
+          ? inside(path, `${name}/${e.name}`)
+          : [];
+    });
+  return root === undefined ? [] : inside(root, set);
+});
+describe.each(others)("%s", (name, path) => {
+  it("passes keep it sound and are done after one run", async () => {
+    const imported = inferGraph(await importModel(path, {})).graph;
+    const { graph, left, raised } = await checked(imported);
+    table.push(`${name}: ${imported.nodes.length} -> ${graph.nodes.length} nodes; raised ${raised}${note(left)}`);
+    holds(name, graph);
   });
 });
