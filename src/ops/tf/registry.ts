@@ -3,6 +3,7 @@ import * as bits from "./bits.js";
 import * as conv from "./conv.js";
 import * as decompositions from "./decompositions.js";
 import type { TfOpDef } from "./define.js";
+import * as detection from "./detection.js";
 import * as diagonals from "./diagonals.js";
 import * as elementwise from "./elementwise.js";
 import * as gather from "./gather.js";
@@ -12,6 +13,8 @@ import * as lists from "./lists.js";
 import * as matmul from "./matmul.js";
 import * as normalization from "./normalization.js";
 import * as pooling from "./pooling.js";
+import * as random from "./random.js";
+import * as recurrent from "./recurrent.js";
 import * as reductions from "./reductions.js";
 import * as resize from "./resize.js";
 import * as segments from "./segments.js";
@@ -27,6 +30,7 @@ const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   bits,
   conv,
   decompositions,
+  detection,
   diagonals,
   elementwise,
   gather,
@@ -36,6 +40,8 @@ const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   matmul,
   normalization,
   pooling,
+  random,
+  recurrent,
   reductions,
   resize,
   segments,
