@@ -30,12 +30,45 @@ export interface NodeSpec {
   readonly extra?: Verbatim | undefined;
 }
 
+/** Nodes by id, in the order of their insertion. Ids are small and dense: an array serves where a map of large graphs would not fit the cache. */
+class NodeTable {
+  readonly #byId: (Node | undefined)[] = [];
+  readonly #order: NodeId[] = [];
+  readonly #removed = new Set<NodeId>();
+
+  get(id: NodeId): Node | undefined {
+    return this.#byId[id];
+  }
+  set(id: NodeId, node: Node): void {
+    if (this.#byId[id] === undefined) {
+      // A removed id keeps its place in the order until then; one that comes back goes to the end.
+      if (this.#removed.delete(id)) this.#order.splice(this.#order.indexOf(id), 1);
+      this.#order.push(id);
+    }
+    this.#byId[id] = node;
+  }
+  delete(id: NodeId): void {
+    if (this.#byId[id] === undefined) return;
+    this.#byId[id] = undefined;
+    this.#removed.add(id);
+  }
+
+  values(): readonly Node[] {
+    const found: Node[] = [];
+    for (const id of this.#order) {
+      const n = this.#byId[id];
+      if (n !== undefined) found.push(n);
+    }
+    return found;
+  }
+}
+
 export class Editor {
   readonly #name: string;
   readonly #values: (Value | undefined)[];
   readonly #names = new Set<string>();
   readonly #constants: Map<ValueId, Constant>;
-  readonly #nodes = new Map<NodeId, Node>();
+  readonly #nodes = new NodeTable();
   /** Anchors for placing new nodes: insertion order, refined by the topological sort at `finish`. */
   #nodeLimit: number;
   #inputs: ValueId[];
@@ -97,7 +130,7 @@ export class Editor {
   }
   /** Nodes in insertion order: the base graph's order, then the added ones. */
   nodes(): readonly Node[] {
-    return [...this.#nodes.values()];
+    return this.#nodes.values();
   }
   node(id: NodeId): Node | undefined {
     return this.#nodes.get(id);
@@ -327,7 +360,7 @@ export class Editor {
    */
   finish(): Graph {
     if (!this.#changed && this.#base !== undefined) return this.#base;
-    const { order, rest } = topologicalOrder([...this.#nodes.values()], this.#values.length);
+    const { order, rest } = topologicalOrder(this.#nodes.values(), this.#values.length);
     if (rest.length > 0) {
       const names = rest.slice(0, 3).map((n) => (n.name !== "" ? n.name : n.op));
       throw cycleError({ nodes: names, total: rest.length }, { file: this.#extra?.file });

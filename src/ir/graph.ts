@@ -14,22 +14,30 @@ export const typeAt = (g: Graph, id: ValueId): ValueType => valueAt(g, id).type;
 export const shapeOfType = (t: ValueType): Shape => (t.kind === "tensor" || t.kind === "sparse" ? t.shape : undefined);
 export const constantOf = (g: Graph, id: ValueId | undefined): Constant | undefined => (id === undefined ? undefined : g.constants.get(id));
 
+type Held = { readonly attribute: string; readonly body: Body };
+const NO_BODIES: readonly Held[] = Object.freeze([]);
+
 /** The control-flow bodies a node holds, with the attribute they are under. */
-export function bodiesOf(node: Node): readonly { readonly attribute: string; readonly body: Body }[] {
-  if (node.attrs === NO_ATTRS) return [];
-  const found: { attribute: string; body: Body }[] = [];
-  for (const [attribute, a] of Object.entries(node.attrs)) {
-    if (a.kind === "graph") found.push({ attribute, body: a.value });
-    else if (a.kind === "graphs") for (const body of a.value) found.push({ attribute, body });
+export function bodiesOf(node: Node): readonly Held[] {
+  const { attrs } = node;
+  if (attrs === NO_ATTRS) return NO_BODIES;
+  let found: Held[] | undefined;
+  for (const attribute in attrs) {
+    const a = attrs[attribute];
+    if (a?.kind === "graph") (found ??= []).push({ attribute, body: a.value });
+    else if (a?.kind === "graphs") for (const body of a.value) (found ??= []).push({ attribute, body });
   }
-  return found;
+  return found ?? NO_BODIES;
 }
 
 /** Every value a node reads: its inputs, then what its bodies capture. May repeat. */
 export function readsOf(node: Node): readonly ValueId[] {
+  const bodies = bodiesOf(node);
+  // Most nodes have no bodies and leave nothing out: their inputs are the answer.
+  if (bodies.length === 0 && !node.ins.includes(undefined)) return node.ins as readonly ValueId[];
   const reads: ValueId[] = [];
   for (const v of node.ins) if (v !== undefined) reads.push(v);
-  for (const { body } of bodiesOf(node)) reads.push(...body.captures);
+  for (const { body } of bodies) reads.push(...body.captures);
   return reads;
 }
 

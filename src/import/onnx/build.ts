@@ -189,7 +189,10 @@ export class ModelBuilder {
   #node(scope: Scope, n: RawNodeProto): void {
     const where = { file: this.#file, node: n.name === "" ? n.outs[0] : n.name, op: n.op };
     if (scope.calls.length > 0 && ++this.#inlined > this.#mayInline)
-      throw endlessFunction({ name: scope.calls[0]?.split("\0")[1] ?? n.op, why: `would become more than ${this.#mayInline} nodes` }, where);
+      throw endlessFunction(
+        { name: scope.calls[0]?.split("\0")[1] ?? n.op, why: `would become more than ${this.#mayInline} nodes` },
+        where,
+      );
     if (n.op === "") throw namelessOperator({}, where);
     const called =
       this.#functions.size === 0
@@ -222,7 +225,17 @@ export class ModelBuilder {
     const verbatim = keep(n.doc === "" ? undefined : n.doc, n.metadata, n.unknown);
     const found = readingOf(n.domain, n.op, opset ?? 1);
     const asItIs = (op: string): void => {
-      editor.add({ op, domain: n.domain, name, ins, outs, attrs, origin, overload: n.overload === "" ? undefined : n.overload, extra: verbatim });
+      editor.add({
+        op,
+        domain: n.domain,
+        name,
+        ins,
+        outs,
+        attrs,
+        origin,
+        overload: n.overload === "" ? undefined : n.overload,
+        extra: verbatim,
+      });
     };
     if (found?.reading.adapt === undefined) {
       asItIs(found?.def.name ?? n.op);
@@ -317,10 +330,12 @@ export class ModelBuilder {
         if (given === undefined) continue;
         a = { ...given, name: raw.name };
       }
-      if (Object.hasOwn(attrs, a.name))
+      if (a.name in attrs && Object.hasOwn(attrs, a.name))
         throw badAttribute({ what: "it is given twice" }, { file: this.#file, node: n.name, op: n.op, attribute: a.name });
+      const value = this.#attribute(scope, n, a);
       // "__proto__" and its like are ordinary names to ONNX.
-      Object.defineProperty(attrs, a.name, { value: this.#attribute(scope, n, a), enumerable: true, configurable: true, writable: true });
+      if (a.name in attrs) Object.defineProperty(attrs, a.name, { value, enumerable: true, configurable: true, writable: true });
+      else attrs[a.name] = value;
     }
     return attrs;
   }
