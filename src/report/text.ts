@@ -26,6 +26,8 @@ export const humanUs = (us: number): string =>
 const percent = (x: number): string => `${(100 * x).toFixed(x > 0 && x < 0.0995 ? 2 : 1)} %`;
 const COLORS = { host: "yellow", cuda: "green", tensorrt: "cyan" } as const;
 
+const counted = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
+
 export function renderText(r: ReportData, options: TextOptions = {}): string {
   const width = Math.max(60, options.width ?? 100);
   const rows = options.rows ?? 20;
@@ -42,10 +44,13 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
   for (const t of r.model.outputs) lines.push(`  out  ${t.name}: ${t.type}`);
   if (engines.length === 0) lines.push("Everything runs on the host, on ONNX Runtime.");
   else {
-    lines.push(
-      `${percent(q.flopsCovered)} of the FLOPs and ${percent(q.nodesCovered)} of the nodes in ${q.engineSegments} engine segment${q.engineSegments === 1 ? "" : "s"} (lower bound ${q.lowerBound}); the rest in ${q.segments - q.engineSegments} host part${q.segments - q.engineSegments === 1 ? "" : "s"}.`,
+    const say = (text: string): void => void lines.push(...wrap(text, width, "", "  "));
+    say(
+      `${percent(q.flopsCovered)} of the FLOPs and ${percent(q.nodesCovered)} of the nodes in ${counted(q.engineSegments, "engine segment")} (lower bound ${q.lowerBound}); the rest in ${counted(q.segments - q.engineSegments, "host part")}.`,
     );
-    lines.push(`${q.cutTensors} tensors cross (${human(q.boundaryBytes, "B")} a run), at most ${q.crossings} changes of side on a path.`);
+    say(
+      `${counted(q.cutTensors, "tensor")} ${q.cutTensors === 1 ? "crosses" : "cross"} (${human(q.boundaryBytes, "B")} a run), at most ${counted(q.crossings, "change")} of side on a path.`,
+    );
     lines.push(bar(r, Math.min(width, 80), paint));
     if (q.estimatedUs !== undefined)
       lines.push(
@@ -102,7 +107,7 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
     heading("Operators whose support would help most");
     for (const s of helpful.slice(0, rows))
       lines.push(
-        `  ${s.op.padEnd(24)} on ${s.engine.padEnd(9)} ${String(s.nodes).padStart(6)} node${s.nodes === 1 ? " " : "s"}  saves ${humanUs(s.gainUs).padStart(9)} a run; ${s.engineSegments} engine segments, ${percent(s.flopsCovered)} of the FLOPs`,
+        `  ${s.op.padEnd(24)} on ${s.engine.padEnd(9)} ${String(s.nodes).padStart(6)} node${s.nodes === 1 ? " " : "s"}  saves ${humanUs(s.gainUs).padStart(9)} a run; ${counted(s.engineSegments, "engine segment")}, ${percent(s.flopsCovered)} of the FLOPs`,
       );
   }
   const remarks = r.remarks ?? [];
