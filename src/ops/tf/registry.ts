@@ -22,6 +22,7 @@ import * as shapes from "./shapes.js";
 import * as slicing from "./slicing.js";
 import * as sorting from "./sorting.js";
 import * as space from "./space.js";
+import * as special from "./special.js";
 import * as structure from "./structure.js";
 import * as unary from "./unary.js";
 
@@ -49,6 +50,7 @@ const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   slicing,
   sorting,
   space,
+  special,
   structure,
   unary,
 ];
