@@ -7,7 +7,7 @@ export const noAddon = defineError<{ why: string }>(
   ({ why }) => ({
     what: "the native part of the CUDA engine cannot be loaded",
     why,
-    fix: "build it with `npm run build:native` (cmake and a C++17 compiler), or compile with --target host",
+    fix: "build it in a checkout with `npm run build:native` (cmake and a C++17 compiler), or compile with --target host",
   }),
   3,
 );

@@ -19,7 +19,7 @@ describe("finding the addon", () => {
     const text = join(root, "package.json");
     expect(() => loadAddon(["/nowhere/a.node", "/nowhere/b.node"])).toThrow(
       "P2102 the native part of the CUDA engine cannot be loaded: /nowhere/a.node does not exist; /nowhere/b.node does not exist. " +
-        "Build it with `npm run build:native` (cmake and a C++17 compiler), or compile with --target host.",
+        "Build it in a checkout with `npm run build:native` (cmake and a C++17 compiler), or compile with --target host.",
     );
     expect(() => loadAddon([fileURLToPath(import.meta.url)])).toThrow(/^P2102 /);
     expect(statSync(text).size).toBeGreaterThan(0);
