@@ -1,4 +1,6 @@
 /** All TensorFlow operators Partita reads, by name. Derived from the family files; nothing registers itself. */
+
+import * as absent from "./absent.js";
 import * as bits from "./bits.js";
 import * as conv from "./conv.js";
 import * as decompositions from "./decompositions.js";
@@ -13,12 +15,14 @@ import * as lists from "./lists.js";
 import * as matmul from "./matmul.js";
 import * as normalization from "./normalization.js";
 import * as pooling from "./pooling.js";
+import * as quantization from "./quantization.js";
 import * as random from "./random.js";
 import * as recurrent from "./recurrent.js";
 import * as reductions from "./reductions.js";
 import * as resize from "./resize.js";
 import * as segments from "./segments.js";
 import * as shapes from "./shapes.js";
+import * as signal from "./signal.js";
 import * as slicing from "./slicing.js";
 import * as sorting from "./sorting.js";
 import * as space from "./space.js";
@@ -28,6 +32,7 @@ import * as unary from "./unary.js";
 
 /** A list, not one record: two families may use the same export name. */
 const families: readonly Readonly<Record<string, TfOpDef>>[] = [
+  absent,
   bits,
   conv,
   decompositions,
@@ -41,12 +46,14 @@ const families: readonly Readonly<Record<string, TfOpDef>>[] = [
   matmul,
   normalization,
   pooling,
+  quantization,
   random,
   recurrent,
   reductions,
   resize,
   segments,
   shapes,
+  signal,
   slicing,
   sorting,
   space,
