@@ -148,6 +148,18 @@ function tryBody(
     vars[i] = v.kind === "list" ? { ...v, items: formal, size: sameSize(v, formal) ? v.size : inner.dim(formal, 0) } : formal;
   });
   const results = loop.body(inner, vars).map((v, i) => (v.kind === "list" && carried.includes(i) ? dense(inner, v) : v));
+  for (const i of carried) {
+    const [before, after] = [initials[i], results[i]];
+    if (after?.kind !== before?.kind)
+      throw controlError(
+        {
+          what: `variable ${i} of a loop is a ${before?.kind} before and ${after === undefined ? "nothing" : `a ${after.kind}`} after an iteration`,
+        },
+        b.place,
+      );
+    if (before?.kind === "tensor" && after?.kind === "tensor" && before.dtype !== after.dtype)
+      throw controlError({ what: `variable ${i} of a loop is ${before.dtype} before and ${after.dtype} after an iteration` }, b.place);
+  }
   return { inner, results, types: carried.map((i) => typeOf(results[i])) };
 }
 /** A list whose length the loop keeps goes on with the length it began with, which may be known. */
@@ -160,7 +172,7 @@ function emit(b: Builder, loop: LoopParts, initials: readonly TfValue[], carried
   const { inner, results } = attempt;
   const all = initials.map((v, i) => (carried.includes(i) ? (results[i] ?? v) : v));
   const again = condition(inner, loop.cond(inner, all));
-  const live = carried.filter((i) => tensorBehind(initials[i]) !== undefined);
+  const live = carried.filter((i) => tensorBehind(initials[i]) !== undefined && tensorBehind(results[i]) !== undefined);
   const body: BodyRef = inner.close([again, ...live.map((i) => tensorBehind(results[i]) as Val)]);
   const first = condition(b, loop.cond(b, initials));
   const outs = b.ops("Loop", [undefined, first, ...live.map((i) => tensorBehind(initials[i]) as Val)], { body }, live.length);

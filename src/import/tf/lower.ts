@@ -7,7 +7,7 @@ import type { Attrs, ValueType } from "../../ir/types.js";
 import type { TfAttr, TfValue, Val } from "../../ops/tf/define.js";
 import { lookupTf } from "../../ops/tf/registry.js";
 import { dtypeFromTf } from "../../ops/tf/types.js";
-import { type Builder, type Shared, tooMany } from "./builder.js";
+import { type Builder, type Shared, tooDeep, tooMany } from "./builder.js";
 import { controlError, lowerIf, lowerLoop } from "./control.js";
 import { Frames } from "./frames.js";
 import { ARGUMENT, malformed, type RawFunction, type RawGraph, type RawModel, type RawNode, type Ref, refText } from "./graph.js";
@@ -23,7 +23,14 @@ export const badFunction = defineError<{ what: string }>("P1306", "a function ca
   fix: "save the model again with its function library, without recursion",
 }));
 
+export const strange = defineError<{ what: string }>("P1335", "an operator's operands make no sense together", ({ what }) => ({
+  what: `its operands cannot be read: ${what}`,
+  fix: "freeze or save the model again; if TensorFlow runs it, report this as a defect",
+}));
+
 const MAX_CALLS = 50;
+/** Scopes inside each other, one evaluation waiting for the next. */
+const MAX_DEPTH = 400;
 /** Lowered TensorFlow nodes per node of the file: functions that call each other many times over stop here. */
 const GROWTH = 100;
 const SLACK = 20_000;
@@ -68,6 +75,7 @@ export class Lowering {
   readonly #ports = new Map<string, string[]>();
   readonly refusals: PartitaError[] = [];
   #lowered = 0;
+  #depth = 0;
   readonly #limit: number;
 
   constructor(model: RawModel, shared: Shared, inputs: Inputs) {
@@ -147,6 +155,16 @@ export class Lowering {
 
   /** Lowers `roots` and what they need, without recursion over the graph's depth. */
   #demand(scope: Scope, roots: readonly string[]): void {
+    if (++this.#depth > MAX_DEPTH) throw tooDeep({ limit: MAX_DEPTH }, scope.builder.place);
+    try {
+      this.#demandAll(scope, roots);
+    } finally {
+      this.#depth--;
+    }
+  }
+  #demandAll(scope: Scope, roots: readonly string[]): void {
+    /** Nodes that this call waits for; an open one that is not among them waits for this call. */
+    const started = new Set<string>();
     const stack = [...roots].reverse();
     for (let name = stack[stack.length - 1]; name !== undefined; name = stack[stack.length - 1]) {
       if (scope.values.has(name)) {
@@ -155,12 +173,14 @@ export class Lowering {
       }
       const node = scope.graph.nodes.get(name);
       if (node === undefined) throw this.#dangling(scope, name);
-      if (!scope.open.has(name)) {
+      if (scope.open.has(name) && !started.has(name)) throw cyclic({ nodes: [name] }, { file: this.shared.file, node: name, op: node.op });
+      if (!started.has(name)) {
         if (scope.outer !== undefined && scope.belongs?.(name) === false) {
           scope.values.set(name, this.results(scope.outer, name));
           continue;
         }
         scope.open.add(name);
+        started.add(name);
         const pending = this.#needs(scope, node).filter((n) => !scope.values.has(n));
         if (pending.length > 0) {
           for (const p of pending) {
@@ -319,7 +339,14 @@ export class Lowering {
     }
     if (def.rule.kind === "absent") return view.refuse(`${node.op}: ${def.rule.why}`, def.rule.fix);
     if (def.rule.kind === "structure") throw controlError({ what: `${node.op} stands where it has no meaning` }, b.place);
-    const results = def.rule.lower(view, b);
+    let results: TfValue | readonly TfValue[];
+    try {
+      results = def.rule.lower(view, b);
+    } catch (error) {
+      if (error instanceof PartitaError) throw error;
+      // A rule that stumbles has met operands that TensorFlow would refuse as well.
+      throw strange({ what: error instanceof Error ? error.message : String(error) }, b.place, error);
+    }
     return Array.isArray(results) ? (results as readonly TfValue[]) : [results as TfValue];
   }
 

@@ -135,6 +135,11 @@ const cases: readonly (readonly [code: string, run: () => unknown, message: stri
     "P1334 m.pb, node 'odd' (FrobnicateV7): 1 TensorFlow operator has no lowering (FrobnicateV7): operator FrobnicateV7 is not known. Cut the graph before them with `outputs`, or behind them with `inputs` and feed what they compute.",
   ],
   [
+    "P1335",
+    () => read([x, { name: "dims", op: "Const", attrs: { value: tensor(FLOAT, [1], [0.5]) } }, node("y", "Reshape", ["x", "dims"], { T })]),
+    "P1335 m.pb, node 'y' (Reshape): its operands cannot be read: The number 0.5 cannot be converted to a BigInt because it is not an integer. Freeze or save the model again; if TensorFlow runs it, report this as a defect.",
+  ],
+  [
     "P1316",
     () => importTf(Buffer.from('node {\n name: "x"\n op: Placeholder\n}'), { file: "m.pbtxt" }),
     "P1316 m.pbtxt: line 4: 'Placeholder' stands where a string is expected. Check that this is a GraphDef or SavedModel in protobuf text format, and that it is whole.",
