@@ -155,7 +155,12 @@ export const rmsNormalization = defineOp({
   types: { T: FLOATS64, V: FLOATS64 },
   attrs: { axis: int(-1), epsilon: float(1e-5), stash_type: int(1) },
   role: "compute",
-  infer: (at) => [fact(dtypeOf(at.in.scale), shapeOf(at.in.x))],
+  infer: (at) => {
+    const x = shapeOf(at.in.x);
+    if (x !== undefined && axisOf(at.attrs.axis, x.length) === undefined)
+      at.fail(`axis ${at.attrs.axis} is not one of a tensor of ${x.length} dims`, "set it where the model is made");
+    return [fact(dtypeOf(at.in.scale), x)];
+  },
   cost: perOutput(5),
   int8: island,
   on: on(undefined, absent("the one-node form is not translated for TensorRT", "it is spelled out as its arithmetic, which is")),

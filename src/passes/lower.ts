@@ -144,7 +144,9 @@ const rmsNormalization: Spelling = (n, s) => {
   const [x, scale] = n.ins;
   const [t, rank, axis] = [s.dtype(x), dimsOf(s.draft, x)?.length, s.int("axis", -1)];
   const count = axis < 0 ? -axis : rank === undefined ? undefined : rank - axis;
-  if (x === undefined || scale === undefined || t === undefined || count === undefined || s.int("stash_type", 1) !== 1) return undefined;
+  if (x === undefined || scale === undefined || t === undefined || s.int("stash_type", 1) !== 1) return undefined;
+  // Tensors have few dims; where the rank is not known the axis may be anything.
+  if (count === undefined || count < 1 || count > 64) return undefined;
   const wide = t === "float32" ? x : s.emit("Cast", [x], to("float32"));
   const axes = s.ints(Array.from({ length: count }, (_, i) => i - count));
   const mean = s.emit("ReduceMean", [s.emit("Pow", [wide, s.scalar("float32", 2)]), axes]);

@@ -635,8 +635,11 @@ export class Decoder {
               const n = this.#number(d);
               // Exporters write -1 (and TensorFlow's converters 0) for "unknown"; only negatives are taken so.
               dim = n < 0 ? UNKNOWN : n;
-            } else if (d.field === 2) dim = symbol(this.text(d));
-            else d.skip();
+            } else if (d.field === 2) {
+              // Some exporters write numbers as text.
+              dim = symbol(this.text(d));
+              if (typeof dim === "number" && dim < 0) dim = UNKNOWN;
+            } else d.skip();
           }
           shape.push(dim);
         }
