@@ -69,8 +69,20 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
     artifacts.push(await engine.build(part, { target: targetOf(settings), signal: settings.signal }));
   }
   settings.onProgress({ stage: "done", fraction: 1 });
-  return new Program({ plan: planOf(inferred.graph, parts.segments), artifacts, engines: engineNamed, report: planned.report });
+  const sources = new Map(parts.segments.map((s, i) => [s.name, emitted(artifacts[i])] as const).filter(([, text]) => text !== ""));
+  return new Program({
+    plan: planOf(inferred.graph, parts.segments),
+    artifacts,
+    engines: engineNamed,
+    report: planned.report.withSources(sources),
+  });
 }
+
+/** The CUDA text among an artifact's files, for the report. */
+const emitted = (artifact: Artifact | undefined): string =>
+  (artifact?.files ?? [])
+    .flatMap((f) => (f.name.endsWith(".cu") && "bytes" in f ? [`// ${f.name}\n${Buffer.from(f.bytes).toString("utf8")}`] : []))
+    .join("\n");
 
 /** The partition report of a model; nothing is built, and no engine need be there. */
 export async function report(model: ModelInput, options: CompileOptions = {}): Promise<Report> {
