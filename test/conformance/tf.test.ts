@@ -15,7 +15,7 @@ import { readNpz } from "../../src/npz.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { runPasses } from "../../src/passes/pass.js";
 import { pipeline } from "../../src/passes/pipeline.js";
-import type { Tensor } from "../../src/tensor.js";
+import { Tensor } from "../../src/tensor.js";
 import { runGraph } from "../../src/testing.js";
 import { compareTensors } from "../support/compare.js";
 import { dataDir } from "../support/data.js";
@@ -25,8 +25,10 @@ interface CaseInfo {
   readonly random: boolean;
   readonly ops: readonly string[];
 }
-type Outcome = { readonly kind: "right" | "refused" | "wrong"; readonly why: string };
+type Outcome = { readonly kind: "right" | "partly" | "refused" | "wrong"; readonly why: string };
 const filter = process.env["TF_CASES"] ?? "";
+
+const HASHED = "StringToHashBucketFast:0";
 
 /** Imports, optimises and runs a model, and compares every output that the archive has. */
 async function check(
@@ -48,7 +50,7 @@ async function check(
     const shapes: Record<string, Shape> = Object.fromEntries(given.map(([k, t]) => [k, t.dims]));
     const imported = await importModel(model, {
       ...(options.byOrder === true ? {} : { outputs: wanted.map(([k]) => k) }),
-      ...(options.cut === undefined ? {} : { inputs: options.cut }),
+      ...(options.cut === undefined && !given.some(([k]) => k === HASHED) ? {} : { inputs: options.cut ?? [HASHED] }),
       shapes,
       remarks: (r) => remarks.push(r.text),
     });
@@ -60,7 +62,9 @@ async function check(
     stage = "run";
     const feeds = graph.inputs.map((v, i) => {
       const { name } = valueAt(graph, v);
-      const t = given.find(([k]) => k === name || `${k}:0` === name)?.[1] ?? (options.byOrder === true ? given[i]?.[1] : undefined);
+      const t =
+        given.find(([k]) => k === name || `${k}:0` === name || k === `${name}:0`)?.[1] ??
+        (options.byOrder === true ? given[i]?.[1] : undefined);
       if (t === undefined) throw new Error(`no feed for input '${name}'`);
       return t;
     });
@@ -88,11 +92,26 @@ async function check(
   }
 }
 
+/** A model with operators that nothing runs: what does not need them must be right by itself. */
+async function checkParts(...[model, io, options]: Parameters<typeof check>): Promise<Outcome> {
+  const whole = await check(model, io, options);
+  const outs = [...io.keys()].filter((k) => k.startsWith("out|"));
+  if (whole.kind !== "refused" || outs.length < 2) return whole;
+  const parts: string[] = [];
+  for (const out of outs) {
+    const rest = new Map([...io].filter(([k]) => k === out || !k.startsWith("out")));
+    const part = await check(model, rest, options);
+    if (part.kind === "wrong") return part;
+    parts.push(`${out.slice(4)} ${part.kind}${part.kind === "refused" ? ` (${part.why})` : ""}`);
+  }
+  return { kind: "partly", why: parts.join("; ") };
+}
+
 function summary(title: string, outcomes: ReadonlyMap<string, Outcome>): void {
   const of = (kind: Outcome["kind"]): string[] => [...outcomes].filter(([, o]) => o.kind === kind).map(([k]) => k);
   for (const [name, o] of outcomes) if (o.kind !== "right") console.log(`${o.kind.toUpperCase()} ${name}: ${o.why}`);
   console.log(
-    `${title}: ${outcomes.size} cases, ${of("right").length} right, ${of("refused").length} refused, ${of("wrong").length} wrong`,
+    `${title}: ${outcomes.size} cases, ${of("right").length} right, ${of("partly").length} partly, ${of("refused").length} refused, ${of("wrong").length} wrong`,
   );
 }
 
@@ -127,17 +146,28 @@ for (const set of ["real_tf", "tf"]) {
     for (const name of readdirSync(root ?? "").sort()) {
       const dir = join(root ?? "", name);
       if (!name.includes(filter) || !statSync(dir).isDirectory() || !existsSync(join(dir, "io.npz"))) continue;
-      const io = readNpz(join(dir, "io.npz"));
+      const io = new Map(readNpz(join(dir, "io.npz")));
+      // Hash buckets of strings are TensorFlow's alone: the graph is cut behind them, and its last output says what they were.
+      const buckets = io.get("out|str:0");
+      if (buckets?.type === "string") {
+        io.set("in|StringToHashBucketFast:0", new Tensor("int64", (buckets.data as readonly string[]).map(BigInt), buckets.dims));
+        io.delete("in|s:0");
+      }
       for (const form of ["frozen.pb", "frozen_cfv2.pb", "saved_model"]) {
         if (!existsSync(join(dir, form))) continue;
-        const byOrder = ![...io.keys()].some((k) => k.includes("|")) || form === "saved_model";
+        const byOrder = ![...io.keys()].some((k) => k.includes("|"));
         outcomes.set(
           `${name}/${form}`,
-          await check(join(dir, form), io, { random: false, rtol: 1e-3, byOrder, ...(io.has("out|Mfcc:0") ? { cut: ["Mfcc:0"] } : {}) }),
+          await checkParts(join(dir, form), io, {
+            random: false,
+            rtol: 1e-3,
+            byOrder,
+            ...(io.has("out|Mfcc:0") ? { cut: ["Mfcc:0"] } : {}),
+          }),
         );
       }
     }
     summary(set, outcomes);
-    expect([...outcomes.values()].filter((o) => o.kind !== "right")).toEqual([]);
+    expect([...outcomes].filter(([, o]) => o.kind !== "right")).toEqual([]);
   });
 }
