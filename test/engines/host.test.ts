@@ -286,6 +286,21 @@ describe("feeds", () => {
 });
 
 describe("the guard against ONNX Runtime's Transpose and MatMul with a vector", () => {
+  it("holds in bodies too", async () => {
+    const s = await session(`graph "g" opset {"": 18} (%c: bool[], %x: float32[3, 3], %v: float32[3]) -> (%y) {
+      %y = If(%c) {
+        then_branch = graph "then" () captures (%a = %x, %b = %v) -> (%r) {
+          %t = Transpose(%a) {perm = [1, 0]}
+          %r = MatMul(%t, %b)
+        }
+        else_branch = graph "else" () captures (%b = %v) -> (%b) {
+        }
+      }
+    }`);
+    const x = new Tensor("float32", [1, 2, 3, 4, 5, 6, 7, 8, 9], [3, 3]);
+    const { y } = await s.run({ c: new Tensor("bool", [true], []), x, v: new Tensor("float32", [1, 10, 100], [3]) });
+    expect(elements(y)).toEqual([741, 852, 963]);
+  });
   // Transpose(x) @ v: at full optimisation ONNX Runtime 1.30 multiplies by x itself.
   const bug = (order: string, shape: string): string => `graph "g" opset {"": 18} (%x: float32[${shape}], %v: float32[3]) -> (%y) {
     %t = Transpose(%x) {perm = [1, 0]} @"t"
@@ -308,6 +323,29 @@ describe("the guard against ONNX Runtime's Transpose and MatMul with a vector", 
       [0, 1, 2].reduce((a, m) => a + (right ? (x[m * columns + k] ?? 0) : (x[k * columns + m] ?? 0)) * (v[m] ?? 0), 0),
     );
     expect(elements(y)).toEqual(expected);
+  });
+});
+
+describe("the guard against ONNX Runtime's crash on sequences of a wrong rank", () => {
+  const numbers = (n: number): string => Array.from({ length: n }, (_, i) => `${(i % 5) - 2}.5`).join(", ");
+  const recurrent = (op: string, gates: number): string => `graph "g" opset {"": 18} (%x: float32) -> (%h) {
+    const %w = float32[1, ${2 * gates}, 2] [${numbers(4 * gates)}]
+    const %r = float32[1, ${2 * gates}, 2] [${numbers(4 * gates)}]
+    %y, %h = ${op}(%x, %w, %r) {hidden_size = 2} @"cells"
+  }`;
+  it.each([
+    ["LSTM", 4],
+    ["GRU", 3],
+    ["RNN", 1],
+  ])("%s takes rank 3 and refuses the others with P2002", async (op, gates) => {
+    const s = await session(recurrent(op, gates));
+    const sequence = (...dims: number[]): Tensor =>
+      new Tensor("float32", new Float32Array(dims.reduce((a, d) => a * d, 1)).fill(0.5), dims);
+    expect((await s.run({ x: sequence(3, 1, 2) }))["h"]?.dims).toEqual([1, 1, 2]);
+    for (const dims of [[], [2], [3, 2], [3, 1, 2, 1]]) {
+      const error = await failure(s.run({ x: sequence(...dims) }));
+      expect(error.message).toMatch(/^P2002 node 'cells\/rank' \(Transpose\): .*does not match input rank/);
+    }
   });
 });
 

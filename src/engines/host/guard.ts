@@ -4,16 +4,37 @@
  * A known wrong result: at full optimisation a Transpose is folded into a MatMul that has a 1-D operand, which then multiplies the wrong
  * axis. A vector operand beside a transposed one is made a matrix, which is not affected, and squeezed back.
  *
+ * A crash: LSTM, GRU and RNN read three dims of their input before they look whether it has three, and end the process.
+ *
  * A needless refusal: Range runs on operands of one element and rank 1, but its shape inference refuses them once their rank is known.
  */
 import { Editor } from "../../ir/edit.js";
-import { shapeOfType } from "../../ir/graph.js";
+import { shapeOfType, typeAt } from "../../ir/graph.js";
 import { int64Constant } from "../../ir/payload.js";
-import type { Graph, Node, ValueId } from "../../ir/types.js";
+import type { Attr, Graph, Node, ValueId } from "../../ir/types.js";
+import { deep } from "../../passes/pass.js";
 
 export function guarded(g: Graph): Graph {
-  return scalarRanges(vectorProducts(g));
+  return deep(g, (inner) => rankedSequences(scalarRanges(vectorProducts(inner))));
 }
+
+/** Recurrent operators whose input may have any rank read it through a Transpose in place, which refuses every rank but 3. */
+function rankedSequences(g: Graph): Graph {
+  const open = g.nodes.filter((n) => {
+    const [x] = n.ins;
+    return RECURRENT.has(n.op) && n.domain === "" && x !== undefined && shapeOfType(typeAt(g, x)) === undefined;
+  });
+  if (open.length === 0) return g;
+  const draft = new Editor(g);
+  for (const n of open) {
+    const [x, ...rest] = n.ins;
+    const perm: Attr = { kind: "ints", value: [0, 1, 2] };
+    const same = draft.add({ op: "Transpose", ins: [x], outs: 1, name: `${n.name}/rank`, attrs: { perm }, origin: n.origin ?? [n.name] });
+    draft.patch(n.id, { ins: [same.outs[0], ...rest] });
+  }
+  return draft.finish();
+}
+const RECURRENT: ReadonlySet<string> = new Set(["LSTM", "GRU", "RNN"]);
 
 /** Operands of Range that are known to be of rank 1 become scalars. */
 function scalarRanges(g: Graph): Graph {

@@ -111,6 +111,19 @@ class ModelWriter {
     const suffix = this.#scope++ === 0 ? "" : `@${this.#scope - 1}`;
     const name = (v: ValueId): string => outer.get(v) ?? `${valueAt(g, v).name}${suffix}`;
     for (const n of g.nodes) w.message(1, () => this.#node(n, name));
+    // A body may not hand out a value of the graph around it as it is: it goes through an Identity.
+    const passed = new Map<ValueId, string>();
+    for (const v of g.outputs) {
+      const source = outer.get(v);
+      if (source === undefined || passed.has(v)) continue;
+      const target = `${valueAt(g, v).name}/passed${suffix}`;
+      passed.set(v, target);
+      w.message(1, () => {
+        w.string(1, source);
+        w.string(2, target);
+        w.string(4, "Identity");
+      });
+    }
     w.string(2, g.name === "" ? "graph" : g.name);
     for (const [id, c] of g.constants) {
       if (c.data.kind === "sparse") w.message(15, () => this.#sparse(c, name(id)));
@@ -122,7 +135,7 @@ class ModelWriter {
       for (const id of g.constants.keys())
         if (names.has(valueAt(g, id).name)) w.message(11, () => this.#valueInfo(name(id), valueAt(g, id).type));
     }
-    for (const v of g.outputs) w.message(12, () => this.#valueInfo(name(v), valueAt(g, v).type));
+    for (const v of g.outputs) w.message(12, () => this.#valueInfo(passed.get(v) ?? name(v), valueAt(g, v).type));
     if (suffix !== "") this.#verbatim(g.extra, 10, 16);
   }
 
