@@ -11,7 +11,12 @@ export type Weight =
   /** An expression; `view` costs nothing to repeat. */
   | { readonly kind: "light"; readonly view: boolean; readonly pointwise: boolean; readonly forward: boolean }
   /** A kernel. `buffered` inputs must lie in memory; the others are read as expressions. */
-  | { readonly kind: "heavy"; readonly buffered: readonly number[] };
+  | {
+      readonly kind: "heavy";
+      readonly buffered: readonly number[];
+      /** What its kernel can do behind the result: anything that goes element by element, or only put it elsewhere. */
+      readonly ends: "any" | "views";
+    };
 
 export interface FusionInput {
   readonly graph: Graph;
@@ -89,8 +94,9 @@ export function fuse(input: FusionInput): readonly Fused[] {
     if ((sinks.get(v)?.size ?? 0) === 0 && !roots.has(v)) continue;
     const path = [v];
     let current = v;
+    const { ends } = weights.get(n) as Extract<Weight, { kind: "heavy" }>;
     while (!roots.has(current)) {
-      const next = onward(current);
+      const next = onward(current, ends === "any");
       if (next === undefined) break;
       for (const passed of next.nodes) taken.add(passed);
       current = next.to;
@@ -109,7 +115,7 @@ export function fuse(input: FusionInput): readonly Fused[] {
   }
 
   /** The next single value that everything computed from `v` passes through, if the nodes up to it can be done on `v`'s own index. */
-  function onward(v: ValueId): { readonly to: ValueId; readonly nodes: readonly Node[] } | undefined {
+  function onward(v: ValueId, pointwise: boolean): { readonly to: ValueId; readonly nodes: readonly Node[] } | undefined {
     const first = uses.get(v) ?? [];
     const distinct = new Set(first.map((u) => u.node));
     if (distinct.size === 0) return undefined;
@@ -123,7 +129,7 @@ export function fuse(input: FusionInput): readonly Fused[] {
       if (w.kind === "heavy" || taken.has(n) || n.outs.length !== 1 || passed.length > 64) return undefined;
       const [out] = n.outs;
       if (out === undefined) return undefined;
-      const straight = w.pointwise && input.elements(out) === input.elements(v);
+      const straight = pointwise && w.pointwise && input.elements(out) === input.elements(v);
       if (!straight && !(w.forward && open.size === 0 && passed.length === 0 && n.ins[0] === v)) return undefined;
       passed.push(n);
       tainted.add(out);

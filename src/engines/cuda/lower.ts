@@ -15,7 +15,7 @@ import { type Inline, inline, inlineOps, reshapedIndex } from "./inline.js";
 import { type Kernel, mapKernel, ParameterList, reduceKernel, rowKernel, store, type Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
 import { type Life, planMemory } from "./memory.js";
-import type { Arg, KernelPlan, Operation, Buffer as PlanBuffer, PortSpec, Translation } from "./plan.js";
+import type { Arg, KernelPlan, Operation, Buffer as PlanBuffer, PortSpec, TensorMap, Translation } from "./plan.js";
 import { literal, pointwise } from "./pointwise.js";
 import { directConv, directGemm, directMatMul, gemmResult, type Reduction, reduction, reductionOps } from "./reduce.js";
 import { type RowProgram, rowOps, rowProgram } from "./rows.js";
@@ -23,12 +23,19 @@ import type { Element, Scope } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
 import { PRELUDE, type Register, storage, storageOf } from "./storage.js";
 import {
+  type AttentionProblem,
+  attentionKernel,
+  attentionTactics,
   convKernel,
   convTactics,
   type DeviceModel,
+  depthwiseKernel,
+  depthwiseTactics,
   type EpilogueText,
   gemmKernel,
   gemmTactics,
+  type HeadStrides,
+  isDepthwise,
   type KernelText,
 } from "./templates/index.js";
 import { type BufferName, channelsLast, naturalOrder, stridesOf, type View } from "./view.js";
@@ -43,6 +50,9 @@ export interface Lowered {
   readonly weights: Uint8Array;
 }
 
+/** A whole buffer, an address inside one (bytes), or a tensor map over it. */
+type Address = BufferName | { readonly buffer: BufferName; readonly offset: number; readonly map?: TensorMap | undefined };
+
 /** One operation of the plan before buffers have addresses. */
 interface Step {
   readonly writes: BufferName;
@@ -51,8 +61,7 @@ interface Step {
   readonly kernel: Pick<Kernel, "name" | "grid" | "block" | "shared"> & {
     readonly cluster?: readonly [number, number, number] | undefined;
   };
-  /** Whole buffers, or addresses inside them (bytes). */
-  readonly args: readonly (BufferName | { readonly buffer: BufferName; readonly offset: number })[];
+  readonly args: readonly Address[];
   readonly source: { readonly kind: "loop"; readonly text: string } | { readonly kind: "whole"; readonly text: string };
   readonly nodes: readonly string[];
 }
@@ -80,14 +89,14 @@ export function lower(g: Graph, options: LowerOptions): Lowered {
 export function refusals(g: Graph, options: LowerOptions): ReadonlyMap<NodeId, Refused> {
   return new Lowering(g, options).refusals();
 }
-const EMITTED: ReadonlySet<string> = new Set([...inlineOps, ...reductionOps, ...rowOps, "MatMul", "Gemm", "Conv"]);
+const EMITTED: ReadonlySet<string> = new Set([...inlineOps, ...reductionOps, ...rowOps, "MatMul", "Gemm", "Conv", "Attention"]);
 /** Whether any rule takes the operator at all. */
 export const emits = (n: Node): boolean => n.domain === "" && EMITTED.has(n.op);
 
 type HeavyKind =
   | { readonly kind: "reduce"; readonly reduction: Reduction }
   | { readonly kind: "row"; readonly program: RowProgram }
-  | { readonly kind: "matmul" | "gemm" | "conv" };
+  | { readonly kind: "matmul" | "gemm" | "conv" | "attention" };
 
 class Lowering {
   readonly #g: Graph;
@@ -103,6 +112,8 @@ class Lowering {
   readonly #steps: Step[] = [];
   readonly #copies = new Map<string, View>();
   readonly #spread: ReadonlySet<ValueId>;
+  /** Masks of attention, which single precision alone holds: half turns their large negative numbers into infinities. */
+  readonly #masks = new Set<ValueId>();
   #count = 0;
 
   constructor(g: Graph, options: LowerOptions) {
@@ -113,6 +124,9 @@ class Lowering {
     for (const node of this.#g.nodes)
       for (const [port, v] of node.outs.entries()) if (v !== undefined) this.#producer.set(v, { node, port });
     this.#spread = this.#channelsLastValues();
+    for (const n of this.#g.nodes) if (n.op === "Attention" && n.ins[3] !== undefined) this.#masks.add(n.ins[3]);
+    for (const n of [...this.#g.nodes].reverse())
+      if (n.outs.some((v) => v !== undefined && this.#masks.has(v))) for (const v of n.ins) if (v !== undefined) this.#masks.add(v);
   }
 
   run(): Lowered {
@@ -199,7 +213,7 @@ class Lowering {
   }
   #scratch(
     v: ValueId,
-    dtype = this.#stored(this.#tensor(v).dtype),
+    dtype = this.#masks.has(v) ? this.#tensor(v).dtype : this.#stored(this.#tensor(v).dtype),
     order = this.#order(v),
     name = `value ${valueAt(this.#g, v).name}`,
   ): View {
@@ -320,7 +334,8 @@ class Lowering {
       const heavy = this.#heavyKind(s);
       if (heavy !== undefined) {
         this.#heavy.set(n, heavy);
-        return { kind: "heavy", buffered: heavy.kind === "matmul" || heavy.kind === "gemm" || heavy.kind === "conv" ? [0, 1] : [] };
+        const buffered = heavy.kind === "attention" ? [0, 1, 2, 3] : heavy.kind === "reduce" || heavy.kind === "row" ? [] : [0, 1];
+        return { kind: "heavy", buffered, ends: heavy.kind === "attention" ? "views" : "any" };
       }
       const light = inline(s);
       if (light === undefined) throw new Refused(`${n.op} has no kernel`);
@@ -351,6 +366,10 @@ class Lowering {
         : { kind: "reduce", reduction: directMatMul(s) };
     if (op === "Gemm") return floats && !empty ? { kind: "gemm" } : { kind: "reduce", reduction: directGemm(s) };
     if (op === "Conv") return floats && !empty ? { kind: "conv" } : { kind: "reduce", reduction: directConv(s) };
+    if (op === "Attention") {
+      attentionShape(s);
+      return { kind: "attention" };
+    }
     const rows = rowProgram(s);
     if (rows !== undefined) return { kind: "row", program: rows };
     const reduced = reduction(s);
@@ -390,9 +409,78 @@ class Lowering {
       case "row":
         this.#push(rowKernel(this.#name(label), heavy.program, out, tail), nodes);
         return;
+      case "attention":
+        this.#attention(s, f, out, tail, nodes);
+        return;
       default:
-        this.#matrix(heavy.kind, s, f, out, tail, nodes);
+        this.#matrix(heavy.kind, s, out, tail, nodes);
     }
+  }
+
+  #attention(s: Site, f: Fused, out: View, tail: Tail, nodes: readonly string[]): void {
+    const shape = attentionShape(s);
+    const [q, k, v] = [s.ins[0] as Operand, s.ins[1] as Operand, s.ins[2] as Operand];
+    const stored = this.#stored(q.dtype);
+    const aligned = (x: View): boolean => x.strides.at(-1) === 1 && (x.offset * storage(x.dtype).bytes) % 16 === 0;
+    const lie = (x: Operand): View => this.#inMemory(x.id, stored, naturalOrder(x.dims.length), aligned);
+    const views = { q: lie(q), k: lie(k), v: lie(v) };
+    const heads = (x: View, size: number): HeadStrides =>
+      x.dims.length === 4
+        ? { batch: x.strides[0] as number, head: x.strides[1] as number, position: x.strides[2] as number }
+        : { batch: x.strides[0] as number, head: size, position: x.strides[1] as number };
+    // Where the result goes, seen through what only moves it; a copy makes good what strides cannot say.
+    const own = s.outs[0] as Tensor;
+    let target = out;
+    let placed = out.dtype === stored ? this.#placed(own, out, tail) : undefined;
+    if (placed === undefined) {
+      const first = f.path[0] as ValueId;
+      const made = this.#scratch(first, stored, naturalOrder(own.dims.length), `unplaced ${valueAt(this.#g, first).name}`);
+      [target, placed] = [made, made];
+      if (f.path.length > 1) {
+        this.#written.set(first, made);
+        const { node, port } = this.#producer.get(f.root) as { node: Node; port: number };
+        this.#push(mapKernel(this.#name("place"), out, this.#inline.get(node)?.elements[port] as Element), nodes);
+      } else
+        this.#push(
+          mapKernel(this.#name("place"), out, (scope, index) => scope.load(made, index)),
+          nodes,
+        );
+    }
+    const m = s.ins[3];
+    const mask =
+      m === undefined ? undefined : this.#inMemory(m.id, m.dtype === "bool" ? "bool" : "float32", naturalOrder(m.dims.length), () => true);
+    const along = (fromEnd: number): number => {
+      const i = (mask?.dims.length ?? 0) - fromEnd;
+      return mask === undefined || i < 0 || mask.dims[i] === 1 ? 0 : (mask.strides[i] as number);
+    };
+    const problem: AttentionProblem = {
+      ...shape,
+      dtype: stored === "float32" ? "f32" : stored === "float16" ? "f16" : "bf16",
+      mask:
+        mask === undefined
+          ? undefined
+          : { dtype: mask.dtype === "bool" ? "bool" : "f32", batch: along(4), head: along(3), query: along(2), key: along(1) },
+      q: heads(views.q, shape.dim),
+      k: heads(views.k, shape.dim),
+      v: heads(views.v, shape.dimV),
+      out: heads(placed, shape.dimV),
+    };
+    const [tactic] = attentionTactics(problem, this.#options.device);
+    if (tactic === undefined) throw new NotEmitted(s.node, "its heads are too large for one kernel");
+    const kernel = attentionKernel(problem, tactic, this.#name("attention"));
+    this.#pushText(kernel, { ...views, out: placed, ...(mask === undefined ? {} : { mask }) }, undefined, target, nodes);
+  }
+
+  /** A result's own dims over the memory of what becomes of it, when that only moves it and its last dim stays together. */
+  #placed(own: Tensor, out: View, tail: Tail): View | undefined {
+    const block = new Block(new ParameterList());
+    const index = own.dims.map((d, i) => variable(`d${i}`, d - 1));
+    const { index: at, value } = tail(block, index, "result");
+    if (value !== "result") return undefined;
+    const address = linear(at, out.strides, out.offset);
+    if (address.terms.some((t) => t.atom.kind !== "variable")) return undefined;
+    const strides = own.dims.map((d, i) => (d === 1 ? 0 : (address.terms.find((t) => t.atom.key === `d${i}`)?.factor ?? 0)));
+    return strides.at(-1) === 1 ? { ...out, dims: own.dims, strides, offset: address.constant } : undefined;
   }
 
   /** From the heavy node's result to the root, element by element. */
@@ -496,7 +584,7 @@ class Lowering {
     return copy;
   }
 
-  #matrix(kind: "matmul" | "gemm" | "conv", s: Site, f: Fused, out: View, tail: Tail, nodes: readonly string[]): void {
+  #matrix(kind: "matmul" | "gemm" | "conv", s: Site, out: View, tail: Tail, nodes: readonly string[]): void {
     const [x, w] = [s.ins[0] as Operand, s.ins[1] as Operand];
     const dtype = this.#stored(x.dtype);
     const { precision, device } = this.#options;
@@ -523,10 +611,16 @@ class Lowering {
         product(positions),
         [],
       );
-      const [tactic] = convTactics(problem, device);
-      if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
       const name = this.#name("conv");
-      this.#pushText(convKernel(problem, tactic, epilogue.text, name), { a: view, b: weights }, epilogue, out, nodes);
+      const kernel = (): KernelText | undefined => {
+        const [depthwise] = isDepthwise(problem) ? depthwiseTactics(problem, device) : [];
+        if (depthwise !== undefined) return depthwiseKernel(problem, depthwise, epilogue.text, name);
+        const [tactic] = convTactics(problem, device);
+        return tactic === undefined ? undefined : convKernel(problem, tactic, epilogue.text, name, device);
+      };
+      const made = kernel();
+      if (made === undefined) throw new NotEmitted(s.node, "no tile fits");
+      this.#pushText(made, { a: view, b: weights }, epilogue, out, nodes);
       return;
     }
     const inner = (v: View): boolean => v.strides.filter((st, i) => st === 1 || v.dims[i] === 1).length > 0;
@@ -555,8 +649,7 @@ class Lowering {
     );
     const [tactic] = gemmTactics(problem, device);
     if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
-    this.#pushText(gemmKernel(problem, tactic, epilogue.text, this.#name(kind)), { a, b }, epilogue, out, nodes);
-    void f;
+    this.#pushText(gemmKernel(problem, tactic, epilogue.text, this.#name(kind), device), { a, b }, epilogue, out, nodes);
   }
 
   /** What a template does with V neighbouring results: the operator's own end, the nodes fused behind it, and the store. */
@@ -606,20 +699,26 @@ class Lowering {
 
   #pushText(
     k: KernelText,
-    operands: { readonly a: View; readonly b: View },
-    epilogue: { readonly parameters: ParameterList; readonly out: View },
+    operands: Readonly<Record<string, View>>,
+    epilogue: { readonly parameters: ParameterList; readonly out: View } | undefined,
     out: View,
     nodes: readonly string[],
   ): void {
-    const args: (BufferName | { readonly buffer: BufferName; readonly offset: number })[] = [];
+    const args: Address[] = [];
+    const named = (operand: string): { readonly buffer: BufferName; readonly offset: number } => {
+      const view = operands[operand];
+      if (view === undefined) throw new Error(`${k.name} asks for an operand '${operand}'`);
+      return { buffer: view.buffer, offset: view.offset * storage(view.dtype).bytes };
+    };
     const scratch: { name: BufferName; bytes: number; zero: boolean }[] = [];
     for (const a of k.arguments) {
       switch (a.kind) {
-        case "operand": {
-          const view = a.operand === "a" ? operands.a : operands.b;
-          args.push({ buffer: view.buffer, offset: view.offset * storage(view.dtype).bytes });
+        case "operand":
+          args.push(named(a.operand));
           break;
-        }
+        case "tensorMap":
+          args.push({ ...named(a.operand), map: a.map });
+          break;
         case "scratch": {
           const name = `scratch ${k.name} ${scratch.length}`;
           this.#buffers.set(name, { kind: "arena", bytes: a.bytes });
@@ -628,15 +727,15 @@ class Lowering {
           break;
         }
         case "epilogue":
-          args.push(...epilogue.parameters.buffers(), epilogue.out.buffer);
+          if (epilogue !== undefined) args.push(...epilogue.parameters.buffers(), epilogue.out.buffer);
           break;
         default:
-          throw new Error(`a ${a.kind} argument has no place here`);
+          a satisfies never;
       }
     }
     this.#steps.push({
       writes: out.buffer,
-      reads: [operands.a.buffer, operands.b.buffer, ...epilogue.parameters.buffers()],
+      reads: [...Object.values(operands).map((v) => v.buffer), ...(epilogue?.parameters.buffers() ?? [])].filter((b) => b !== out.buffer),
       scratch,
       kernel: k,
       args,
@@ -685,7 +784,9 @@ class Lowering {
         (a): Arg =>
           typeof a === "string"
             ? { kind: "buffer", buffer: number(a), offset: 0 }
-            : { kind: "buffer", buffer: number(a.buffer), offset: a.offset },
+            : a.map === undefined
+              ? { kind: "buffer", buffer: number(a.buffer), offset: a.offset }
+              : { kind: "tensorMap", buffer: number(a.buffer), offset: a.offset, map: a.map },
       );
       const { name, grid, block, shared, cluster } = s.kernel;
       operations.push({ kind: "launch", launch: { kernel: name, grid, block, shared, cluster, args, nodes: s.nodes } });
@@ -749,6 +850,37 @@ class Lowering {
     for (const [name, offset] of offsets) bytes.set((this.#weights.get(name) as () => Uint8Array)(), offset);
     return { bytes, offsets };
   }
+}
+
+/** The sizes of an Attention node; throws `Refused` for what the kernel does not do. */
+function attentionShape(
+  s: Site,
+): Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "causal"> {
+  const [q, k, v] = [s.ins[0], s.ins[1], s.ins[2]];
+  if (q === undefined || k === undefined || v === undefined) throw new Refused("an operand is missing");
+  if (storage(q.dtype).register !== "float" || k.dtype !== q.dtype || v.dtype !== q.dtype) throw new Refused("its operands differ in type");
+  if (s.ins[4] !== undefined || s.ins[5] !== undefined || s.ins[6] !== undefined)
+    throw new Refused("a cache of keys and values has no kernel", "concatenate it in front");
+  if (s.outs.slice(1).some((o) => o !== undefined)) throw new Refused("its further outputs are not given out");
+  if (s.attrs.softcap !== 0) throw new Refused("capped scores have no kernel");
+  const flat = q.dims.length === 3;
+  const heads: number = flat ? s.attrs.q_num_heads : (q.dims[1] as number);
+  const kvHeads: number = flat ? s.attrs.kv_num_heads : (k.dims[1] as number);
+  const size = (x: Operand, n: number): number => (flat ? (x.dims[2] as number) / n : (x.dims[3] as number));
+  const length = (x: Operand): number => x.dims[flat ? 1 : 2] as number;
+  if (product(q.dims) === 0 || product(k.dims) === 0 || product(v.dims) === 0) throw new Refused("an empty operand has no kernel");
+  if (size(q, heads) > 256 || size(v, kvHeads) > 256) throw new Refused(`heads of ${size(q, heads)} channels have no kernel`);
+  return {
+    batch: q.dims[0] as number,
+    heads,
+    kvHeads,
+    queries: length(q),
+    keys: length(k),
+    dim: size(q, heads),
+    dimV: size(v, kvHeads),
+    scale: s.attrs.scale ?? 1 / Math.sqrt(size(q, heads)),
+    causal: s.attrs.is_causal ? { offset: 0 } : undefined,
+  };
 }
 
 /** Loops share translation units of a few kernels, so that they compile side by side; templates bring their own. */

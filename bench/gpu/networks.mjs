@@ -1,0 +1,96 @@
+// ResNet-50 v1.5 and BERT-base with seeded random weights, as graphs: the networks of the peers, without a file of weights.
+import { Editor, makeConstant } from "../../dist/ir.js";
+
+/** Uniform in [-a, a) by a linear congruential generator. */
+function random(seed) {
+  let s = seed >>> 0;
+  return (n, a) => {
+    const out = new Float32Array(n);
+    for (let i = 0; i < n; i++) {
+      s = (Math.imul(s, 1664525) + 1013904223) >>> 0;
+      out[i] = (s / 2 ** 31 - 1) * a;
+    }
+    return out;
+  };
+}
+const constantOf = (dims, data) => ({ dtype: "float32", dims, data: { kind: "bytes", bytes: new Uint8Array(data.buffer) } });
+const int = (value) => ({ kind: "int", value });
+const ints = (...value) => ({ kind: "ints", value });
+
+class Net {
+  constructor(name, seed) {
+    this.e = new Editor({ name, opsets: { "": 20 } });
+    this.random = random(seed);
+    this.count = 0;
+  }
+  weight(dims, fan) {
+    const n = dims.reduce((a, b) => a * b, 1);
+    return this.e.addConstant(`w${this.count++}`, constantOf(dims, this.random(n, Math.sqrt(3 / fan))));
+  }
+  int64(...values) {
+    return this.e.addConstant(`i${this.count++}`, makeConstant("int64", [values.length], values));
+  }
+  add(op, ins, attrs = {}, name = `${op.toLowerCase()}${this.count++}`) {
+    return this.e.add({ op, ins, outs: 1, attrs, name }).outs[0];
+  }
+}
+
+/** [batch, 3, 224, 224] to [batch, 1000]; BatchNorm already folded, as it is after compilation. */
+export function resnet50(batch) {
+  const n = new Net("resnet50", 1);
+  const x = n.e.addInput("input", { kind: "tensor", dtype: "float32", shape: [batch, 3, 224, 224] });
+  const conv = (v, cin, cout, k, stride, pad) =>
+    n.add("Conv", [v, n.weight([cout, cin, k, k], cin * k * k), n.weight([cout], 10000)], {
+      kernel_shape: ints(k, k),
+      strides: ints(stride, stride),
+      pads: ints(pad, pad, pad, pad),
+    });
+  let v = n.add("Relu", [conv(x, 3, 64, 7, 2, 3)]);
+  v = n.add("MaxPool", [v], { kernel_shape: ints(3, 3), strides: ints(2, 2), pads: ints(1, 1, 1, 1) });
+  let channels = 64;
+  for (const [stage, blocks] of [3, 4, 6, 3].entries()) {
+    const width = 64 << stage;
+    for (let b = 0; b < blocks; b++) {
+      const stride = b === 0 && stage > 0 ? 2 : 1;
+      let y = n.add("Relu", [conv(v, channels, width, 1, 1, 0)]);
+      y = n.add("Relu", [conv(y, width, width, 3, stride, 1)]);
+      y = conv(y, width, 4 * width, 1, 1, 0);
+      const skip = b === 0 ? conv(v, channels, 4 * width, 1, stride, 0) : v;
+      v = n.add("Relu", [n.add("Add", [y, skip])]);
+      channels = 4 * width;
+    }
+  }
+  v = n.add("Flatten", [n.add("GlobalAveragePool", [v])], { axis: int(1) });
+  v = n.add("Gemm", [v, n.weight([1000, 2048], 2048), n.weight([1000], 10000)], { transB: int(1) });
+  n.e.setOutputs([v]);
+  return n.e.finish();
+}
+
+/** Token ids and mask [batch, seq] to the last hidden state [batch, seq, hidden]. */
+export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabulary = 30522 } = {}) {
+  const n = new Net("bert", 2);
+  const ids = n.e.addInput("input_ids", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
+  const mask = n.e.addInput("attention_mask", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
+  const scalar = (x) => n.e.addConstant(`s${n.count++}`, makeConstant("float32", [], [x]));
+  const norm = (v) => n.add("LayerNormalization", [v, n.weight([hidden], 3), n.weight([hidden], 10000)], { axis: int(-1), epsilon: { kind: "float", value: 1e-12 } });
+  const dense = (v, a, b) => n.add("Add", [n.add("MatMul", [v, n.weight([a, b], a)]), n.weight([b], 10000)]);
+  const words = n.add("Gather", [n.weight([vocabulary, hidden], 3), ids]);
+  let v = norm(n.add("Add", [words, n.weight([1, seq, hidden], 3)]));
+  const open = n.add("Unsqueeze", [n.add("Cast", [mask], { to: int(1) }), n.int64(1, 2)]);
+  const bias = n.add("Mul", [n.add("Sub", [scalar(1), open]), scalar(-10000)]);
+  const size = hidden / heads;
+  const split = (x, perm) => n.add("Transpose", [n.add("Reshape", [x, n.int64(batch, seq, heads, size)])], { perm: ints(...perm) });
+  for (let l = 0; l < layers; l++) {
+    const q = split(dense(v, hidden, hidden), [0, 2, 1, 3]);
+    const k = split(dense(v, hidden, hidden), [0, 2, 3, 1]);
+    const w = split(dense(v, hidden, hidden), [0, 2, 1, 3]);
+    const scores = n.add("Add", [n.add("Div", [n.add("MatMul", [q, k]), scalar(Math.sqrt(size))]), bias]);
+    const mixed = n.add("MatMul", [n.add("Softmax", [scores], { axis: int(-1) }), w]);
+    const joined = n.add("Reshape", [n.add("Transpose", [mixed], { perm: ints(0, 2, 1, 3) }), n.int64(batch, seq, hidden)]);
+    v = norm(n.add("Add", [dense(joined, hidden, hidden), v]));
+    const up = n.add("Gelu", [dense(v, hidden, 4 * hidden)]);
+    v = norm(n.add("Add", [dense(up, 4 * hidden, hidden), v]));
+  }
+  n.e.setOutputs([v]);
+  return n.e.finish();
+}
