@@ -65,6 +65,27 @@ export const shape =
   (dims: readonly number[] | undefined): Write =>
   (w) =>
     w.message(7, () => shapeFields(dims)(w));
+/** A list of integers. */
+export const ints =
+  (...values: readonly number[]): Write =>
+  (w) =>
+    w.message(1, () => {
+      for (const x of values) w.int64(3, x);
+    });
+/** A list of floats. */
+export const floats =
+  (...values: readonly number[]): Write =>
+  (w) =>
+    w.message(1, () => {
+      for (const x of values) w.float(4, x);
+    });
+/** A list of strings. */
+export const texts =
+  (...values: readonly string[]): Write =>
+  (w) =>
+    w.message(1, () => {
+      for (const s of values) w.string(2, s);
+    });
 export const func =
   (name: string): Write =>
   (w) =>
