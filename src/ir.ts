@@ -1,5 +1,15 @@
-/** `partita/ir`: for people who write passes and operators. */
+/** `partita/ir`: for people who write passes, operators and engines. */
 
+export {
+  type Artifact,
+  type ArtifactFile,
+  type BuildContext,
+  defineEngine,
+  type Engine,
+  type Executable,
+  type OpenContext,
+  type RunOptions,
+} from "./engines/engine.js";
 export { encodeOnnx, writeOnnx } from "./import/onnx/export.js";
 export { importOnnx } from "./import/onnx/index.js";
 export * as dims from "./ir/dims.js";
@@ -11,6 +21,7 @@ export { bytesOf, fromTensor, makeConstant, smallNumbers, toTensor, typedOf } fr
 export { type PrintOptions, print } from "./ir/print.js";
 export type * from "./ir/types.js";
 export { verify } from "./ir/verify.js";
+export * as define from "./ops/define.js";
 export { absent, defineOp, type OpDef, type Sample } from "./ops/define.js";
 export { inferGraph } from "./ops/infer.js";
 export { allOps, lookup } from "./ops/registry.js";

@@ -1,13 +1,20 @@
-/** `partita/testing`: passes as text in, text out, and numerically against ONNX Runtime. Works under any test runner: failures throw. */
+/** `partita/testing`: passes as text in, text out; operators and engines against ONNX Runtime. Works under any test runner: failures throw. */
+import type { Engine } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
 import { halfToNumber } from "./ir/numeric.js";
 import { type ParseOptions, parse } from "./ir/parse.js";
 import { print } from "./ir/print.js";
 import type { Graph } from "./ir/types.js";
 import { verify } from "./ir/verify.js";
+import type { AnyOp } from "./ops/define.js";
 import { inferGraph } from "./ops/infer.js";
 import { type Pass, passContext } from "./passes/pass.js";
 import type { Tensor, TensorLike } from "./tensor.js";
+import { type CheckEngineOptions, checkOneEngine } from "./testing/engines.js";
+import { checkSamples } from "./testing/operators.js";
+
+export type { CheckEngineOptions } from "./testing/engines.js";
+export { type SampleGraph, sampleGraph } from "./testing/operators.js";
 
 /** Applies a pass to a graph in text form and gives the result as text, types inferred before. Throws when the pass breaks the graph. */
 export async function applyPass(pass: Pass, text: string, options: ParseOptions = {}): Promise<string> {
@@ -33,6 +40,19 @@ export async function runGraph(g: Graph, inputs: readonly TensorLike[], level: "
     await executable.dispose();
   }
 }
+
+/**
+ * Throws when what an operator's definition infers for one of its samples is not what ONNX Runtime gives, or when its cost or a verdict makes
+ * no sense. The definition need not be in the registry. Gives the number of samples.
+ */
+export const checkOp = async (def: AnyOp): Promise<number> => await checkSamples(def, runGraph);
+
+/**
+ * Builds and opens a graph (or its text) on an engine, runs it three times at once, and throws when a result is not ONNX Runtime's. Gives the
+ * largest error as a share of the largest value.
+ */
+export const checkEngine = async (engine: Engine, graph: Graph | string, options: CheckEngineOptions = {}): Promise<number> =>
+  await checkOneEngine(engine, typeof graph === "string" ? parse(graph) : graph, options, { run: runGraph, error: relativeError });
 
 /** Largest difference between two lists of tensors, relative to the largest magnitude of the second; Infinity when types or dims differ. */
 export function relativeError(actual: readonly TensorLike[], expected: readonly TensorLike[]): number {

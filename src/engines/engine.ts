@@ -51,6 +51,8 @@ export interface Engine {
   build(segment: Graph, context: BuildContext): Promise<Artifact>;
   open(artifact: Artifact, context: OpenContext): Promise<Executable>;
 }
+/** Checks an engine against the interface without widening it. */
+export const defineEngine = <E extends Engine>(engine: E): E => engine;
 
 export const tensorrtAbsent = defineError<{ why: string }>(
   "P2201",

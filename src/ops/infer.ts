@@ -86,13 +86,13 @@ export function inferGraph(g: Graph, options: InferOptions = {}): Inferred {
   return { graph: done.graph, facts: (v) => done.facts[v] ?? { type: typeAt(done.graph, v) } };
 }
 
-/** Infers one node by itself: the facts of its outputs, and its attributes with the bodies' types filled in. Throws as `inferGraph`. */
+/** Infers one node by itself, by the registry's definition of its operator or the one given: the facts of its outputs, and its attributes with the bodies' types filled in. Throws as `inferGraph`. */
 export function inferNode(
   n: Node,
   factOf: (v: ValueId) => Fact,
-  options: { readonly file?: string | undefined } = {},
+  options: { readonly file?: string | undefined; readonly def?: AnyOp | undefined } = {},
 ): { readonly facts: readonly Fact[]; readonly attrs: Node["attrs"] } {
-  const def = lookup(n.domain, n.op);
+  const def = options.def ?? lookup(n.domain, n.op);
   if (def === undefined) return { facts: [], attrs: n.attrs };
   return new Inference(undefined, options.file).single(n, def, factOf);
 }
@@ -355,6 +355,14 @@ export function doneSite(g: Graph, n: Node, facts: (v: ValueId) => Fact): { read
   while (out.length > 0 && n.outs[out.length - 1] === undefined) out.pop();
   return { def, site: { in: bindInputs(n, def, facts, where), attrs: readAttributes(n, def, where), node: n, out } };
 }
+
+/** As `doneSite`, for a definition that need not be in the registry, with the types of the outputs given. */
+export const siteOf = (n: Node, def: AnyOp, facts: (v: ValueId) => Fact, out: readonly ValueType[]): AnyDone => ({
+  in: bindInputs(n, def, facts, { node: n.name, op: qualifiedOp(n) }),
+  attrs: readAttributes(n, def, { node: n.name, op: qualifiedOp(n) }),
+  node: n,
+  out,
+});
 
 /** Cost of a node with symbols bound to numbers (1 where there is no binding); bodies count once. */
 export function costOf(g: Graph, n: Node, facts: (v: ValueId) => Fact, bindings?: ReadonlyMap<string, number>): Cost {
