@@ -3,9 +3,13 @@ import { readdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
+import { importOnnx } from "../../src/import/onnx/index.js";
+import { valueAt } from "../../src/ir/graph.js";
 import { casesOf, difference, type Plain } from "../support/backend.js";
 import { builtPackage } from "../support/built.js";
 import { dataDir, dataFile, NO_DATA } from "../support/data.js";
+import { onesFor } from "../support/models.js";
+import { readProto } from "../support/onnx-tensors.js";
 import { ProcessPool } from "../support/pool.js";
 import { different, unsupported } from "./deviations.js";
 
@@ -27,7 +31,7 @@ async function outcomeOf(dir: string, pool: ProcessPool): Promise<Outcome> {
     const reply = await pool.run<readonly Readonly<Record<string, Plain>>[]>({
       model: c.model,
       runs: [c.feeds],
-      options: { verify: true },
+      options: { target: "host", verify: true },
     });
     if ("crashed" in reply) return { kind: "failed", why: reply.crashed };
     if ("error" in reply) {
@@ -88,3 +92,34 @@ for (const [category, floor] of [
     if (process.env["PARTITA_TEST_ONLY"] === undefined) expect(passed.length).toBeGreaterThanOrEqual(floor);
   });
 }
+
+/** Architectures whose weights were replaced by constants: their results do not depend on the input. */
+it.skipIf(root === undefined)(`light: compile, save, load, run (skipped when ${NO_DATA})`, async () => {
+  const pool = new ProcessPool(new URL("../support/compile-child.mjs", import.meta.url), availableParallelism(), [builtPackage()]);
+  const dir = join(root ?? "", "light");
+  const names = readdirSync(dir).filter((f) => f.endsWith(".onnx"));
+  const wrong: string[] = [];
+  try {
+    for (const name of names) {
+      const g = importOnnx(join(dir, name));
+      const [output] = g.outputs;
+      const type = output === undefined ? undefined : valueAt(g, output);
+      const want = readProto(readFileSync(join(dir, name.replace(".onnx", "_output_0.pb"))), type?.type ?? { kind: "unknown" });
+      const reply = await pool.run<readonly Readonly<Record<string, Plain>>[]>({
+        model: join(dir, name),
+        runs: [onesFor({ name, path: join(dir, name) })],
+        options: { target: "host", verify: true },
+      });
+      if (!("result" in reply)) wrong.push(`${name}: ${"error" in reply ? reply.error : reply.crashed}`);
+      else if (want.kind === "tensor") {
+        const off = difference(reply.result[0]?.[type?.name ?? ""], want.tensor);
+        if (off !== undefined) wrong.push(`${name}: ${off}`);
+      }
+    }
+  } finally {
+    pool.close();
+  }
+  console.log(`light: ${names.length - wrong.length} passed, ${wrong.length} failed, 0 skipped\n${wrong.join("\n")}`);
+  expect(wrong).toEqual([]);
+  expect(names.length).toBeGreaterThanOrEqual(9);
+});
