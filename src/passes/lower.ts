@@ -2,14 +2,15 @@
  * Raised operators spelled out again, for engines that lack one or run it slower than its parts. The forms are those that ONNX Runtime's own
  * fusions recognise, so that a host segment loses nothing by having been raised. What an engine keeps is its own to say (`Keep`).
  */
-import { isStatic } from "../ir/dims.js";
+import { isStatic, sameDim } from "../ir/dims.js";
 import { onnxNumber } from "../ir/dtypes.js";
 import type { Editor } from "../ir/edit.js";
-import { int64Constant, makeConstant, payloadLength, typedOf } from "../ir/payload.js";
-import type { Attr, Dim, DType, Graph, Node, ValueId } from "../ir/types.js";
+import { int64Constant, makeConstant } from "../ir/payload.js";
+import type { Attr, Dim, DType, Graph, Node, ValueId, Verbatim } from "../ir/types.js";
 import type { EngineName, Fact, Target } from "../ops/define.js";
 import { doneSite, inferGraph } from "../ops/infer.js";
-import { dimsOf, type Subject } from "./match.js";
+import { alwaysFinite, unguarded, withoutMark } from "./masks.js";
+import { dimsOf } from "./match.js";
 import { deep } from "./pass.js";
 import { type Draft, draftOf, type Replacement } from "./rewrite.js";
 
@@ -113,7 +114,8 @@ class Speller {
     return t.kind === "tensor" ? t.dtype : undefined;
   }
 }
-type Spelling = (n: Node, s: Speller) => Replacement | undefined;
+/** `extra`, where the node that stays behind shall not have that of the old one. */
+type Spelling = (n: Node, s: Speller) => (Replacement & { readonly extra?: Verbatim | undefined }) | undefined;
 const to = (dtype: DType): Readonly<Record<string, Attr>> => ({ to: { kind: "int", value: onnxNumber(dtype) } });
 
 /** x (1 + erf(x / sqrt 2)) / 2, or the tanh form, bracketed as ONNX Runtime's fusions want them. */
@@ -200,13 +202,15 @@ const attention: Spelling = (n, s) => {
   const size = dims[3];
   const scale = s.float("scale", typeof size === "number" ? 1 / Math.sqrt(size) : Number.NaN);
   if (presentKey !== undefined || presentValue !== undefined || Number.isNaN(scale)) return undefined;
+  // A mask of another width is padded by the operator; a sum would broadcast it, or fail.
+  if (mask !== undefined && sameDim(dimsOf(s.draft, k)?.at(2) ?? "?", dimsOf(s.draft, mask)?.at(-1) ?? "?") === false) return undefined;
   const [key, value] = [repeated(s, k, dims[1] ?? "?"), repeated(s, v, dims[1] ?? "?")];
   if (key === undefined || value === undefined) return undefined;
   let at = s.emit("MatMul", [q, s.emit("Transpose", [key], { perm: { kind: "ints", value: [0, 1, 3, 2] } })]);
   if (scale !== 1) at = s.emit("Div", [at, s.scalar(t, 1 / scale)]);
   let guard = false;
   if (mask !== undefined) {
-    guard = !isFinite_(s.draft, mask);
+    guard = !unguarded(n) && !alwaysFinite(s.draft, mask);
     const added =
       s.dtype(mask) === "bool"
         ? s.once(`mask ${mask}`, () => s.emit("Where", [mask, s.scalar(t, 0), s.scalar(t, Number.NEGATIVE_INFINITY)]))
@@ -218,7 +222,7 @@ const attention: Spelling = (n, s) => {
   at = s.emit("Softmax", [at], { axis: { kind: "int", value: -1 } });
   if (guard) at = s.emit("Where", [s.emit("IsNaN", [at]), s.scalar(wide ? "float32" : t, 0), at]);
   if (wide) at = s.emit("Cast", [at], to(t));
-  return { op: "MatMul", ins: [at, value], outs: [y] };
+  return { op: "MatMul", ins: [at, value], outs: [y], extra: withoutMark(n) };
 };
 /** The value that past and new entries make together; the operator's present output where somebody reads that. */
 function cached(s: Speller, past: ValueId, now: ValueId, present: ValueId | undefined): ValueId {
@@ -241,32 +245,6 @@ function repeated(s: Speller, v: ValueId, heads: Dim): ValueId | undefined {
   if (typeof own !== "number" || typeof heads !== "number" || typeof size !== "number" || heads % own !== 0) return undefined;
   const wide = s.emit("Expand", [s.emit("Unsqueeze", [v, s.ints([2])]), s.ints([1, 1, heads / own, 1, 1])]);
   return s.emit("Reshape", [wide, s.ints([0, heads, -1, size])]);
-}
-
-const VIEWS: ReadonlySet<string> = new Set(
-  "Unsqueeze Squeeze Reshape Transpose Expand Slice Gather Concat Identity Tile Flatten".split(" "),
-);
-/** Whether an additive mask is certainly free of infinities, so that no row can be masked altogether. */
-function isFinite_(subject: Subject, v: ValueId, depth = 0): boolean {
-  const c = subject.constant(v);
-  if (c !== undefined) {
-    if (c.data.kind === "sparse" || c.data.kind === "strings" || payloadLength(c.data) > 2 ** 26) return false;
-    if (c.dtype === "float32" || c.dtype === "float64") return (typedOf(c) as Float32Array).every(Number.isFinite);
-    if (c.dtype === "float16") return (typedOf(c) as Uint16Array).every((x) => (x & 0x7c00) !== 0x7c00);
-    if (c.dtype === "bfloat16") return (typedOf(c) as Uint16Array).every((x) => (x & 0x7f80) !== 0x7f80);
-    return c.dtype !== "bool";
-  }
-  const n = subject.producer(v);
-  if (n === undefined || n.domain !== "" || depth > 12) return false;
-  const all = (ins: readonly (ValueId | undefined)[]): boolean => ins.every((i) => i !== undefined && isFinite_(subject, i, depth + 1));
-  if (n.op === "Where") return all(n.ins.slice(1));
-  if (n.op === "Add" || n.op === "Sub" || n.op === "Mul" || n.op === "Concat") return all(n.ins);
-  if (n.op === "Cast") {
-    const from = n.ins[0] === undefined ? undefined : subject.type(n.ins[0]);
-    const whole = from?.kind === "tensor" && (from.dtype === "bool" || /^u?int/.test(from.dtype));
-    return whole || all(n.ins.slice(0, 1));
-  }
-  return VIEWS.has(n.op) && all(n.ins.slice(0, 1));
 }
 
 const spellings: Readonly<Record<string, Spelling>> = {

@@ -129,6 +129,10 @@ describe("lower", () => {
     const text = graph("%q: float32[1, 2, 3, 4]", "%y", `%y = Attention(%q, %q, %q) ${attrs}`);
     expect(ops(lowered(text).after)).toEqual(["Attention"]);
   });
+  it("leaves a mask narrower than the keys to the operator, which pads it", () => {
+    const text = graph("%q: float32[1, 2, 3, 4], %m: float32[3, 2]", "%y", "%y = Attention(%q, %q, %q, %m)");
+    expect(ops(lowered(text).after)).toEqual(["Attention"]);
+  });
   it("leaves three-dimensional attention, and scores asked for", () => {
     const three = graph("%q: float32[1, 3, 8]", "%y", "%y = Attention(%q, %q, %q) {q_num_heads = 2, kv_num_heads = 2}");
     expect(ops(lowered(three).after)).toEqual(["Attention"]);

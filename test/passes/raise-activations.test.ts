@@ -181,6 +181,9 @@ describe("raise-activations", () => {
     );
     await leaves(raise, text);
   });
+  it("leaves float64", async () => {
+    await leaves(raise, expression("float32", "4", ["%s = Sigmoid(%x)", "%y = Mul(%s, %x)"]).replaceAll("float32", "float64"));
+  });
   it("leaves another x", async () => {
     await leaves(raise, graph("%x: float32[4], %z: float32[4]", "%y", "%s = Sigmoid(%x)", "%y = Mul(%s, %z)"));
   });

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { parse } from "../../src/ir/parse.js";
 import { inferGraph } from "../../src/ops/infer.js";
+import { lower } from "../../src/passes/lower.js";
 import { raiseAttention as raise } from "../../src/passes/raise/attention.js";
 import { Tensor } from "../../src/tensor.js";
 import { relativeError, runGraph } from "../../src/testing.js";
@@ -117,6 +118,15 @@ describe("raise-attention: masks", () => {
     const inputs = feeds(done.before);
     inputs[3] = new Tensor("bool", new Uint8Array(70), [2, 1, 5, 7]);
     expect(await difference(done, inputs)).toBeLessThan(1e-5);
+  });
+  it("without the guard, a closed row stays what it was: the node remembers", async () => {
+    const lines = [...scores, "%s = Add(%n, %mask)", ...end];
+    const done = await applied(raise, text(`${q}, ${kv}, %mask: float32[5, 7]`, "%y", ...lines));
+    expect(done.after.nodes[0]?.extra?.metadata).toEqual([["partita.closed_rows", "nan"]]);
+    expect(ops(lower(done.after, () => false))).not.toContain("IsNaN");
+    expect(lower(done.after, () => false).nodes.every((n) => n.extra === undefined)).toBe(true);
+    const finite = text(`${q}, ${kv}, %c: bool[5, 7]`, "%y", ...lines, "%mask = Where(%c, %zero, %lowest)");
+    expect((await applied(raise, finite)).after.nodes.every((n) => n.extra === undefined)).toBe(true);
   });
   it("with the guard against rows that are masked altogether", async () => {
     const guard = ["%p0 = Softmax(%s)", "%i = IsNaN(%p0)", "%p = Where(%i, %zero, %p0)", "%y = MatMul(%p, %v)"];
@@ -334,6 +344,12 @@ describe("raise-attention leaves, with its reason,", () => {
   ])("%s", async (_, inputs, outputs, lines, why) => {
     const { remarks } = await leaves(raise, text(inputs, outputs, ...lines));
     expect(remarks.map((r) => r.text)).toEqual(why === undefined ? [] : [`attention was recognised and left as it is: ${why}`]);
+  });
+  it("float64, and says so", async () => {
+    const t = text(`${q}, ${kv}`, "%y", ...scores, "%p = Softmax(%m)", "%y = MatMul(%p, %v)").replaceAll("float32", "float64");
+    expect((await applied(raise, t)).remarks.map((r) => r.text)).toEqual([
+      "attention was recognised and left as it is: float64 stays as it is",
+    ]);
   });
   it("nothing in a graph without Softmax", async () => {
     const g = inferGraph(parse(graph("%x: float32[2, 2]", "%y", "%y = MatMul(%x, %x)"))).graph;

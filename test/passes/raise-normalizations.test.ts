@@ -155,6 +155,12 @@ describe("raise-normalizations: LayerNorm", () => {
   });
 });
 
+it("raise-normalizations leaves float64, whose statistics the operators would keep in float32", async () => {
+  const sixtyFour = (...lines: string[]): string => text("float32[2, 3, 8]", ...lines).replaceAll("float32", "float64");
+  await leaves(raise, sixtyFour(...stats(), "%n = Div(%d, %r)", "%y = Mul(%n, %w)"));
+  await leaves(raise, sixtyFour(...rms, "%n = Div(%x, %r)", "%y = Mul(%n, %w)"));
+});
+
 describe("raise-normalizations: RMSNorm", () => {
   it.each([
     ["a quotient", [...rms, "%n = Div(%x, %r)", "%y = Mul(%n, %w)"]],

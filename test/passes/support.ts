@@ -13,12 +13,17 @@ import { generator } from "../../src/runtime/measure.js";
 import { Tensor } from "../../src/tensor.js";
 import { relativeError, runGraph } from "../../src/testing.js";
 
-/** The nodes alone: one line each, types left out. */
+/** The nodes alone: one line each, types and metadata left out. */
 export const nodes = (text: string): string[] =>
   text
     .split("\n")
     .filter((l) => / = (?!graph)/.test(l) && !l.includes("const "))
-    .map((l) => l.trim().replace(/: [a-z0-9]+(\[[^\]]*\])?(?= =|,)/g, ""));
+    .map((l) =>
+      l
+        .trim()
+        .replace(/: [a-z0-9]+(\[[^\]]*\])?(?= =|,)/g, "")
+        .replace(/ meta \{.*\}$/, ""),
+    );
 export const graph = (inputs: string, outputs: string, ...lines: string[]): string =>
   `graph "g" opset {"": 18} (${inputs}) -> (${outputs}) {\n${lines.join("\n")}\n}`;
 

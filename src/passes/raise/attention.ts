@@ -11,8 +11,9 @@
 import { isStatic, mul as mulDims, sameDim } from "../../ir/dims.js";
 import { originOf } from "../../ir/graph.js";
 import { int64Constant, makeConstant } from "../../ir/payload.js";
-import type { Attr, Dim, DType, Graph, Node, ValueId } from "../../ir/types.js";
-import { any, dimsOf, either, match, numbersOf, op, scalar, uniform } from "../match.js";
+import type { Attr, Dim, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
+import { alwaysFinite, UNGUARDED } from "../masks.js";
+import { any, dimsOf, either, type Match, match, numbersOf, op, scalar, uniform } from "../match.js";
 import { deep, definePass, type PassContext } from "../pass.js";
 import { apply, type Draft, draftOf, leave } from "../rewrite.js";
 
@@ -31,7 +32,7 @@ const softmax = op("Softmax", [any("scores")], {
     return value === -1 || value === (dimsOf(subject, n.outs[0])?.length ?? 0) - 1;
   },
 });
-const guarded = either(softmax, op("Where", [op("IsNaN", [softmax]), scalar(0), softmax]));
+const guarded = either(softmax, op("Where", [op("IsNaN", [softmax]), scalar(0), softmax], { name: "guard" }));
 /** In float32 between Casts, or in the type of the rest. */
 const weights = either(guarded, op("Cast", [guarded], { name: "narrowed" }));
 const core = op("MatMul", [weights, any("v")]);
@@ -45,10 +46,7 @@ function raised(g: Graph, context: PassContext): Graph {
     const found = match(draft, root, core);
     if (found === undefined) continue;
     const leak = found.leak();
-    const why =
-      leak === undefined
-        ? new Site(draft, root, found.nodes).raise(found.value("scores"), found.value("v"), found.maybe("narrowed") !== undefined)
-        : `'${draft.value(leak).name}' inside it is read elsewhere`;
+    const why = leak === undefined ? new Site(draft, root, found).raise() : `'${draft.value(leak).name}' inside it is read elsewhere`;
     if (why !== undefined) leave(context, g, root, "attention", why);
   }
   return draft.edit.finish();
@@ -87,6 +85,7 @@ interface Operand {
 class Site {
   readonly #draft: Draft;
   readonly #root: Node;
+  readonly #found: Match;
   readonly #path: Node[];
   #scale = 1;
   /** Scalars that are no constants: applied to Q. */
@@ -95,16 +94,17 @@ class Site {
   readonly #added: ValueId[] = [];
   readonly #chosen: { readonly when: ValueId; readonly negated: boolean; readonly fill: number }[] = [];
 
-  constructor(draft: Draft, root: Node, nodes: readonly Node[]) {
+  constructor(draft: Draft, root: Node, found: Match) {
     this.#draft = draft;
     this.#root = root;
-    this.#path = [...nodes];
+    this.#found = found;
+    this.#path = [...found.nodes];
   }
 
   /** Rewrites the root, or says why not and changes nothing. */
-  raise(scores: ValueId, v: ValueId, narrowed: boolean): string | undefined {
+  raise(): string | undefined {
     try {
-      this.#raise(scores, v, narrowed);
+      this.#raise(this.#found.value("scores"), this.#found.value("v"), this.#found.maybe("narrowed") !== undefined);
       return undefined;
     } catch (error) {
       if (error instanceof Refusal) return error.message;
@@ -145,6 +145,7 @@ class Site {
     }
     const types = [q, kSource.source, vSource.source, this.#root.outs[0]].map((id) => (id === undefined ? undefined : draft.type(id)));
     const dtype = types[0]?.kind === "tensor" ? types[0].dtype : undefined;
+    if (dtype === "float64") refuse("float64 stays as it is");
     if (dtype === undefined || !types.every((t) => t?.kind === "tensor" && t.dtype === dtype))
       refuse("Q, K, V and the result differ in type");
     this.#checkMasks(sDims);
@@ -372,7 +373,8 @@ class Site {
     if (rank === 3) {
       const y = edit.declare(`${stem === "" ? "attention" : stem}/heads`);
       const all = [...new Set(this.#path)];
-      edit.add({ op: "Attention", ins, outs: [y], attrs, name: `${stem}/heads`, origin: [...new Set(all.flatMap(originOf))] });
+      const made = edit.add({ op: "Attention", ins, outs: [y], attrs, name: `${stem}/heads`, origin: [...new Set(all.flatMap(originOf))] });
+      this.#remember(made.id, mask?.id);
       apply(edit, this.#root, all, { op: "Squeeze", ins: [y, ints("axis", [1])] });
       return;
     }
@@ -384,6 +386,14 @@ class Site {
         edit.remove(concat.id);
       }
     apply(edit, this.#root, [...new Set(this.#path)], { op: "Attention", ins, outs, attrs });
+    this.#remember(this.#root.id, mask?.id);
+  }
+
+  /** A row that is masked altogether was NaN in the user's graph: spelled out again, it needs no guard. */
+  #remember(attention: NodeId, mask: ValueId | undefined): void {
+    const n = this.#draft.edit.node(attention);
+    if (n === undefined || mask === undefined || this.#found.maybe("guard") !== undefined || alwaysFinite(this.#draft, mask)) return;
+    this.#draft.edit.patch(attention, { extra: { ...n.extra, metadata: [...(n.extra?.metadata ?? []), UNGUARDED] } });
   }
 
   /** All masks as one: boolean where Where chose -inf, added otherwise. */

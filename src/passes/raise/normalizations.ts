@@ -82,9 +82,10 @@ function axesOf(found: Match, name: string, rank: number): readonly number[] | u
     ?.map((a) => (a < 0 ? a + rank : a))
     .sort((a, b) => a - b);
 }
+/** float64 is none of them: the operators keep their statistics in float32. */
 const dtypeOf = (draft: Draft, v: ValueId): DType | undefined => {
   const t = draft.type(v);
-  return t.kind === "tensor" ? t.dtype : undefined;
+  return t.kind === "tensor" && (t.dtype === "float32" || t.dtype === "float16" || t.dtype === "bfloat16") ? t.dtype : undefined;
 };
 /** `count` numbers from `from` on. */
 const run = (axes: readonly number[], from: number, count: number): boolean =>
@@ -133,7 +134,8 @@ function neutral(draft: Draft, stem: ValueId, dtype: DType, dims: readonly Dim[]
 function centredNorm(found: Match, draft: Draft, narrow: boolean): Replacement | string | undefined {
   const [v, y] = [found.value("x"), found.root.outs[0]];
   const [dims, dtype] = [dimsOf(draft, v), dtypeOf(draft, v)];
-  if (dims === undefined || dtype === undefined || y === undefined) return "the rank of its input is not known";
+  if (dtype === undefined || y === undefined) return undefined;
+  if (dims === undefined) return "the rank of its input is not known";
   if (dtypeOf(draft, y) !== dtype || dimsOf(draft, y)?.length !== dims.length) return undefined;
   const [axes, axes2] = [axesOf(found, "axes", dims.length), axesOf(found, "axes2", dims.length)];
   const eps = found.number("epsilon");
@@ -179,7 +181,8 @@ function instanceNorm(found: Match, draft: Draft, v: ValueId, dtype: DType, dims
 function rmsNorm(found: Match, draft: Draft): Replacement | string | undefined {
   const [v, y] = [found.value("x"), found.root.outs[0]];
   const [dims, dtype] = [dimsOf(draft, v), dtypeOf(draft, v)];
-  if (dims === undefined || dtype === undefined || y === undefined) return "the rank of its input is not known";
+  if (dtype === undefined || y === undefined) return undefined;
+  if (dims === undefined) return "the rank of its input is not known";
   const axes = axesOf(found, "axes", dims.length);
   const eps = found.number("epsilon");
   if (axes === undefined || eps === undefined || axes.length === 0 || dimsOf(draft, y)?.length !== dims.length) return undefined;
@@ -238,7 +241,8 @@ function l2Norm(found: Match, draft: Draft): Replacement | undefined {
   const [dims, y] = [dimsOf(draft, v), dimsOf(draft, found.root.outs[0])];
   const axes = dims === undefined ? undefined : axesOf(found, "axes", dims.length);
   const [axis] = axes ?? [];
-  if (dims === undefined || axis === undefined || axes?.length !== 1 || y?.length !== dims.length) return undefined;
+  if (dims === undefined || axis === undefined || axes?.length !== 1 || y?.length !== dims.length || dtypeOf(draft, v) === undefined)
+    return undefined;
   return { op: "LpNormalization", ins: [v], attrs: { axis: intAttr(axis), p: intAttr(2) } };
 }
 

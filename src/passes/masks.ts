@@ -1,0 +1,45 @@
+/** What is known of attention masks at compile time. */
+import { payloadLength, typedOf } from "../ir/payload.js";
+import type { Node, ValueId, Verbatim } from "../ir/types.js";
+import type { Subject } from "./match.js";
+
+/**
+ * Metadata of an Attention node that stands for a Softmax without a guard: a row that the mask closes altogether was NaN there, and spelled
+ * out again it may be so.
+ */
+export const UNGUARDED = ["partita.closed_rows", "nan"] as const;
+export const unguarded = (n: Node): boolean => n.extra?.metadata?.some(([key]) => key === UNGUARDED[0]) ?? false;
+/** What else the file said of the node. */
+export function withoutMark(n: Node): Verbatim | undefined {
+  if (!unguarded(n)) return n.extra;
+  const metadata = n.extra?.metadata?.filter(([key]) => key !== UNGUARDED[0]) ?? [];
+  const { metadata: _, ...rest } = n.extra ?? {};
+  if (metadata.length > 0) return { ...rest, metadata };
+  return Object.keys(rest).length > 0 ? rest : undefined;
+}
+
+const VIEWS: ReadonlySet<string> = new Set(
+  "Unsqueeze Squeeze Reshape Transpose Expand Slice Gather Concat Identity Tile Flatten".split(" "),
+);
+/** Whether an additive mask is certainly free of infinities, so that it leaves no query without a key. Looks through shape and sum. */
+export function alwaysFinite(subject: Subject, v: ValueId, depth = 0): boolean {
+  const c = subject.constant(v);
+  if (c !== undefined) {
+    if (c.data.kind === "sparse" || c.data.kind === "strings" || payloadLength(c.data) > 2 ** 26) return false;
+    if (c.dtype === "float32" || c.dtype === "float64") return (typedOf(c) as Float32Array).every(Number.isFinite);
+    if (c.dtype === "float16") return (typedOf(c) as Uint16Array).every((x) => (x & 0x7c00) !== 0x7c00);
+    if (c.dtype === "bfloat16") return (typedOf(c) as Uint16Array).every((x) => (x & 0x7f80) !== 0x7f80);
+    return c.dtype !== "bool";
+  }
+  const n = subject.producer(v);
+  if (n === undefined || n.domain !== "" || depth > 12) return false;
+  const all = (ins: readonly (ValueId | undefined)[]): boolean => ins.every((i) => i !== undefined && alwaysFinite(subject, i, depth + 1));
+  if (n.op === "Where") return all(n.ins.slice(1));
+  if (n.op === "Add" || n.op === "Sub" || n.op === "Mul" || n.op === "Concat") return all(n.ins);
+  if (n.op === "Cast") {
+    const from = n.ins[0] === undefined ? undefined : subject.type(n.ins[0]);
+    const whole = from?.kind === "tensor" && (from.dtype === "bool" || /^u?int/.test(from.dtype));
+    return whole || all(n.ins.slice(0, 1));
+  }
+  return VIEWS.has(n.op) && all(n.ins.slice(0, 1));
+}
