@@ -18,7 +18,7 @@ export { bodiesOf, constantOf, displayName, originOf, producersOf, qualifiedOp, 
 export { constantHash, graphHash } from "./ir/hash.js";
 export { type ParseOptions, parse } from "./ir/parse.js";
 export { bytesOf, fromTensor, makeConstant, smallNumbers, toTensor, typedOf } from "./ir/payload.js";
-export { type PrintOptions, print } from "./ir/print.js";
+export { type PrintOptions, print, typeText } from "./ir/print.js";
 export type * from "./ir/types.js";
 export { verify } from "./ir/verify.js";
 export * as define from "./ops/define.js";
