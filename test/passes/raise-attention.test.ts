@@ -98,6 +98,31 @@ describe("raise-attention: masks", () => {
       ['%attention/mask = Add(%mask, %bias) @"/mask" from [""]'],
     );
   });
+  it.each([
+    ["one image", 1, 3, "3, 1, 5, 5", ["Reshape", "Add", "Attention"]],
+    ["a batch", 2, 3, "1, 3, 1, 5, 5", ["Expand", "Reshape", "Add", "Attention"]],
+  ])("per window, and a bias per head (Swin), %s", async (_, batch, windows, mask, wanted) => {
+    const n = batch * windows;
+    const done = await applied(
+      raise,
+      text(
+        `%q: float32[${n}, 2, 5, 4], %k: float32[${n}, 2, 5, 4], %v: float32[${n}, 2, 5, 4], %bias: float32[1, 2, 5, 5], %mask: float32[${mask}]`,
+        "%y",
+        `const %five = int64[5] [${batch}, ${windows}, 2, 5, 5]`,
+        "const %four = int64[4] [-1, 2, 5, 5]",
+        kt,
+        "%a = Mul(%q, %half)",
+        "%m = MatMul(%a, %t)",
+        "%b = Add(%m, %bias)",
+        "%w = Reshape(%b, %five)",
+        "%c = Add(%w, %mask)",
+        "%s = Reshape(%c, %four)",
+        ...end,
+      ),
+    );
+    expect(ops(done.after)).toEqual(wanted);
+    expect(await difference(done)).toBeLessThan(1e-5);
+  });
   it("chosen by Where, -inf elsewhere: a boolean mask", async () => {
     const lines = [...scores, "%s = Where(%mask, %n, %ninf)", ...end];
     await raises(`${q}, ${kv}, %mask: bool[2, 1, 5, 7]`, lines, "%y = Attention(%q, %k, %v, %mask) {scale = 0.5}");

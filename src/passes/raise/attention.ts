@@ -81,6 +81,13 @@ interface Operand {
   readonly reshape?: readonly number[];
 }
 
+/** An additive mask: as it is, or expanded and then reshaped to other dims. */
+interface Added {
+  readonly id: ValueId;
+  readonly dims?: readonly number[];
+  readonly expand?: readonly number[];
+}
+
 /** One attention under construction. Nodes walked over are collected; new ones are made only once nothing can refuse any more. */
 class Site {
   readonly #draft: Draft;
@@ -91,7 +98,7 @@ class Site {
   /** Scalars that are no constants: applied to Q. */
   readonly #factors: { readonly op: string; readonly by: ValueId }[] = [];
   /** Additive masks, and boolean ones (true: look). */
-  readonly #added: ValueId[] = [];
+  readonly #added: Added[] = [];
   readonly #chosen: { readonly when: ValueId; readonly negated: boolean; readonly fill: number }[] = [];
 
   constructor(draft: Draft, root: Node, found: Match) {
@@ -166,7 +173,7 @@ class Site {
       if (a === undefined || b === undefined) break;
       if (n.op === "Add" && masks) {
         const into = this.#leadsToProduct(a) ? a : this.#leadsToProduct(b) ? b : refuse("its scores are no product of two matrices");
-        this.#added.push(into === a ? b : a);
+        this.#added.push({ id: into === a ? b : a });
         at = this.#inside(n, into);
       } else if (n.op === "Where" && masks) {
         const [when, yes, no] = n.ins;
@@ -176,6 +183,10 @@ class Site {
         if (fill === undefined || fill > -1e4) refuse("its mask puts something else than a large negative number in the place of scores");
         this.#chosen.push({ when, negated: fillNo === undefined, fill });
         at = this.#inside(n, fillNo === undefined ? no : yes);
+      } else if (n.op === "Reshape" && masks) {
+        const inner = this.#windowed(n);
+        if (inner === undefined) break;
+        at = inner;
       } else if (n.op === "Mul" || n.op === "Div") {
         const factor = this.#factor(n);
         if (factor === undefined) break;
@@ -190,6 +201,36 @@ class Site {
       `its scores come from ${n === undefined ? "no node" : `${n.op} '${this.#name(n)}'`}, not from a product of Q and K that is scaled and masked`,
     );
   }
+  /**
+   * Windows with a mask of their own (Swin): scores [batch * windows, heads, s, t] are seen as [batch, windows, heads, s, t], a mask is added, and
+   * they are seen as before. The mask is then one for every window of the batch. Gives the scores before.
+   */
+  #windowed(back: Node): ValueId | undefined {
+    const draft = this.#draft;
+    const sum = draft.producer(back.ins[0]);
+    if (sum?.op !== "Add" || sum.domain !== "") return undefined;
+    const [a, b] = sum.ins;
+    for (const [view, id] of [[a, b] as const, [b, a] as const]) {
+      const split = draft.producer(view);
+      const inner = split?.op === "Reshape" && split.domain === "" ? split.ins[0] : undefined;
+      const [five, four, mask] = [dimsOf(draft, view), dimsOf(draft, inner), dimsOf(draft, id)];
+      if (split === undefined || inner === undefined || id === undefined || five?.length !== 5 || four?.length !== 4 || mask === undefined)
+        continue;
+      const [batch, windows, heads, s, t] = five;
+      if (!five.every(isStatic) || mask.length > 5 || !mask.every(isStatic)) continue;
+      if (!same(four, [mulDims(batch ?? "?", windows ?? "?"), heads ?? "?", s ?? "?", t ?? "?"])) continue;
+      if (!same(four, dimsOf(draft, back.outs[0])) || !same(five, dimsOf(draft, sum.outs[0]))) continue;
+      const wide = [...new Array<number>(5 - mask.length).fill(1), ...mask];
+      const all = [five[0], five[1], wide[2], wide[3], wide[4]] as readonly number[];
+      this.#inside(back);
+      this.#inside(sum, view);
+      this.#inside(split);
+      const [b0 = 1, w0 = 1, ...rest] = all;
+      this.#added.push({ id, dims: [b0 * w0, ...rest], ...(wide.every((d, i) => d === all[i]) || b0 === 1 ? {} : { expand: all }) });
+      return inner;
+    }
+    return undefined;
+  }
   #name(n: Node): string {
     return n.name !== "" ? n.name : n.outs[0] === undefined ? n.op : this.#draft.value(n.outs[0]).name;
   }
@@ -203,6 +244,7 @@ class Site {
       return f !== undefined && this.#leadsToProduct(f.of, depth + 1);
     }
     if (n.op === "Where") return n.ins.slice(1).some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
+    if (n.op === "Reshape") return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
     return n.op === "Add" && n.ins.some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
   }
   /** A node of which only the path may read the result; its input to go on with. */
@@ -315,8 +357,8 @@ class Site {
   /** Masks must broadcast to the scores without widening them, and have their last dim. */
   #checkMasks(scores: readonly Dim[]): void {
     if (this.#added.length + this.#chosen.length > 4) refuse("it has more masks than can be combined");
-    for (const m of [...this.#added, ...this.#chosen.map((c) => c.when)]) {
-      const dims = dimsOf(this.#draft, m);
+    for (const { id, dims: seen } of [...this.#added, ...this.#chosen.map((c): Added => ({ id: c.when }))]) {
+      const dims = seen ?? dimsOf(this.#draft, id);
       if (dims === undefined || dims.length > scores.length || dims.length < 2)
         refuse(`its mask has ${dims?.length ?? "an unknown number of"} dims, and 2 to ${scores.length} are wanted`);
       dims.forEach((d, i) => {
@@ -415,9 +457,13 @@ class Site {
     }
     const t = draft.type(this.#root.outs[0] as ValueId);
     const dtype = t.kind === "tensor" ? t.dtype : "float32";
+    const shape = (dims: readonly number[]): ValueId => draft.edit.addConstant(`${this.#root.name}/shape`, int64Constant(dims));
     const number = (x: number): ValueId =>
       draft.edit.addConstant(`${this.#root.name}/mask`, makeConstant(dtype as Exclude<DType, "string">, [], [x]));
-    const ids = [...this.#added];
+    const ids = this.#added.map(({ id, dims, expand }) => {
+      const wide = expand === undefined ? id : add("mask", "Expand", [id, shape(expand)]);
+      return dims === undefined ? wide : add("mask", "Reshape", [wide, shape(dims)]);
+    });
     for (const c of this.#chosen) {
       const [zero, fill] = [number(0), number(c.fill)];
       ids.push(add("mask", "Where", c.negated ? [c.when, fill, zero] : [c.when, zero, fill]));
@@ -426,7 +472,7 @@ class Site {
     if (first === undefined) return undefined;
     return {
       id: rest.reduce((a, b) => add("mask", "Add", [a, b]), first),
-      rank: [...this.#added, ...this.#chosen.map((c) => c.when)].reduce(widest, 0),
+      rank: Math.max(...this.#added.map((m) => m.dims?.length ?? widest(0, m.id)), ...this.#chosen.map((c) => widest(0, c.when))),
     };
   }
 
