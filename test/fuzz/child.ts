@@ -97,6 +97,7 @@ async function tryModel(
 ): Promise<Omit<Outcome, "i" | "how" | "base" | "ms" | "peak">> {
   let session: Session | undefined;
   let phase = "compile";
+  const cpu = process.cpuUsage();
   let ours: Record<string, TensorLike> | undefined;
   let feeds: Record<string, TensorLike> = {};
   let stopped = false;
@@ -129,7 +130,12 @@ async function tryModel(
   } catch (error) {
     if (error instanceof Error && error.name === "TimeoutError") {
       stopped = true;
-      if (phase === "compile") return { kind: "FAIL", phase, what: "compile did not stop within its time" };
+      const used = process.cpuUsage(cpu);
+      // A compile that hardly had the processor says nothing of the compiler.
+      if (phase === "compile")
+        return used.user + used.system > 3e6
+          ? { kind: "FAIL", phase, what: "compile did not stop within its time" }
+          : { kind: "compile waited for a busy machine", phase, what: "" };
     } else if (!(error instanceof PartitaError)) {
       return {
         kind: "FAIL",
@@ -178,10 +184,10 @@ async function main(job: Job): Promise<void> {
   const path = join(modelFolder, "model.onnx");
   const bases = job.kind === "models" ? [...ownBases(), ...(job.data === undefined ? [] : realBases(job.data))] : [];
   const bundles = job.kind === "bundles" ? await prepareBundles(join(folder, "bundles"), folder) : [];
-  const send = (o: Outcome): Promise<void> => new Promise((resolve) => process.send?.(o, () => resolve()));
+  const send = (o: Outcome | "prepared"): Promise<void> => new Promise((resolve) => process.send?.(o, () => resolve()));
   for (let i = job.from; i < job.to; i += job.step) {
     mark(`${i} prepare`);
-    const start = performance.now();
+    let start = performance.now();
     resetPeak();
     let result: Omit<Outcome, "i" | "ms" | "peak" | "how" | "base">;
     let how: string;
@@ -189,10 +195,14 @@ async function main(job: Job): Promise<void> {
     if (job.kind === "models") {
       const m = mutantOf(bases, job.seed, i);
       [how, base] = [m.how, m.base.name];
+      await send("prepared");
+      start = performance.now();
       result = await tryModel(m.bytes, path, i, (step) => mark(`${i} ${step}`));
     } else {
       const m = bundleMutant(bundles, generator(seedOf(job.seed, i)), join(folder, "mutant.partita"));
       [how, base] = [m.how, m.base];
+      await send("prepared");
+      start = performance.now();
       result = await tryBundle(m, folder, (step) => mark(`${i} ${step}`));
     }
     const used = peak();

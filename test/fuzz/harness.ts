@@ -75,6 +75,17 @@ async function lane(script: string, options: FuzzOptions, index: number, marker:
   }
 }
 
+/** Processor time of a process so far, all threads; infinite where the system does not say. */
+function cpuMs(pid: number | undefined): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ") ?? [];
+    // Ticks of 10 ms: utime and stime, fields 14 and 15 of the whole line.
+    return 10 * (Number(fields[11]) + Number(fields[12]));
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
 /** Returns the mutant to go on with. */
 function oneProcess(script: string, job: Job, report: (o: Outcome) => void): Promise<number> {
   return new Promise((resolve) => {
@@ -92,18 +103,27 @@ function oneProcess(script: string, job: Job, report: (o: Outcome) => void): Pro
     let next = job.from;
     let hung = false;
     let lastAt = performance.now();
-    // The first message also waits for the start of the process.
-    let limit = HANG_MS + 15_000;
+    let lastCpu = 0;
+    // The first mutant also waits for the start of the process.
+    let limit = HANG_MS + 20_000;
     const watch = setInterval(() => {
-      if (performance.now() - lastAt < limit || hung) return;
+      const waited = performance.now() - lastAt;
+      // On a busy machine a process may wait without doing anything: one that had little of the processor gets more time, not without end.
+      if (hung || waited < limit || (cpuMs(child.pid) - lastCpu < HANG_MS / 2 && waited < 4 * limit)) return;
       hung = true;
       child.kill("SIGKILL");
     }, 200);
-    child.on("message", (o: Outcome) => {
-      report(o);
-      next = o.i + job.step;
+    const progress = (): void => {
       lastAt = performance.now();
+      lastCpu = cpuMs(child.pid);
       limit = HANG_MS;
+    };
+    child.on("message", (m: Outcome | "prepared") => {
+      if (m !== "prepared") {
+        report(m);
+        next = m.i + job.step;
+      }
+      progress();
     });
     child.on("exit", (code, signal) => {
       clearInterval(watch);
