@@ -15,6 +15,7 @@ import { type Inline, inline, inlineOps, reshapedIndex } from "./inline.js";
 import { type Kernel, mapKernel, ParameterList, reduceKernel, rowKernel, store, type Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
 import { type Life, planMemory } from "./memory.js";
+import { mergeProducts } from "./merge.js";
 import type { Arg, KernelPlan, Operation, Buffer as PlanBuffer, PortSpec, TensorMap, Translation } from "./plan.js";
 import { literal, pointwise } from "./pointwise.js";
 import { directConv, directGemm, directMatMul, gemmResult, type Reduction, reduction, reductionOps } from "./reduce.js";
@@ -118,7 +119,7 @@ class Lowering {
 
   constructor(g: Graph, options: LowerOptions) {
     this.#options = options;
-    const inferred = inferGraph(g);
+    const inferred = inferGraph(mergeProducts(g));
     this.#g = inferred.graph;
     this.#facts = inferred.facts;
     for (const node of this.#g.nodes)
@@ -223,6 +224,8 @@ class Lowering {
   }
   #order(v: ValueId): readonly number[] {
     const rank = this.#tensor(v).dims.length;
+    // Heads side by side, as the projection behind attention reads them.
+    if (rank === 4 && this.#producer.get(v)?.node.op === "Attention") return [0, 2, 1, 3];
     return this.#spread.has(v) ? channelsLast(rank) : naturalOrder(rank);
   }
   /** Values of convolutional parts, which lie channels-last: what is connected to a convolution through nodes that keep the rank. */
@@ -434,7 +437,7 @@ class Lowering {
     let placed = out.dtype === stored ? this.#placed(own, out, tail) : undefined;
     if (placed === undefined) {
       const first = f.path[0] as ValueId;
-      const made = this.#scratch(first, stored, naturalOrder(own.dims.length), `unplaced ${valueAt(this.#g, first).name}`);
+      const made = this.#scratch(first, stored, this.#order(first), `unplaced ${valueAt(this.#g, first).name}`);
       [target, placed] = [made, made];
       if (f.path.length > 1) {
         this.#written.set(first, made);

@@ -1,0 +1,84 @@
+/**
+ * Products that read one operand and differ in their constant weights become one product over the weights side by side: a wide product fills the
+ * device where three narrow ones do not, and its operand is read once. The parts are views of the result.
+ */
+import { Editor } from "../../ir/edit.js";
+import { bytesOf, int64Constant } from "../../ir/payload.js";
+import type { Constant, Graph, Node, ValueId } from "../../ir/types.js";
+
+interface Part {
+  readonly product: Node;
+  /** The addition of a constant vector behind it, if there is one. */
+  readonly add: Node | undefined;
+  readonly weight: Constant;
+  readonly bias: Constant | undefined;
+}
+
+export function mergeProducts(g: Graph): Graph {
+  const uses = new Map<ValueId, Node[]>();
+  for (const n of g.nodes) for (const v of n.ins) if (v !== undefined) uses.set(v, [...(uses.get(v) ?? []), n]);
+  const outputs = new Set(g.outputs);
+  const groups = new Map<string, Part[]>();
+  for (const n of g.nodes) {
+    const [a, b] = n.ins;
+    if (n.op !== "MatMul" || n.domain !== "" || a === undefined || b === undefined || g.constants.has(a)) continue;
+    const weight = g.constants.get(b);
+    const [y] = n.outs;
+    if (weight === undefined || weight.dims.length !== 2 || y === undefined) continue;
+    const [only, second] = uses.get(y) ?? [];
+    const other = only?.op === "Add" && only.domain === "" && second === undefined && !outputs.has(y) ? only : undefined;
+    const vector = other?.ins.find((v) => v !== y);
+    const bias = vector === undefined ? undefined : g.constants.get(vector);
+    const fits = bias !== undefined && bias.dims.length === 1 && bias.dims[0] === weight.dims[1] && bias.dtype === weight.dtype;
+    const key = `${a} ${weight.dims[0]} ${weight.dtype} ${fits}`;
+    const part: Part = { product: n, add: fits ? other : undefined, weight, bias: fits ? bias : undefined };
+    groups.set(key, [...(groups.get(key) ?? []), part]);
+  }
+  const wide = [...groups.values()].filter((parts) => parts.length > 1);
+  if (wide.length === 0) return g;
+  const e = new Editor(g);
+  for (const parts of wide) {
+    const [first] = parts as [Part, ...Part[]];
+    const stem = first.product.name;
+    const weight = e.addConstant(`${stem}.merged`, beside(parts.map((p) => p.weight)));
+    const [a] = first.product.ins;
+    const origin = parts.flatMap((p) => [p.product, p.add]).flatMap((n) => (n === undefined ? [] : (n.origin ?? [n.name])));
+    let [y] = e.add({ op: "MatMul", ins: [a, weight], outs: 1, name: `${stem}.merged`, origin }).outs;
+    if (first.bias !== undefined) {
+      const bias = e.addConstant(`${stem}.merged.bias`, beside(parts.map((p) => p.bias as Constant)));
+      [y] = e.add({ op: "Add", ins: [y, bias], outs: 1, name: `${stem}.merged.add`, origin }).outs;
+    }
+    const sizes = e.addConstant(`${stem}.sizes`, int64Constant(parts.map((p) => p.weight.dims[1] as number)));
+    const results = parts.map((p) => (p.add ?? p.product).outs[0]);
+    for (const p of parts) {
+      e.remove(p.product.id);
+      if (p.add !== undefined) e.remove(p.add.id);
+    }
+    e.add({ op: "Split", ins: [y, sizes], outs: results, name: `${stem}.split`, origin, attrs: { axis: { kind: "int", value: -1 } } });
+  }
+  return e.finish();
+}
+
+/** Constants of equal leading dims, joined along the last. */
+function beside(parts: readonly Constant[]): Constant {
+  const [first] = parts as [Constant, ...Constant[]];
+  const rows = first.dims.length === 1 ? 1 : (first.dims[0] as number);
+  const columns = parts.map((p) => p.dims.at(-1) as number);
+  const total = columns.reduce((a, b) => a + b, 0);
+  const dims = first.dims.length === 1 ? [total] : [rows, total];
+  const read = (): Uint8Array => {
+    const sources = parts.map((p) => bytesOf(p));
+    const size = (sources[0]?.length ?? 0) / (rows * (columns[0] as number));
+    const out = new Uint8Array(rows * total * size);
+    for (let r = 0, at = 0; r < rows; r++) {
+      for (const [i, s] of sources.entries()) {
+        const width = (columns[i] as number) * size;
+        out.set(s.subarray(r * width, (r + 1) * width), at);
+        at += width;
+      }
+    }
+    return out;
+  };
+  const length = parts.reduce((n, p) => n + bytesOf(p).length, 0);
+  return { dtype: first.dtype, dims, data: { kind: "lazy", length, read } };
+}
