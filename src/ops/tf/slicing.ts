@@ -35,7 +35,7 @@ interface Cut {
 /** The whole of NumPy's basic indexing: bit i of a mask speaks of place i of the specification. */
 export const stridedSlice = defineTfOp({
   name: "StridedSlice",
-  to: ["Slice", "Squeeze", "Unsqueeze", "Gather", "Concat"],
+  to: ["Slice", "Squeeze", "Unsqueeze", "Gather", "Concat", "Where", "Less", "Add"],
   lower: (n, b) => stridedSliceOf(n, b, n.in(0)),
 });
 function stridedSliceOf(n: TfNode, b: TfBuilder, x: Val): Val {
@@ -82,13 +82,11 @@ function stridedSliceOf(n: TfNode, b: TfBuilder, x: Val): Val {
     }
     layout.push("kept");
     const whole = set("begin_mask", i) && set("end_mask", i) && step === 1;
-    if (!whole)
-      cuts.push({
-        axis,
-        begin: set("begin_mask", i) ? (step > 0 ? 0 : END) : from,
-        end: set("end_mask", i) ? (step > 0 ? END : START) : place(b, end, i),
-        step,
-      });
+    if (!whole) {
+      const begins = set("begin_mask", i) ? (step > 0 ? 0 : END) : from;
+      const ends = set("end_mask", i) ? (step > 0 ? END : START) : place(b, end, i);
+      cuts.push({ axis, begin: begins, end: step < 0 ? backwardEnd(b, x, axis, begins, ends) : ends, step });
+    }
     axis++;
   }
   let y = x;
@@ -118,6 +116,16 @@ function stridedSliceOf(n: TfNode, b: TfBuilder, x: Val): Val {
     y,
     present.flatMap((l, i) => (l === "new" ? [i] : [])),
   );
+}
+
+/** Backwards from a place before the first element there is nothing; ONNX begins with the first one then, unless the end lies behind it. */
+function backwardEnd(b: TfBuilder, x: Val, axis: number, begin: Place, end: Place): Place {
+  if (typeof begin === "number" && begin >= -1) return end;
+  const dim = x.shape?.[axis];
+  if (typeof begin === "number" && typeof dim === "number") return begin + dim < 0 ? END : end;
+  const from = typeof begin === "number" ? b.int64([begin]) : begin;
+  const before = b.op("Less", [b.add(from, b.dim(x, axis)), b.int64([0])]);
+  return b.where(before, b.int64([END]), typeof end === "number" ? b.int64([end]) : end);
 }
 
 export const slice = defineTfOp({
