@@ -1,15 +1,16 @@
 // Attention of one head and BQ queries per block on the matrix units (sm_80 and up): out = softmax(scale * Q K^T + mask) V, f16 or bf16, FP32 sums.
-// Keys come in blocks of BKEYS; the row maximum and sum are carried along (online softmax), so scores never leave registers. A warp owns 16 queries.
+// Keys come in blocks of BKEYS; the row maximum and sum are carried along (online softmax), so scores never leave registers. A warp owns 16 * TILES queries.
 // The loads of a key block and of its values run behind the arithmetic of the other. Rows are padded to odd multiples of 16 bytes: ldmatrix without conflicts.
 // A row whose keys are all excluded gives NaN, as softmax of nothing but minus infinity does.
-// Constants: QUERIES KEYS DIM DIM_V (head sizes of q, k and of v, out), DIM_P DIM_V_P (rounded up to 16), BKEYS, WARPS, GROUP (query heads per key head),
+// Constants: QUERIES KEYS DIM DIM_V (head sizes of q, k and of v, out), DIM_P DIM_V_P (rounded up to 16), BKEYS, WARPS, TILES, GROUP (query heads per key head),
 //   VE_K VE_V (elements a copy takes), Q_B Q_H Q_S, K_.., V_.., O_.. (strides of batch, head, position), MASK (0 none, 1 float, 2 f16, 3 bf16, 4 bool) with M_B M_H M_Q M_K,
-//   CAUSAL, CAUSAL_OFFSET (key j is seen by query i when j <= i + offset), KEEP_Q (Q stays in registers), SOFTCAP; floats SCALE, CAP.
+//   CAUSAL, CAUSAL_OFFSET (key j is seen by query i when j <= i + offset), KEEP_Q (Q stays in registers), SOFTCAP; floats SCALE, CAP;
+//   FOLD (no mask, no soft cap, SCALE > 0: the scale goes into the exponent).
 // Launch: grid (ceil(QUERIES / BQ), heads, batch), 32 * WARPS threads, dynamic shared memory as the emitter says.
 namespace tile {
 //@constants
 //@use common.cu
-constexpr int BQ = WARPS * 16, THREADS = WARPS * 32, PITCH_K = DIM_P * 2 + 16, PITCH_V = DIM_V_P * 2 + 16;
+constexpr int BQ = WARPS * TILES * 16, THREADS = WARPS * 32, PITCH_K = DIM_P * 2 + 16, PITCH_V = DIM_V_P * 2 + 16;
 constexpr float LOG2E = 1.4426950408889634f;
 
 __device__ __forceinline__ float exp2_fast(float x) {
@@ -45,7 +46,7 @@ template <int VE, int ROWS, int WIDTH, int PADDED> __device__ __forceinline__ vo
 }
 //@mask
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* __restrict__ out SCRATCH_PARAMETERS) {
   extern __shared__ __align__(128) char shared_bytes[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, head = blockIdx.y, batch = blockIdx.z;
@@ -61,14 +62,21 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
   copy_rows<VE_K, BKEYS, DIM, DIM_P>(at_k, k, K_S, 0, KEYS);
   copy_commit();
 
-  float o[DIM_V_P / 8][4], largest[2] = {-INFINITE, -INFINITE}, sum[2] = {0.f, 0.f};
+  float o[TILES][DIM_V_P / 8][4], largest[TILES][2], sum[TILES][2];
 #pragma unroll
-  for (int j = 0; j < DIM_V_P / 8; j++)
+  for (int i = 0; i < TILES; i++) {
+    largest[i][0] = largest[i][1] = -INFINITE, sum[i][0] = sum[i][1] = 0.f;
 #pragma unroll
-    for (int e = 0; e < 4; e++) o[j][e] = 0.f;
-  u32 fq[KEEP_Q ? DIM_P / 16 : 1][4];
-  const u32 own_q = at_q + (warp * 16 + (lane & 15)) * PITCH_K + (lane >> 4) * 16;
-  const int row = q0 + warp * 16 + (lane >> 2);
+    for (int j = 0; j < DIM_V_P / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) o[i][j][e] = 0.f;
+  }
+  u32 fq[TILES][KEEP_Q ? DIM_P / 16 : 1][4];
+  const int own = warp * TILES * 16;
+  const u32 own_q = at_q + (own + (lane & 15)) * PITCH_K + (lane >> 4) * 16;
+  const int row = q0 + own + (lane >> 2);
+  // What a score is multiplied by before exp2.
+  constexpr float TO_EXPONENT = FOLD ? SCALE * LOG2E : LOG2E;
 
 #pragma unroll 1
   for (int key0 = 0; key0 < keys; key0 += BKEYS) {
@@ -79,64 +87,93 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
     if constexpr (KEEP_Q) {
       if (key0 == 0) {
 #pragma unroll
-        for (int d = 0; d < DIM_P / 16; d++) load_matrices(fq[d], own_q + d * 32);
+        for (int i = 0; i < TILES; i++)
+#pragma unroll
+          for (int d = 0; d < DIM_P / 16; d++) load_matrices(fq[i][d], own_q + i * 16 * PITCH_K + d * 32);
       }
     }
-    float s[BKEYS / 8][4];
+    float s[TILES][BKEYS / 8][4];
 #pragma unroll
-    for (int j = 0; j < BKEYS / 8; j++)
+    for (int i = 0; i < TILES; i++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) s[j][e] = 0.f;
+      for (int j = 0; j < BKEYS / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) s[i][j][e] = 0.f;
 #pragma unroll
     for (int d = 0; d < DIM_P / 16; d++) {
-      if constexpr (!KEEP_Q) load_matrices(fq[0], own_q + d * 32);
+      if constexpr (!KEEP_Q) {
+#pragma unroll
+        for (int i = 0; i < TILES; i++) load_matrices(fq[i][0], own_q + i * 16 * PITCH_K + d * 32);
+      }
 #pragma unroll
       for (int j = 0; j < BKEYS / 16; j++) {
         u32 fk[4];
         load_matrices(fk, at_k + (j * 16 + (lane & 7) + ((lane >> 4) << 3)) * PITCH_K + d * 32 + ((lane >> 3) & 1) * 16);
-        multiply(s[2 * j], fq[KEEP_Q ? d : 0], fk[0], fk[1]);
-        multiply(s[2 * j + 1], fq[KEEP_Q ? d : 0], fk[2], fk[3]);
+#pragma unroll
+        for (int i = 0; i < TILES; i++) {
+          multiply(s[i][2 * j], fq[i][KEEP_Q ? d : 0], fk[0], fk[1]);
+          multiply(s[i][2 * j + 1], fq[i][KEEP_Q ? d : 0], fk[2], fk[3]);
+        }
       }
     }
-    // Scores: scaled, masked. Thread holds rows row and row + 8, columns key0 + 8j + 2(lane % 4) and the next.
-    const bool edge = key0 + BKEYS > KEYS || (CAUSAL && key0 + BKEYS - 1 > q0 + warp * 16 + CAUSAL_OFFSET);
-    float top[2] = {-INFINITE, -INFINITE};
+    // A thread holds rows row + 16i and 8 below, columns key0 + 8j + 2(lane % 4) and the next.
+    if constexpr (!FOLD) {
 #pragma unroll
-    for (int j = 0; j < BKEYS / 8; j++)
+      for (int i = 0; i < TILES; i++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        const int key = key0 + j * 8 + (lane & 3) * 2 + (e & 1), query = row + (e >> 1) * 8;
-        float x = s[j][e] * SCALE;
-        if constexpr (SOFTCAP) x = CAP * tanhf(x / CAP);
+        for (int j = 0; j < BKEYS / 8; j++)
+#pragma unroll
+          for (int e = 0; e < 4; e++) {
+            const int key = key0 + j * 8 + (lane & 3) * 2 + (e & 1), query = row + i * 16 + (e >> 1) * 8;
+            float x = s[i][j][e] * SCALE;
+            if constexpr (SOFTCAP) x = CAP * tanhf(x / CAP);
 //@apply_mask
-        if (edge && (key >= KEYS || (CAUSAL && key > query + CAUSAL_OFFSET))) x = -INFINITE;
-        s[j][e] = x;
-        top[e >> 1] = fmaxf(top[e >> 1], x);
-      }
-    float shrink[2];
+            s[i][j][e] = x;
+          }
+    }
+    if (key0 + BKEYS > KEYS || (CAUSAL && key0 + BKEYS - 1 > q0 + own + CAUSAL_OFFSET)) {
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 1));
-      top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 2));
-      top[h] = fmaxf(top[h], largest[h]);
-      // With no key seen so far the maximum is minus infinity; subtracting it would give NaN.
-      const float base = top[h] == -INFINITE ? 0.f : top[h];
-      shrink[h] = exp2_fast((largest[h] - base) * LOG2E);
-      largest[h] = top[h];
-      top[h] = base;
-      sum[h] *= shrink[h];
+      for (int i = 0; i < TILES; i++)
+#pragma unroll
+        for (int j = 0; j < BKEYS / 8; j++)
+#pragma unroll
+          for (int e = 0; e < 4; e++) {
+            const int key = key0 + j * 8 + (lane & 3) * 2 + (e & 1), query = row + i * 16 + (e >> 1) * 8;
+            if (key >= KEYS || (CAUSAL && key > query + CAUSAL_OFFSET)) s[i][j][e] = -INFINITE;
+          }
     }
 #pragma unroll
-    for (int j = 0; j < BKEYS / 8; j++)
+    for (int i = 0; i < TILES; i++) {
+      float top[2] = {largest[i][0], largest[i][1]}, shrink[2];
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        s[j][e] = exp2_fast((s[j][e] - top[e >> 1]) * LOG2E);
-        sum[e >> 1] += s[j][e];
+      for (int j = 0; j < BKEYS / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) top[e >> 1] = fmaxf(top[e >> 1], s[i][j][e]);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 1));
+        top[h] = fmaxf(top[h], __shfl_xor_sync(~0u, top[h], 2));
+        // With no key seen so far the maximum is minus infinity; subtracting it would give NaN.
+        const float base = top[h] == -INFINITE ? 0.f : top[h];
+        shrink[h] = exp2_fast((largest[i][h] - base) * TO_EXPONENT);
+        largest[i][h] = top[h];
+        // Folded, the subtraction joins the multiplication; a mask of -3e38 would overflow there, so it comes first otherwise.
+        top[h] = FOLD ? base * TO_EXPONENT : base;
+        sum[i][h] *= shrink[h];
       }
 #pragma unroll
-    for (int j = 0; j < DIM_V_P / 8; j++)
+      for (int j = 0; j < BKEYS / 8; j++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) o[j][e] *= shrink[e >> 1];
+        for (int e = 0; e < 4; e++) {
+          if constexpr (FOLD) s[i][j][e] = exp2_fast(fmaf(s[i][j][e], TO_EXPONENT, -top[e >> 1]));
+          else s[i][j][e] = exp2_fast((s[i][j][e] - top[e >> 1]) * TO_EXPONENT);
+          sum[i][e >> 1] += s[i][j][e];
+        }
+#pragma unroll
+      for (int j = 0; j < DIM_V_P / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) o[i][j][e] *= shrink[e >> 1];
+    }
 
     copy_wait<0>();
     __syncthreads();
@@ -144,36 +181,45 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
     copy_commit();
 #pragma unroll
     for (int j = 0; j < BKEYS / 16; j++) {
-      const u32 fp[4] = {narrow2(s[2 * j][0], s[2 * j][1]), narrow2(s[2 * j][2], s[2 * j][3]), narrow2(s[2 * j + 1][0], s[2 * j + 1][1]),
-                         narrow2(s[2 * j + 1][2], s[2 * j + 1][3])};
+      u32 fp[TILES][4];
+#pragma unroll
+      for (int i = 0; i < TILES; i++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) fp[i][e] = narrow2(s[i][2 * j + e / 2][e % 2 * 2], s[i][2 * j + e / 2][e % 2 * 2 + 1]);
 #pragma unroll
       for (int d = 0; d < DIM_V_P / 16; d++) {
         u32 fv[4];
         load_matrices_transposed(fv, at_v + (j * 16 + ((lane >> 3) & 1) * 8 + (lane & 7)) * PITCH_V + d * 32 + (lane >> 4) * 16);
-        multiply(o[2 * d], fp, fv[0], fv[1]);
-        multiply(o[2 * d + 1], fp, fv[2], fv[3]);
+#pragma unroll
+        for (int i = 0; i < TILES; i++) {
+          multiply(o[i][2 * d], fp[i], fv[0], fv[1]);
+          multiply(o[i][2 * d + 1], fp[i], fv[2], fv[3]);
+        }
       }
     }
   }
   copy_wait<0>();
 #pragma unroll
-  for (int h = 0; h < 2; h++) {
-    sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
-    sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
-    const int query = row + h * 8;
-    if (query >= QUERIES) continue;
-    T* to = out + batch * O_B + head * O_H + query * O_S + (lane & 3) * 2;
+  for (int i = 0; i < TILES; i++)
 #pragma unroll
-    for (int j = 0; j < DIM_V_P / 8; j++) {
-      const u32 both = narrow2(o[j][h * 2] / sum[h], o[j][h * 2 + 1] / sum[h]);
-      const int d = j * 8 + (lane & 3) * 2;
-      if constexpr (DIM_V % 2 == 0 && O_S % 2 == 0 && O_H % 2 == 0 && O_B % 2 == 0) {
-        if (d < DIM_V) *(u32*)(to + j * 8) = both;
-      } else {
-        if (d < DIM_V) to[j * 8] = (T)both;
-        if (d + 1 < DIM_V) to[j * 8 + 1] = (T)(both >> 16);
+    for (int h = 0; h < 2; h++) {
+      float total = sum[i][h];
+      total += __shfl_xor_sync(~0u, total, 1);
+      total += __shfl_xor_sync(~0u, total, 2);
+      const int query = row + i * 16 + h * 8;
+      if (query >= QUERIES) continue;
+      T* to = out + batch * O_B + head * O_H + query * O_S + (lane & 3) * 2;
+#pragma unroll
+      for (int j = 0; j < DIM_V_P / 8; j++) {
+        const u32 both = narrow2(o[i][j][h * 2] / total, o[i][j][h * 2 + 1] / total);
+        const int d = j * 8 + (lane & 3) * 2;
+        if constexpr (DIM_V % 2 == 0 && O_S % 2 == 0 && O_H % 2 == 0 && O_B % 2 == 0) {
+          if (d < DIM_V) *(u32*)(to + j * 8) = both;
+        } else {
+          if (d < DIM_V) to[j * 8] = (T)both;
+          if (d + 1 < DIM_V) to[j * 8 + 1] = (T)(both >> 16);
+        }
       }
     }
-  }
 }
 }  // namespace tile

@@ -27,7 +27,7 @@ template <int VE, int ROWS, int WIDTH> __device__ __forceinline__ void copy_rows
 }
 //@mask
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
 KERNEL(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v, float* __restrict__ out SCRATCH_PARAMETERS) {
   extern __shared__ __align__(128) char shared_bytes[];
   float* const sq = (float*)shared_bytes;
@@ -83,7 +83,7 @@ KERNEL(const float* __restrict__ q, const float* __restrict__ k, const float* __
         const int key = key0 + j / 4 * 32 + across * 4 + j % 4;
         float x = s[i][j] * SCALE;
         if constexpr (SOFTCAP) x = CAP * tanhf(x / CAP);
-//@apply_mask
+//@apply_mask_simt
         if (key >= KEYS || (CAUSAL && key > query + CAUSAL_OFFSET)) x = -INFINITE;
         s[i][j] = x;
         top = fmaxf(top, x);

@@ -34,7 +34,7 @@ for (const set of wanted) {
     }[c.kind]().filter((tactic) => values.only === undefined || tactic.template === values.only);
     const count = Math.min(list.length, values.tactics === undefined ? (c.tactics ?? 1) : Number(values.tactics));
     for (let i = 0; i < count; i++) {
-      const name = `${c.name}_${i}`.replaceAll(/[^A-Za-z0-9_]/g, "_");
+      const name = `${c.name}_${values.only ?? ""}${i}`.replaceAll(/[^A-Za-z0-9_]/g, "_");
       const kernel = {
         gemm: () => t.gemmKernel(c.problem, list[i], epilogue, name, device),
         conv: () => t.convKernel(c.problem, list[i], epilogue, name, device),

@@ -57,25 +57,53 @@ export function attentionShared(p: AttentionProblem, t: AttentionTactic): number
   return (t.queries + t.keys) * rowK + t.keys * rowV;
 }
 
+/** [queries of a block, warps] */
+const shapes: readonly (readonly [number, number])[] = [
+  [128, 4],
+  [64, 4],
+  [256, 8],
+  [128, 8],
+  [64, 2],
+  [32, 2],
+  [16, 1],
+];
+
+const tilesOf = (t: AttentionTactic) => t.queries / 16 / t.warps;
+/** Whether Q stays in registers: where it leaves room. */
+const keepsQ = (p: AttentionProblem, t: AttentionTactic) => (tilesOf(t) * roundUp(p.dim, 16)) / 4 <= 32;
+/** Registers a thread of the matrix-unit kernel needs, roughly. */
+function registers(p: AttentionProblem, t: AttentionTactic): number {
+  const q = keepsQ(p, t) ? roundUp(p.dim, 16) / 4 : 4;
+  return tilesOf(t) * (roundUp(p.dimV, 16) / 2 + t.keys / 2 + q + 8) + (p.mask === undefined ? 52 : 66);
+}
+function minBlocks(p: AttentionProblem, t: AttentionTactic): number {
+  const byRegisters = Math.floor(65536 / (t.warps * 32 * registers(p, t)));
+  return Math.max(1, Math.min(byRegisters, Math.floor(233472 / (attentionShared(p, t) + 1024)), Math.floor(2048 / (t.warps * 32)), 8));
+}
+
 /** Tactics for an attention, the best guess first; none when the heads are too large for the machine's shared memory or registers. */
 export function attentionTactics(p: AttentionProblem, device: DeviceModel): AttentionTactic[] {
   if (p.dim > 256 || p.dimV > 256) return [];
   const simt = p.dtype === "f32";
   const all: AttentionTactic[] = simt
-    ? [64, 32].map((keys) => ({ template: "attention-simt" as const, queries: 64, keys }))
-    : [128, 64, 32, 16].flatMap((queries) => [64, 128, 32].map((keys) => ({ template: "attention" as const, queries, keys })));
+    ? [64, 32].map((keys) => ({ template: "attention-simt" as const, queries: 64, keys, warps: 4 }))
+    : shapes.flatMap(([queries, warps]) => [64, 128, 32].map((keys) => ({ template: "attention" as const, queries, keys, warps })));
   const wide = Math.max(p.dim, p.dimV);
   const fits = (t: AttentionTactic) =>
-    attentionShared(p, t) <= device.sharedPerBlock &&
-    (simt ? t.keys === 32 || wide <= 128 : t.keys * 4 + roundUp(p.dimV, 16) * 4 <= (wide > 128 ? 1300 : 1100));
+    attentionShared(p, t) <= device.sharedPerBlock && (simt ? t.keys === 32 || wide <= 128 : registers(p, t) <= 250);
   const cost = (t: AttentionTactic) => {
     const blocks = Math.ceil(p.queries / t.queries) * p.heads * p.batch;
-    const warps = t.queries / 16;
+    const resident = Math.min(
+      Math.floor(233472 / (attentionShared(p, t) + 1024)),
+      Math.floor(2048 / (t.warps * 32)),
+      Math.floor(65536 / (t.warps * 32 * (simt ? 128 : registers(p, t)))),
+    );
     const each = Math.ceil(blocks / device.multiprocessors);
-    // A block's time: its keys, at a rate that grows with its warps until four schedulers are fed.
-    const rate = Math.min(1, (Math.min(each, 2) * warps) / 8);
-    const tail = roundUp(p.keys, t.keys) * (1 + 12 / t.keys);
-    return (each * warps * tail) / rate + (simt ? 0 : wide > 128 && t.keys > 64 ? 1e6 : 0);
+    const together = Math.max(1, Math.min(resident, each));
+    // Sixteen warps hide each other's latencies; rows shared by a warp spare shared-memory reads.
+    const rate = Math.min(1, (together * t.warps) / 12) * (simt || t.queries / t.warps >= 32 ? 1 : 0.75);
+    const padded = Math.ceil(p.keys / t.keys) * t.keys;
+    return (each * t.queries * padded * (1 + 8 / t.keys)) / rate;
   };
   return all.filter(fits).sort((a, b) => cost(a) - cost(b));
 }
@@ -108,7 +136,7 @@ export function attentionKernel(p: AttentionProblem, t: AttentionTactic, name: s
       ...(simt ? { DIM_V_P: roundUp(p.dimV, 32), VE_V: chunk(p.dimV, p.v) } : {}),
       ...(simt
         ? {}
-        : { DIM_P: dimP, DIM_V_P: roundUp(p.dimV, 16), WARPS: t.queries / 16, VE_K: chunk(p.dim, p.q, p.k), VE_V: chunk(p.dimV, p.v) }),
+        : { DIM_P: dimP, DIM_V_P: roundUp(p.dimV, 16), WARPS: t.warps, TILES: t.queries / 16 / t.warps, MIN_BLOCKS: minBlocks(p, t), VE_K: chunk(p.dim, p.q, p.k), VE_V: chunk(p.dimV, p.v) }),
       BKEYS: t.keys,
       GROUP: p.heads / p.kvHeads,
       MASK: p.mask === undefined ? 0 : { f32: 1, f16: 2, bf16: 3, bool: 4 }[p.mask.dtype],
@@ -117,7 +145,7 @@ export function attentionKernel(p: AttentionProblem, t: AttentionTactic, name: s
       ES: bytes,
       CAUSAL: p.causal !== undefined,
       SOFTCAP: p.softcap !== undefined,
-      ...(simt ? {} : { KEEP_Q: dimP <= 128 }),
+      ...(simt ? {} : { KEEP_Q: keepsQ(p, t), FOLD: p.mask === undefined && p.softcap === undefined && p.scale > 0 }),
     }),
     `constexpr long long ${Object.entries(wide)
       .map(([key, value]) => `${key} = ${value}`)
@@ -133,13 +161,14 @@ export function attentionKernel(p: AttentionProblem, t: AttentionTactic, name: s
       constants: constants.join("\n"),
       scratchParams: p.mask === undefined ? [] : ["const MaskT* __restrict__ mask"],
       more: {
-        apply_mask: p.mask === undefined ? "" : "        x = masked(x, mask, batch, head, query, key);",
+        apply_mask: p.mask === undefined ? "" : "            x = masked(x, mask, batch, head, query, key);",
+        apply_mask_simt: p.mask === undefined ? "" : "        x = masked(x, mask, batch, head, query, key);",
         mask: p.mask === undefined ? "" : templateText("attention_mask.cu").trimEnd(),
       },
     }),
     arch: "sm_80",
     grid: [Math.ceil(p.queries / t.queries), p.heads, p.batch],
-    block: [simt ? 128 : t.queries * 2, 1, 1],
+    block: [t.warps * 32, 1, 1],
     shared: attentionShared(p, t),
     arguments: ["q", "k", "v", "out", ...(p.mask === undefined ? [] : ["mask"])].map((operand) => ({ kind: "operand" as const, operand })),
   };

@@ -44,11 +44,12 @@ export interface DepthwiseTactic {
   readonly threads: number;
 }
 
-/** A block computes `queries` rows, `keys` keys at a time. */
+/** A block of `warps` warps computes `queries` rows, `keys` keys at a time. */
 export interface AttentionTactic {
   readonly template: "attention" | "attention-simt";
   readonly queries: number;
   readonly keys: number;
+  readonly warps: number;
 }
 
 /** Ways to compute a product or a convolution. */
@@ -72,7 +73,7 @@ export function tacticName(t: Tactic | DepthwiseTactic | AttentionTactic): strin
   if (t.template === "depthwise") return `depthwise-q${t.run}-t${t.threads}`;
   if (t.template === "wgmma")
     return `wgmma-${t.rows}x${t.bn}-${t.pingPong ? "pp" : "co"}${t.warpgroups}-s${t.stages}${t.resident > 1 ? `-o${t.resident}` : ""}`;
-  if ("keys" in t) return `${t.template}-${t.queries}x${t.keys}`;
+  if ("keys" in t) return `${t.template}-${t.queries}x${t.keys}-w${t.warps}`;
   const split = t.split === 1 ? "" : `-split${t.split}${t.reduce === "cluster" ? "c" : "w"}`;
   return `${t.template}-${t.bm}x${t.bn}-w${t.wm}x${t.wn}-k${t.kb}-s${t.stages}${split}`;
 }
