@@ -3,7 +3,7 @@
  * device where three narrow ones do not, and its operand is read once. The parts are views of the result.
  */
 import { Editor } from "../../ir/edit.js";
-import { bytesOf, int64Constant } from "../../ir/payload.js";
+import { bytesOf, int64Constant, payloadLength } from "../../ir/payload.js";
 import type { Constant, Graph, Node, ValueId } from "../../ir/types.js";
 
 interface Part {
@@ -79,6 +79,6 @@ function beside(parts: readonly Constant[]): Constant {
     }
     return out;
   };
-  const length = parts.reduce((n, p) => n + bytesOf(p).length, 0);
+  const length = parts.reduce((n, p) => n + payloadLength(p.data), 0);
   return { dtype: first.dtype, dims, data: { kind: "lazy", length, read } };
 }
