@@ -7,4 +7,4 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const out = join(root, "node_modules/.cache/partita-bench");
 copyFileSync(join(root, "src/engines/host/worker.mjs"), join(out, "src/engines/host/worker.mjs"));
-execFileSync(process.execPath, [join(out, "bench/partition/main.js")], { stdio: "inherit" });
+execFileSync(process.execPath, [join(out, "bench/partition/main.js"), ...process.argv.slice(2)], { stdio: "inherit" });

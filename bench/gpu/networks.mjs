@@ -72,7 +72,11 @@ export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabu
   const ids = n.e.addInput("input_ids", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
   const mask = n.e.addInput("attention_mask", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
   const scalar = (x) => n.e.addConstant(`s${n.count++}`, makeConstant("float32", [], [x]));
-  const norm = (v) => n.add("LayerNormalization", [v, n.weight([hidden], 3), n.weight([hidden], 10000)], { axis: int(-1), epsilon: { kind: "float", value: 1e-12 } });
+  const norm = (v) =>
+    n.add("LayerNormalization", [v, n.weight([hidden], 3), n.weight([hidden], 10000)], {
+      axis: int(-1),
+      epsilon: { kind: "float", value: 1e-12 },
+    });
   const dense = (v, a, b) => n.add("Add", [n.add("MatMul", [v, n.weight([a, b], a)]), n.weight([b], 10000)]);
   const words = n.add("Gather", [n.weight([vocabulary, hidden], 3), ids]);
   let v = norm(n.add("Add", [words, n.weight([1, seq, hidden], 3)]));

@@ -31,7 +31,11 @@ for (const name of names.split(",")) {
       const artifact = await cudaEngine.build(part, { target: { sm: 90, tensorrt: 0, precision } });
       row.compileSeconds = (performance.now() - start) / 1000;
       const executable = await cudaEngine.open(artifact, { streams: 1, threads: 1 });
-      const ports = part.inputs.map((v) => ({ name: part.values[v].name, type: part.values[v].type.dtype, dims: part.values[v].type.shape }));
+      const ports = part.inputs.map((v) => ({
+        name: part.values[v].name,
+        type: part.values[v].type.dtype,
+        dims: part.values[v].type.shape,
+      }));
       const feeds = randomFeeds(ports, 1, 7);
       const inputs = ports.map((p) => {
         const t = feeds[p.name];
@@ -41,7 +45,10 @@ for (const name of names.split(",")) {
       });
       const [result] = await executable.run(inputs);
       if (name.endsWith("-1")) {
-        const host = await hostEngine.open(await hostEngine.build(lower(part, hostEngine.keeps), { target: { sm: 0, tensorrt: 0, precision: "fp32" } }), { streams: 1, threads: 0 });
+        const host = await hostEngine.open(
+          await hostEngine.build(lower(part, hostEngine.keeps), { target: { sm: 0, tensorrt: 0, precision: "fp32" } }),
+          { streams: 1, threads: 0 },
+        );
         const [expected] = await host.run(inputs);
         await host.dispose();
         let [difference, largest] = [0, 0];
@@ -64,7 +71,8 @@ for (const name of names.split(",")) {
     const { profile, ...head } = row;
     console.log(JSON.stringify(head));
     if (out !== undefined) appendFileSync(out, `${JSON.stringify(row)}\n`);
-    if (profile !== undefined) for (const p of [...profile].sort((a, b) => cost(b) - cost(a)).slice(0, 14)) console.log("   ", JSON.stringify(p));
+    if (profile !== undefined)
+      for (const p of [...profile].sort((a, b) => cost(b) - cost(a)).slice(0, 14)) console.log("   ", JSON.stringify(p));
   }
 }
 function cost(p) {

@@ -3,9 +3,10 @@
  * `npm run bench:partition` writes bench/results/partition.json and the tables and the plot of docs/partitioning.md.
  *   main.js                     everything (PARTITA_TEST_DATA names the models' folder; without it they are left out)
  *   main.js one SHAPE N NAME    one measurement in its own process, as JSON: time and peak memory
+ *   main.js docs                the page anew from bench/results/partition.json
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -125,4 +126,6 @@ function compared(input: SegmentInput, work: Float64Array): Record<string, Figur
 
 const [, , mode, shape, n, name] = process.argv;
 if (mode === "one") process.stdout.write(JSON.stringify(one(shape as Shape, Number(n), name ?? OURS)));
+else if (mode === "docs")
+  writeDocs(join(root, "docs"), JSON.parse(readFileSync(join(root, "bench/results/partition.json"), "utf8")) as Results);
 else await all();

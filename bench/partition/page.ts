@@ -82,42 +82,68 @@ const criteria = {
 } as const;
 
 function models(r: Results): string {
-  const names = Object.keys(r.models[0]?.methods ?? {}).filter((m) => m !== OURS);
-  const rows = names.map((name) => {
-    const cells = Object.values(criteria).map((of) => {
+  const own = r.models.filter((m) => !m.verdicts.includes("refused"));
+  const harder = r.models.filter((m) => m.verdicts.includes("refused"));
+  const count = new Set(r.models.map((m) => m.model)).size;
+  return `### Models
+
+${count} models with the verdicts of the CUDA and of the TensorRT tables: ${own.length} cases. "Crossings" are the changes of side on the longest path through the segments.
+
+${comparison(own)}
+
+The same with one node in ten refused besides, at random: ${harder.length} cases.
+
+${comparison(harder)}
+${r.unread.length === 0 ? "" : `\nNot read: ${r.unread.length} (in bench/results/partition.json with the reason).\n`}`;
+}
+
+function comparison(rows: readonly ModelRow[]): string {
+  const names = Object.keys(rows[0]?.methods ?? {}).filter((m) => m !== OURS);
+  const of = (m: ModelRow, name: string): Figures => m.methods[name] as Figures;
+  const sum = (name: string, f: (x: Figures) => number): number => rows.reduce((t, m) => t + f(of(m, name)), 0);
+  const counts = (name: string): readonly string[] =>
+    Object.values(criteria).map((criterion) => {
       let [better, same, worse] = [0, 0, 0];
-      for (const m of r.models) {
-        const [ours, theirs] = [of(m.methods[OURS] as Figures), of(m.methods[name] as Figures)];
+      for (const m of rows) {
+        const [ours, theirs] = [criterion(of(m, OURS)), criterion(of(m, name))];
         if (ours < theirs) better++;
         else if (ours === theirs) same++;
         else worse++;
       }
       return `${better} / ${same} / ${worse}`;
     });
-    return [name, ...cells];
-  });
-  const sum = (name: string, of: (f: Figures) => number): number => r.models.reduce((t, m) => t + of(m.methods[name] as Figures), 0);
-  const totals = [OURS, ...names].map((name) => [
-    name,
+  const beaten = rows.flatMap((m) =>
+    names.filter((name) => {
+      const pairs = Object.values(criteria).map((criterion) => [criterion(of(m, OURS)), criterion(of(m, name))] as const);
+      return pairs.every(([ours, theirs]) => theirs <= ours) && pairs.some(([ours, theirs]) => theirs < ours);
+    }),
+  ).length;
+  const worse = rows.flatMap((m) => exceptions(m, names));
+  const cells = (name: string): readonly string[] => [
     number(sum(name, (f) => f.segments)),
     number(sum(name, (f) => f.boundaryBytes) / 1e6),
-    `${((100 * sum(name, (f) => f.workCovered)) / r.models.length).toFixed(3)} %`,
+    `${((100 * sum(name, (f) => f.workCovered)) / rows.length).toFixed(3)} %`,
     number(sum(name, (f) => f.crossings)),
-  ]);
-  const worse = r.models.flatMap((m) => exceptions(m, names));
-  const count = new Set(r.models.map((m) => m.model)).size;
-  return `### Models
+  ];
+  return `Sums over the cases (FLOPs covered: mean):
 
-${count} models, each with the verdicts of the CUDA and of the TensorRT tables, and with both once more with one node in ten refused besides: ${r.models.length} cases. Per criterion, cases in which Partita is better / the same / worse:
+${table(
+  ["method", "segments", "boundary MB", "FLOPs covered", "crossings"],
+  [OURS, ...names].map((name) => [name, ...cells(name)]),
+)}
 
-${table(["against", ...Object.keys(criteria)], rows)}
+Cases in which Partita is better / the same / worse:
 
-Sums over all cases (FLOPs covered: mean):
+${table(
+  ["against", ...Object.keys(criteria)],
+  names.map((name) => [name, ...counts(name)]),
+)}
 
-${table(["method", "segments", "boundary MB", "FLOPs covered", "crossings"], totals)}
-
-${worse.length === 0 ? "In no case is any criterion worse than any baseline's." : `Cases in which one criterion is worse than some baseline's; there the other criteria show what it was given up for:\n\n${table(["model, verdicts", "against", "segments", "boundary kB", "FLOPs covered", "crossings"], worse.slice(0, 60))}${worse.length > 60 ? `\n\n... and ${worse.length - 60} more in bench/results/partition.json.` : ""}`}
-${r.unread.length === 0 ? "" : `\nNot read yet: ${r.unread.length} (in bench/results/partition.json with the reason).\n`}`;
+${beaten === 0 ? "No method is as good on every criterion and better on one in any case." : `In ${beaten} comparisons a method is as good on every criterion and better on one.`}${
+  worse.length === 0
+    ? " No criterion is worse in any case."
+    : ` Where one criterion is worse, others pay for it:\n\n${table(["model, verdicts", "against", "segments", "boundary kB", "FLOPs covered", "crossings"], worse.slice(0, 12))}${worse.length > 12 ? `\n\n... and ${worse.length - 12} more in bench/results/partition.json.` : ""}`
+}`;
 }
 
 function exceptions(m: ModelRow, names: readonly string[]): readonly (readonly string[])[] {
