@@ -40,7 +40,7 @@ const outFirst = (b: TfBuilder, filter: Val, spatial: number): Val => b.transpos
 
 function forward(n: TfNode, b: TfBuilder, x: Val, weights: Val, layout: Layout, w: Window, group: number): Val {
   const padding = paddingOf(n, b, x, layout, w);
-  const { x: operand, attrs } = placed(b, first(b, layout, x), padding, layout.n, 0);
+  const { x: operand, attrs } = placed(n, b, first(b, layout, x), padding, layout.n, "zero");
   const all: PlainAttrs = { kernel_shape: w.kernel, ...windowAttrs(w), ...attrs, ...(group === 1 ? {} : { group }) };
   return back(b, layout, compute(n, b)("Conv", [operand, weights], all));
 }

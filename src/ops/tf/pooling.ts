@@ -21,8 +21,18 @@ function pooled(
 ): Val {
   const layout = layoutOf(n, spatial, spatial === 2 ? "NHWC" : "NDHWC");
   const w = windowOf(n, layout, sizes, strides);
-  const { x, attrs } = placed(b, first(b, layout, n.in(0)), paddingOf(n, b, n.in(0), layout, w), layout.n, 0);
-  return back(b, layout, compute(n, b)(op, [x], { kernel_shape: w.kernel, ...windowAttrs(w), ...attrs }));
+  const padding = paddingOf(n, b, n.in(0), layout, w);
+  const k = compute(n, b);
+  const image = first(b, layout, n.in(0));
+  const over = (v: Val): Val => {
+    const { x, attrs } = placed(n, b, v, padding, layout.n, op === "MaxPool" ? "lowest" : "zero");
+    return k(op, [x], { kernel_shape: w.kernel, ...windowAttrs(w), ...attrs });
+  };
+  const whole = over(image);
+  // Padding that a Pad made counts in the mean: divided out again.
+  const counts =
+    op === "AveragePool" && padding.kind === "computed" ? over(b.fill(plainType(n, image.dtype), 1, b.shape(image))) : undefined;
+  return back(b, layout, counts === undefined ? whole : k("Div", [whole, counts]));
 }
 const pool = (name: string, op: "MaxPool" | "AveragePool", spatial: number) =>
   defineTfOp({ name, to: [op, "Transpose"], lower: (n, b) => pooled(n, b, op, spatial, n.ints("ksize"), n.ints("strides")) });
@@ -45,7 +55,7 @@ export const maxPoolWithArgmax = defineTfOp({
     const w = windowOf(n, layout, n.ints("ksize"), n.ints("strides"));
     const own = n.in(0).dtype;
     const image = b.cast(b.toChannelsFirst(n.in(0)), own === "float64" ? own : "float32");
-    const { x, attrs } = placed(b, image, paddingOf(n, b, n.in(0), layout, w), 2, 0);
+    const { x, attrs } = placed(n, b, image, paddingOf(n, b, n.in(0), layout, w), 2, "lowest");
     const [y, at] = b.ops("MaxPool", [x], { kernel_shape: w.kernel, ...windowAttrs(w), ...attrs }, 2);
     if (y === undefined || at === undefined) return n.refuse("MaxPool made no result");
     const [batch, channels, height, width] = [0, 1, 2, 3].map((i) => b.dim(image, i));

@@ -2,7 +2,8 @@
 import { isStatic } from "../../ir/dims.js";
 import type { Dim } from "../../ir/types.js";
 import type { TfBuilder, TfNode, Val } from "./define.js";
-import { upTo } from "./helpers.js";
+import { finiteLimit, upTo } from "./helpers.js";
+import { compute, plainType } from "./kernels.js";
 
 /** The operator's layout: where channels and space are. */
 export interface Layout {
@@ -61,14 +62,16 @@ export function paddingOf(n: TfNode, b: TfBuilder, x: Val, layout: Layout, w: Wi
   if (word !== "SAME") return n.refuse(`its padding '${word}' is not SAME, VALID or EXPLICIT`);
   const at = layout.channelsFirst ? 2 : 1;
   const sizes: readonly Dim[] = b.dims(x).slice(at, at + layout.n);
-  // With stride 1 the padding does not depend on the size.
+  // With stride 1 the padding does not depend on the size, nor with a window of one place.
   const pairs = dims.map((i) => {
     const size = sizes[i];
-    return size !== undefined && isStatic(size) ? samePadding(size, w, i) : w.strides[i] === 1 ? samePadding(1 << 20, w, i) : undefined;
+    if (size !== undefined && isStatic(size)) return samePadding(size, w, i);
+    if (w.strides[i] === 1) return samePadding(1 << 20, w, i);
+    return extent(w, i) === 1 ? ([0, 0] as const) : undefined;
   });
   if (pairs.every((p) => p !== undefined)) return { kind: "pads", pads: [...pairs.map((p) => p[0]), ...pairs.map((p) => p[1])] };
-  // ONNX Runtime computes SAME_UPPER the same way, without dilations.
-  if (w.dilations.every((d) => d === 1)) return { kind: "auto" };
+  // ONNX Runtime computes SAME_UPPER the same way, but for dilations, and for windows that skip places: then its padding may be negative.
+  if (dims.every((i) => w.dilations[i] === 1 && (w.kernel[i] ?? 1) >= (w.strides[i] ?? 1))) return { kind: "auto" };
   const totals = dims.map((i) => {
     const [size, stride] = [b.dim(x, at + i), b.int64(w.strides[i] ?? 1)];
     const steps = b.div(b.sub(b.add(size, stride), b.int64(1)), stride);
@@ -81,11 +84,12 @@ export function paddingOf(n: TfNode, b: TfBuilder, x: Val, layout: Layout, w: Wi
 }
 /** Attributes and operand of a window operator whose operand has channels first. */
 export function placed(
+  node: TfNode,
   b: TfBuilder,
   x: Val,
   padding: Padding,
   n: number,
-  fill: number,
+  fill: "zero" | "lowest",
 ): { x: Val; attrs: Record<string, readonly number[] | string> } {
   switch (padding.kind) {
     case "pads":
@@ -95,7 +99,9 @@ export function placed(
     case "computed": {
       const zeros = b.int64([0, 0]);
       const amounts = b.concat([zeros, b.slice(padding.pads, [0], [n], [0]), zeros, b.slice(padding.pads, [n], [2 * n], [0])], 0);
-      return { x: b.op("Pad", [x, amounts, b.cast(b.scalar("float32", fill), x.dtype)]), attrs: {} };
+      const type = plainType(node, x.dtype);
+      const value = b.scalar(type, fill === "zero" ? 0 : finiteLimit(type, "lowest"));
+      return { x: compute(node, b)("Pad", [x, amounts, value]), attrs: {} };
     }
     default:
       return padding satisfies never;
