@@ -299,7 +299,9 @@ export const neg = unary("Neg", "-x.", [...F, ...SIGNED], 1, 1, { exact: (x) => 
 export const sign = unary("Sign", "-1, 0 or 1.", NUMBERS, 9, 1, { exact: ofNumber(Math.sign) });
 export const ceil = unary("Ceil", "Rounds up.", F, 1, 1, { exact: ofNumber(Math.ceil) });
 export const floor = unary("Floor", "Rounds down.", F, 1, 1, { exact: ofNumber(Math.floor) });
-export const round = unary("Round", "Rounds to nearest, ties to even.", F, 11, 1, { exact: ofNumber(roundHalfEven) });
+/** Half to even, the sign kept on zero. */
+const rounded = (x: number): number => Math.abs(roundHalfEven(x)) * (x < 0 || Object.is(x, -0) ? -1 : 1);
+export const round = unary("Round", "Rounds to nearest, ties to even.", F, 11, 1, { exact: ofNumber(rounded) });
 export const sqrt = unary("Sqrt", "Square root.", F, 1, 4, { positive: true, exact: ofNumber(Math.sqrt) });
 export const reciprocal = unary("Reciprocal", "1 / x.", F, 1, 4, { positive: true, exact: ofNumber((x) => 1 / x) });
 export const exp = unary("Exp", "e to the x.", F, 1, 8);
