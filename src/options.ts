@@ -156,11 +156,10 @@ export function settle(options: CompileOptions): Settings {
     const result = v.safeParse(schemas[name as keyof CompileOptions], value);
     if (!result.success) {
       const [issue] = result.issues;
-      // A key that the object does not have, or lacks, has valibot's own words.
-      const what = /^(Invalid|Missing)/.test(issue.message)
-        ? `has a wrong key '${v.getDotPath(issue)?.split(".").pop() ?? ""}'`
-        : issue.message;
-      throw badOption({ name, what, fix: "see docs/api.md for what it takes" });
+      // The part of the option at fault: an input's name, a place in a list.
+      const [part] = issue.path ?? [];
+      const place = part === undefined ? name : `${name}.${String(part.key)}`;
+      throw badOption({ name: place, what: issue.message, fix: "see docs/api.md for what it takes" });
     }
   }
   const target = options.target ?? "auto";
