@@ -69,6 +69,10 @@ function measured(r: Results): string {
       }),
     )}\n\n![Time by size](images/partition.svg)`,
   );
+  if (r.unfinished.length > 0)
+    parts.push(
+      `Stopped after two and a half minutes: ${r.unfinished.map((u) => `${u.method} on ${u.graph}, ${number(u.nodes)} nodes`).join("; ")}.`,
+    );
   if (r.models.length > 0) parts.push(models(r));
   return `${parts.join("\n\n")}\n`;
 }
