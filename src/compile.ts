@@ -11,6 +11,7 @@ import { evaluate, hostEngine } from "./engines/host/index.js";
 import { importModel } from "./import/index.js";
 import { demandReadable } from "./import/tf/unreadable.js";
 import { Editor } from "./ir/edit.js";
+import { readsOf, valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
 import type { Graph, NodeId, ValueId } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
@@ -102,7 +103,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     settings.signal?.throwIfAborted();
     settings.onProgress({ stage, fraction });
   };
-  const shapes = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
+  const given = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   step("import", 0);
   const imported =
     typeof model === "object" && "nodes" in model
@@ -111,11 +112,13 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
           signature: settings.signature,
           inputs: settings.inputs,
           outputs: settings.outputs,
-          shapes,
+          shapes: given,
           remarks: settings.onRemark,
         });
   const original = canonicalOrder(cut(imported, settings.outputs));
-  for (const name of Object.keys(shapes)) known(original, name);
+  // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
+  const own = (name: string): string => valueAt(original, known(original, name)).name;
+  const shapes = Object.fromEntries(Object.entries(given).map(([name, s]) => [own(name), s]));
   step("infer", 0.1);
   const noted: Remark[] = [];
   const remarks = (remark: Remark): void => {
@@ -140,7 +143,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   };
   const inferred = inferGraph(lower(graph, keep), { shapes });
   const asked = { engines, target: targetOf(settings), pins: settings.pin, facts: inferred.facts };
-  const optimal = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, s.opt]));
+  const optimal = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [own(name), s.opt]));
   const bindings = bindingsOf(typed, optimal);
   const problem = problemOf(inferred.graph, inferred.facts, bindings);
   const how: PartitionOptions = {
@@ -202,7 +205,8 @@ function dynamicDims(s: Settings["shapes"][string]): readonly (number | string)[
 }
 
 function known(g: Graph, name: string): ValueId {
-  const found = g.values.find((v) => v !== undefined && (v.name === name || v.name === `${name}:0`));
+  const alias = g.extra?.aliases?.[name] ?? g.extra?.aliases?.[`${name}:0`];
+  const found = g.values.find((v) => v !== undefined && (v.name === name || v.name === `${name}:0` || v.name === alias));
   if (found !== undefined) return found.id;
   throw unknownOutput(
     { name, near: didYouMean(name, g.values.flatMap((v) => (v === undefined ? [] : [v.name])).slice(0, 20_000)) },
@@ -221,7 +225,7 @@ function cut(g: Graph, outputs: readonly string[] | undefined): Graph {
     facts: () => () => ({ type: { kind: "unknown" } }),
   }) as Graph;
   const used = new Set<ValueId>(swept.outputs);
-  for (const n of swept.nodes) for (const v of n.ins) if (v !== undefined) used.add(v);
+  for (const n of swept.nodes) for (const v of readsOf(n)) used.add(v);
   const trimmed = new Editor(swept);
   trimmed.setInputs(swept.inputs.filter((v) => used.has(v)));
   return trimmed.finish();

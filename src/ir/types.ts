@@ -184,6 +184,8 @@ export interface GraphExtra extends Verbatim {
   readonly modelVersion?: number | undefined;
   /** Constants that the file lists among its inputs too, so that a caller may override them (IR version 4 on); compiled, they are constants. */
   readonly overridable?: readonly string[] | undefined;
+  /** Other names that a user may say for an input or an output, with the value's own: tensors behind a SavedModel's signature. */
+  readonly aliases?: Readonly<Record<string, string>> | undefined;
   /** The model file it came from, for messages. */
   readonly file?: string | undefined;
 }

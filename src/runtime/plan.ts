@@ -23,6 +23,7 @@ export function planOf(g: Graph, segments: readonly Segment[]): Plan {
     outputs: g.outputs.map((id) => portOf(name(id), valueAt(g, id).type)),
     steps: segments.map((s) => ({ segment: s.name, inputs: s.inputs.map(name), outputs: s.outputs.map(name) })),
     direct,
+    ...(g.extra?.aliases === undefined ? {} : { aliases: g.extra.aliases }),
   };
 }
 
@@ -33,6 +34,7 @@ const schema = v.strictObject({
   outputs: v.array(port),
   steps: v.array(v.strictObject({ segment: v.string(), inputs: names, outputs: names })),
   direct: v.record(v.string(), v.union([v.strictObject({ input: v.string() }), v.strictObject({ npy: v.string() })])),
+  aliases: v.optional(v.record(v.string(), v.string())),
 });
 
 export function encodePlan(plan: Plan): unknown {
@@ -42,7 +44,13 @@ export function encodePlan(plan: Plan): unknown {
       "input" in d ? d : { npy: Buffer.from(npyBytes(d.constant)).toString("base64") },
     ]),
   );
-  return { inputs: plan.inputs, outputs: plan.outputs, steps: plan.steps, direct };
+  return {
+    inputs: plan.inputs,
+    outputs: plan.outputs,
+    steps: plan.steps,
+    direct,
+    ...(plan.aliases === undefined ? {} : { aliases: plan.aliases }),
+  };
 }
 
 /** `fail` makes the error for a plan that is not sound: wrong shape, or a step that reads what nothing made. */
@@ -64,5 +72,6 @@ export function decodePlan(raw: unknown, fail: (what: string) => PartitaError): 
     outputs: outputs.map((p) => ({ name: p.name, type: p.type, dims: p.dims })),
     steps,
     direct,
+    ...(parsed.output.aliases === undefined ? {} : { aliases: parsed.output.aliases }),
   };
 }

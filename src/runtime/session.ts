@@ -54,6 +54,8 @@ export interface Plan {
   readonly steps: readonly Step[];
   /** Outputs that are inputs under another name, or constants: name to where the value comes from. */
   readonly direct: Readonly<Record<string, { readonly input: string } | { readonly constant: Tensor }>>;
+  /** Other names of inputs and outputs. */
+  readonly aliases?: Readonly<Record<string, string>> | undefined;
 }
 export type Feeds = Readonly<Record<string, TensorLike>>;
 export interface SessionRunOptions {
@@ -163,16 +165,26 @@ export class Session {
     const known = this.outputs.map((p) => p.name);
     if (outputs === undefined) return known;
     return outputs.map((name) => {
-      const found = known.find((k) => k === name || k === `${name}:0`);
+      const found = this.#resolve(name, known);
       if (found === undefined) throw unknownFeed({ name, near: didYouMean(name, known), known }, { value: name });
       return found;
     });
   }
 
+  /** The name itself, port 0 of the node it names, or what it is another name of. */
+  #resolve(name: string, known: readonly string[]): string | undefined {
+    for (const said of [name, `${name}:0`]) {
+      if (known.includes(said)) return said;
+      const alias = Object.hasOwn(this.#plan.aliases ?? {}, said) ? this.#plan.aliases?.[said] : undefined;
+      if (alias !== undefined && known.includes(alias)) return alias;
+    }
+    return undefined;
+  }
+
   #checked(feeds: Feeds): Map<string, TensorLike> {
     const values = new Map<string, TensorLike>();
     for (const [name, t] of Object.entries(feeds)) {
-      const known = this.#names.has(name) ? name : this.#names.has(`${name}:0`) ? `${name}:0` : undefined;
+      const known = this.#resolve(name, [...this.#names]);
       if (known === undefined) {
         const names = [...this.#names];
         throw unknownFeed({ name, near: didYouMean(name, names), known: names }, { value: name });

@@ -4,6 +4,7 @@ import { basename, dirname } from "node:path";
 import { defineError, didYouMean, PartitaError, type Remarks } from "../../diagnostics.js";
 import { symbol } from "../../ir/dims.js";
 import { Editor } from "../../ir/edit.js";
+import { valueAt } from "../../ir/graph.js";
 import type { Dim, Graph, Shape, ValueId, ValueType } from "../../ir/types.js";
 import type { TfValue, Val } from "../../ops/tf/define.js";
 import { cannotRead } from "../onnx/index.js";
@@ -181,7 +182,15 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   editor.setInputs([...given, ...made.sort((p, q) => p.index - q.index).map((p) => p.id)]);
   b.setOutputs(tensors);
   for (const r of lowering.refusals) shared.remarks({ severity: "warning", text: r.what, where: r.where, fix: r.fix });
-  return editor.finish();
+  const graph = editor.finish();
+  const aliases = Object.fromEntries([
+    ...[...m.inputNames].filter(([, name]) => graph.inputs.some((v) => valueAt(graph, v).name === name)),
+    ...results.flatMap(({ name }) => {
+      const ref = m.outputs?.find((o) => o.name === name)?.ref;
+      return ref === undefined ? [] : [[`${ref.node}:${ref.port}`, name]];
+    }),
+  ]);
+  return Object.keys(aliases).length === 0 ? graph : { ...graph, extra: { ...graph.extra, aliases } };
 }
 
 /** Given dims, the declared ones where those are open, symbols where both are. */
