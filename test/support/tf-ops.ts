@@ -1,6 +1,7 @@
 /** Runs one TensorFlow operator through the importer and ONNX Runtime, operands as constants or as graph inputs with known or open dims. */
 import { expect } from "vitest";
 import { importTf } from "../../src/import/tf/index.js";
+import { demandReadable } from "../../src/import/tf/unreadable.js";
 import { halfToNumber, numberToHalf } from "../../src/ir/numeric.js";
 import { verify } from "../../src/ir/verify.js";
 import { Tensor, type TensorDType } from "../../src/tensor.js";
@@ -70,6 +71,7 @@ export async function run(
   );
   const g = importTf(graphDef(nodes), { outputs: Array.from({ length: outs }, (_, k) => `y:${k}`) });
   verify(g);
+  demandReadable(g);
   const feeds = g.inputs.map((v) => {
     const name = g.values[v]?.name ?? "";
     const operand = ins[Number(/^x(\d+)/.exec(name)?.[1])];

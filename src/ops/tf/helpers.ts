@@ -142,9 +142,11 @@ export function scattered(
   updates: Val,
   reduction: "none" | "add" | "mul" | "max" | "min",
 ): Val {
-  const depth = indices.shape?.[indices.shape.length - 1];
-  if (typeof depth !== "number") return n.refuse("how many dims its indices name is not known", "give the graph's inputs shapes");
   const rank = b.rank(base);
+  const last = indices.shape?.at(-1);
+  // Updates are [places..., rest], so that the ranks tell as well.
+  const depth = typeof last === "number" ? last : rank - (b.rank(updates) - b.rank(indices) + 1);
+  if (depth < 0 || depth > rank) return n.refuse(`its indices name ${depth} dims of ${rank}`);
   const [rows, inner] = [productOf(b, base, 0, depth), productOf(b, base, depth, rank)];
   const index = b.cast(indices, "int64");
   const count = productOf(b, index, 0, b.rank(index) - 1);

@@ -96,8 +96,11 @@ export const sparseSegmentSqrtN = sparse("SparseSegmentSqrtN", "sqrtn");
 function counted(n: TfNode, b: TfBuilder, values: Val, size: Val, weights: Val, binary: boolean): Val {
   const type = plainType(n, weights.dtype);
   const at = b.op("Min", [b.reshape(b.cast(values, "int64"), [-1]), size]);
+  // Ones behind the weights: where there are no weights they come first.
+  const ones = b.fill(type, 1, b.shape(at));
   const unweighted = weights.shape?.includes(0) === true || binary;
-  const amounts = unweighted ? b.fill(type, 1, b.shape(at)) : b.reshape(weights, [-1]);
+  const both = unweighted ? ones : b.concat([b.reshape(weights, [-1]), ones], 0);
+  const amounts = unweighted ? ones : b.op("Slice", [both, b.int64([0]), b.shape(at), b.int64([0])]);
   const all = segmented(n, b, amounts, at, b.add(size, b.int64(1)), binary ? "max" : "add");
   const cut = b.op("Slice", [all, b.int64([0]), b.reshape(size, [1]), b.int64([0])]);
   return binary ? compute(n, b)("Max", [cut, b.scalar(type, 0)]) : cut;
