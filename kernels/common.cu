@@ -35,3 +35,7 @@ __device__ __forceinline__ u32 round_tf32(u32 bits) {
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(bits)));
   return r;
 }
+
+// Finished tiles lie in shared memory with the 16-byte halves of columns 32 to 63 (of every 64) exchanged, so that eight lanes reading eight columns
+// each meet every bank once.
+__device__ __forceinline__ int staged_column(int c) { return c ^ (c >> 3 & 4); }

@@ -86,6 +86,9 @@ KERNEL(const T* __restrict__ x, const T* __restrict__ w EPILOGUE_PARAMETERS) {
   }
 #pragma unroll
   for (int j = 0; j < RUN; j++)
-    if (OUT_W % RUN == 0 || q0 + j < OUT_W) epilogue(acc[j], 0, row * OUT_W + q0 + j, n EPILOGUE_ARGUMENTS);
+    if (OUT_W % RUN == 0 || q0 + j < OUT_W) {
+      const int m = row * OUT_W + q0 + j;
+      apply(acc[j], early_reads(0, m, n EPILOGUE_ARGUMENTS), 0, m, n EPILOGUE_ARGUMENTS);
+    }
 }
 }  // namespace tile

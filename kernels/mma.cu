@@ -64,6 +64,9 @@ KERNEL(const T* __restrict__ a, const T* __restrict__ b SCRATCH_PARAMETERS EPILO
   const int first = SPLIT == 1 ? 0 : (int)blockIdx.z * STEPS_PER_SPLIT;
   const int steps = SPLIT == 1 ? STEPS : STEPS - first < STEPS_PER_SPLIT ? STEPS - first : STEPS_PER_SPLIT;
 
+  // What the epilogue reads is asked for before the products where that costs few registers, else before its shared-memory pass.
+  Early early[AHEAD];
+  if constexpr (TURNS <= 2) read_ahead(early, place, 0 EPILOGUE_ARGUMENTS);
   ALoader load_a;
   BLoader load_b;
   load_a.begin(a + a_offset(place.batch), place.m, first * BK);
@@ -126,10 +129,11 @@ KERNEL(const T* __restrict__ a, const T* __restrict__ b SCRATCH_PARAMETERS EPILO
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      Acc* row = staged + (wm + i * 16 + h * 8 + (lane >> 2)) * PITCH + wn + (lane & 3) * 2;
+      Acc* row = staged + (wm + i * 16 + h * 8 + (lane >> 2)) * PITCH;
 #pragma unroll
-      for (int j = 0; j < WN / 8; j++) *(Pair*)(row + j * 8) = {acc[i][j][h * 2], acc[i][j][h * 2 + 1]};
+      for (int j = 0; j < WN / 8; j++) *(Pair*)(row + staged_column(wn + j * 8 + (lane & 3) * 2)) = {acc[i][j][h * 2], acc[i][j][h * 2 + 1]};
     }
-  finish(staged, place SCRATCH_ARGUMENTS EPILOGUE_ARGUMENTS);
+  if constexpr (TURNS > 2) read_ahead(early, place, 0 EPILOGUE_ARGUMENTS);
+  finish(staged, place, early SCRATCH_ARGUMENTS EPILOGUE_ARGUMENTS);
 }
 }  // namespace tile

@@ -28,6 +28,9 @@ KERNEL(const T* __restrict__ a, const T* __restrict__ b SCRATCH_PARAMETERS EPILO
   const int first = SPLIT == 1 ? 0 : (int)blockIdx.z * STEPS_PER_SPLIT;
   const int steps = SPLIT == 1 ? STEPS : STEPS - first < STEPS_PER_SPLIT ? STEPS - first : STEPS_PER_SPLIT;
 
+  // What the epilogue reads is asked for before the products where that costs few registers, else before its shared-memory pass.
+  Early early[AHEAD];
+  if constexpr (TURNS <= 2) read_ahead(early, place, 0 EPILOGUE_ARGUMENTS);
   ALoader load_a;
   BLoader load_b;
   load_a.begin(a + a_offset(place.batch), place.m, first * BK);
@@ -76,7 +79,8 @@ KERNEL(const T* __restrict__ a, const T* __restrict__ b SCRATCH_PARAMETERS EPILO
   for (int i = 0; i < TM; i++)
 #pragma unroll
     for (int j = 0; j < TN; j += 4)
-      *(Quad*)(staged + (row + i / 4 * 16 + i % 4) * PITCH + column + j * 8) = {acc[i][j], acc[i][j + 1], acc[i][j + 2], acc[i][j + 3]};
-  finish(staged, place SCRATCH_ARGUMENTS EPILOGUE_ARGUMENTS);
+      *(Quad*)(staged + (row + i / 4 * 16 + i % 4) * PITCH + staged_column(column + j * 8)) = {acc[i][j], acc[i][j + 1], acc[i][j + 2], acc[i][j + 3]};
+  if constexpr (TURNS > 2) read_ahead(early, place, 0 EPILOGUE_ARGUMENTS);
+  finish(staged, place, early SCRATCH_ARGUMENTS EPILOGUE_ARGUMENTS);
 }
 }  // namespace tile

@@ -4,7 +4,7 @@
 // windows of a convolution (im2col map, NHWC); B rows are output columns. What lies outside a tensor arrives as zeros.
 // Constants: M N (of a batch element or group), WARPGROUPS (consumers), ROWS (64 or 128 per warpgroup), BN (tile columns), KB (bytes of a shared row = swizzle
 //   width, 64 or 128), BLOCKS_K (k-blocks of KB bytes), STAGES, PING_PONG (every warpgroup takes its own tiles, so one's epilogue runs beside another's
-//   products; otherwise they share a tile of ROWS * WARPGROUPS rows), PRODUCER_GROUP (the producer is a whole warpgroup and hands its registers over),
+//   products; otherwise they share a tile of ROWS * WARPGROUPS rows), PRODUCER_GROUP (the producer is a whole warpgroup and hands its registers over; consumers get CONSUMER_REGISTERS),
 //   CHUNK (columns staged at a time), V, N_BASE, TILES (all), and those of tiles.cu.
 // Traps kept from the measured prototypes: a ring stage may be waited for only by one warpgroup at a time (main loops take turns in ping-pong); a
 //   trap in the wait loop costs spills; wgmma under a condition the compiler cannot fold is serialised.
@@ -53,16 +53,29 @@ __device__ __forceinline__ u64 descriptor(u32 address) {
 //@epilogue
 
 namespace tile {
-template <int COUNT> __device__ __forceinline__ void read_columns(Acc (&v)[COUNT], const Acc* p) {
+// Staged columns 32 to 63 have their 16-byte halves exchanged, so that eight lanes reading eight columns each meet every bank once.
+__device__ __forceinline__ int staged_column(int c) { return c ^ (c >> 3 & 4); }
+template <int COUNT> __device__ __forceinline__ void read_columns(Acc (&v)[COUNT], const Acc* row, int column) {
   if constexpr (COUNT % 4 == 0) {
 #pragma unroll
     for (int i = 0; i < COUNT; i += 4) {
-      const Quad q = *(const Quad*)(p + i);
+      const Quad q = *(const Quad*)(row + staged_column(column + i));
       v[i] = q.v[0], v[i + 1] = q.v[1], v[i + 2] = q.v[2], v[i + 3] = q.v[3];
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) v[i] = p[i];
+    for (int i = 0; i < COUNT; i++) v[i] = row[staged_column(column + i)];
+  }
+}
+// The places a lane finishes in a chunk: `turn` counts its vectors.
+constexpr int TURNS = 16 * CHUNK / (32 * V), AHEAD = TURNS <= 4 ? TURNS : 4;
+__device__ __forceinline__ int turn_row(int turn, int lane) { return (lane * V + turn * 32 * V) / CHUNK; }
+__device__ __forceinline__ int turn_column(int turn, int lane) { return (lane * V + turn * 32 * V) % CHUNK; }
+__device__ __forceinline__ void read_ahead(Early (&early)[AHEAD], int m0, int n0, const Place& place, int lane, int turn EPILOGUE_PARAMETERS) {
+#pragma unroll
+  for (int i = 0; i < AHEAD; i++) {
+    const int m = m0 + turn_row(turn + i, lane), n = n0 + turn_column(turn + i, lane);
+    if (m < M && n < N) early[i] = early_reads(N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n EPILOGUE_ARGUMENTS);
   }
 }
 
@@ -98,7 +111,7 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
       }
     }
   } else {
-    if constexpr (PRODUCER_GROUP) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    if constexpr (PRODUCER_GROUP) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
     const int group = warp >> 2;
     Acc* const staged = (Acc*)(shared_bytes + offset + AT_STAGING + warp * WARP_STAGING);
     int stage = PING_PONG ? group * BLOCKS_K % STAGES : 0;
@@ -106,6 +119,10 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
     const int step = PING_PONG ? WARPGROUPS * gridDim.x : gridDim.x;
 #pragma unroll 1
     for (int t = blockIdx.x + (PING_PONG ? group * gridDim.x : 0); t < TILES; t += step, round++) {
+      const Place place = place_of(t);
+      const int m0 = place.m + (PING_PONG ? 0 : group * ROWS) + (warp & 3) * 16;
+      Early early[AHEAD];
+      read_ahead(early, m0, place.n, place, lane, 0 EPILOGUE_ARGUMENTS);
       Acc d[ROWS / 64][BN / 2];
       int previous = -1;
       // Warpgroup 0 starts; each main loop that ends lets the next begin.
@@ -137,9 +154,7 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
         parity ^= SKIP / STAGES & 1;
         if (stage >= STAGES) stage -= STAGES, parity ^= 1;
       }
-      // Epilogue: a warp stages 16 rows x CHUNK columns of its own, then takes V columns a lane.
-      const Place place = place_of(t);
-      const int m0 = place.m + (PING_PONG ? 0 : group * ROWS) + (warp & 3) * 16;
+      // Epilogue: a warp stages 16 rows x CHUNK columns of its own, then takes V columns a lane; early reads run one step ahead.
 #pragma unroll
       for (int r = 0; r < ROWS / 64; r++)
 #pragma unroll
@@ -150,17 +165,25 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
 #pragma unroll
             for (int j = 0; j < CHUNK / 8; j++) {
               const int at = (c * (CHUNK / 8) + j) * 4 + h * 2;
-              *(Pair*)(staged + (h * 8 + (lane >> 2)) * PITCH + j * 8 + (lane & 3) * 2) = {d[r][at], d[r][at + 1]};
+              *(Pair*)(staged + (h * 8 + (lane >> 2)) * PITCH + staged_column(j * 8 + (lane & 3) * 2)) = {d[r][at], d[r][at + 1]};
             }
           __syncwarp();
-#pragma unroll(V >= 4 ? 16 * CHUNK / (32 * V) : 4)
-          for (int e = lane * V; e < 16 * CHUNK; e += 32 * V) {
-            const int row = e / CHUNK, column = e % CHUNK, m = m0 + r * 64 + row, n = place.n + c * CHUNK + column;
-            if (m < M && n < N) {
-              Acc v[V];
-              read_columns<V>(v, staged + row * PITCH + column);
-              if constexpr (N_BASE != 0) epilogue(v, 0, m, place.batch * N_BASE + n EPILOGUE_ARGUMENTS);
-              else epilogue(v, place.batch, m, n EPILOGUE_ARGUMENTS);
+#pragma unroll(TURNS <= 4 ? TURNS / AHEAD : 1)
+          for (int turn = 0; turn < TURNS; turn += AHEAD) {
+            Early now[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) now[i] = early[i];
+            const bool last = turn + AHEAD == TURNS;
+            const int rows = last && c + 1 == BN / CHUNK ? r + 1 : r, columns = last ? (c + 1) % (BN / CHUNK) : c;
+            if (rows < ROWS / 64) read_ahead(early, m0 + rows * 64, place.n + columns * CHUNK, place, lane, last ? 0 : turn + AHEAD EPILOGUE_ARGUMENTS);
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+              const int row = turn_row(turn + i, lane), column = turn_column(turn + i, lane), m = m0 + r * 64 + row, n = place.n + c * CHUNK + column;
+              if (m < M && n < N) {
+                Acc v[V];
+                read_columns<V>(v, staged + row * PITCH, column);
+                apply(v, now[i], N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n EPILOGUE_ARGUMENTS);
+              }
             }
           }
         }

@@ -2,7 +2,7 @@
     // Every block publishes its partial tile; the last one to arrive adds them all, in the order of the splits, into its own shared memory.
     __shared__ u32 is_last;
     Acc* mine = workspace + ((long long)place.index * SPLIT + blockIdx.z) * (BM * BN);
-    for (int e = t * 4; e < BM * BN; e += THREADS * 4) *(Quad*)(mine + e) = *(const Quad*)(staged + e / BN * PITCH + e % BN);
+    for (int e = t * 4; e < BM * BN; e += THREADS * 4) *(Quad*)(mine + e) = *(const Quad*)(staged + e / BN * PITCH + staged_column(e % BN));
     __threadfence();
     __syncthreads();
     if (t == 0) is_last = atomicInc(counters + place.index, SPLIT - 1) == SPLIT - 1;
@@ -23,7 +23,7 @@
           else sum.v[i] += __uint_as_float(bits[i]);
         }
       }
-      *(Quad*)(staged + e / BN * PITCH + e % BN) = sum;
+      *(Quad*)(staged + e / BN * PITCH + staged_column(e % BN)) = sum;
     }
     __syncthreads();
   }

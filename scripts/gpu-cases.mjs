@@ -23,18 +23,28 @@ __device__ __forceinline__ float widen(unsigned short x) { return __uint_as_floa
 __device__ __forceinline__ float widen(signed char x) { return (float)x; }`
           : "__device__ __forceinline__ float narrow(float x) { return x; }\n__device__ __forceinline__ float widen(float x) { return x; }";
   return {
-    prelude: `${convert}\ntemplate <int V> struct alignas(sizeof(${type}) * V) Packed { ${type} v[V]; };`,
+    prelude: `${convert}\ntemplate <int V> struct alignas(sizeof(${type}) * V) Packed { ${type} v[V]; };
+template <class E, int V> struct alignas(sizeof(E) * V > 16 ? 16 : sizeof(E) * V) Wide { E v[V]; };`,
     params,
     vector: 8,
+    ...(fused.residual
+      ? {
+          early: {
+            type: (V) => `Packed<${V}>`,
+            body: (V) => `  return *(const Packed<${V}>*)(residual + (${kind === "gemm" ? `((long long)b * ${M} + m)` : "(long long)m"} * ${N} + n));`,
+          },
+        }
+      : {}),
     body: (V) =>
       [
         `  const long long at = ${kind === "gemm" ? `((long long)b * ${M} + m)` : "(long long)m"} * ${N} + n;`,
-        fused.residual ? `  const Packed<${V}> r = *(const Packed<${V}>*)(residual + at);` : "",
+        `  const Wide<${int8 ? "int" : "float"}, ${V}> add = *(const Wide<${int8 ? "int" : "float"}, ${V}>*)(bias + n);`,
+        int8 ? `  const Wide<float, ${V}> factor = *(const Wide<float, ${V}>*)(scale + n);` : "",
         `  Packed<${V}> o;`,
         "#pragma unroll",
         `  for (int i = 0; i < ${V}; i++) {`,
-        int8 ? "    float x = __fmul_rn(__int2float_rn(acc[i] + bias[n + i]), scale[n + i]);" : "    float x = acc[i] + bias[n + i];",
-        fused.residual ? "    x = __fadd_rn(x, widen(r.v[i]));" : "",
+        int8 ? "    float x = __fmul_rn(__int2float_rn(acc[i] + add.v[i]), factor.v[i]);" : "    float x = acc[i] + add.v[i];",
+        fused.residual ? "    x = __fadd_rn(x, widen(early.v[i]));" : "",
         fused.relu ? "    x = fmaxf(x, 0.f);" : "",
         "    o.v[i] = narrow(x);",
         "  }",

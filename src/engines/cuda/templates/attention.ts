@@ -74,7 +74,7 @@ const keepsQ = (p: AttentionProblem, t: AttentionTactic) => (tilesOf(t) * roundU
 /** Registers a thread of the matrix-unit kernel needs, roughly. */
 function registers(p: AttentionProblem, t: AttentionTactic): number {
   const q = keepsQ(p, t) ? roundUp(p.dim, 16) / 4 : 4;
-  return tilesOf(t) * (roundUp(p.dimV, 16) / 2 + t.keys / 2 + q + 8) + (p.mask === undefined ? 52 : 66);
+  return tilesOf(t) * (roundUp(p.dimV, 16) / 2 + t.keys / 2 + q + 8) + Math.round(28 + 0.18 * t.keys) + (p.mask === undefined ? 0 : 14);
 }
 function minBlocks(p: AttentionProblem, t: AttentionTactic): number {
   const byRegisters = Math.floor(65536 / (t.warps * 32 * registers(p, t)));

@@ -168,8 +168,8 @@ export function hopperShared(t: HopperTactic, kb: number): number {
   const staging = t.warpgroups * 4 * 16 * (chunkColumns(t.bn) + 8) * 4;
   return 1024 + t.stages * (hopperRows(t) + t.bn) * kb + staging + (2 * t.stages + t.warpgroups) * 8;
 }
-/** From 128 accumulators a thread on, the producer must be a whole warpgroup that hands its registers over. */
-const producerGroup = (t: HopperTactic) => (t.rows / 64) * t.bn >= 256;
+/** Where accumulators crowd the registers, the producer is a whole warpgroup that hands its own over. */
+const producerGroup = (t: HopperTactic) => (t.rows / 64) * t.bn >= (t.warpgroups > 2 ? 128 : 192);
 export const hopperThreads = (t: HopperTactic): number => t.warpgroups * 128 + (producerGroup(t) ? 128 : 32);
 
 /** The wgmma instruction of 64 rows and `n` columns as a function. */
@@ -201,6 +201,9 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
   const V = epilogueVector(epilogue, form.N);
   const accumulator = form.dtype === "s8" ? "int" : "float";
   const walk = form.walk(bm, t.bn);
+  // A block starts with `share` registers a thread; the producer keeps 40.
+  const share = Math.floor(65536 / threads / 8) * 8;
+  const consumer = Math.floor((share * (t.warpgroups + 1) - 40) / t.warpgroups / 8) * 8;
   const constants = [
     `using T = ${storageType[form.dtype]};`,
     `using Acc = ${accumulator};`,
@@ -223,6 +226,7 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       RASTER: tilesN <= 8 ? 1 : Math.min(8, tilesM),
       THREADS: threads,
       MIN_BLOCKS: t.resident,
+      CONSUMER_REGISTERS: Math.min(232, consumer),
       PING_PONG: t.pingPong,
       PRODUCER_GROUP: producerGroup(t),
     }),

@@ -167,6 +167,8 @@ const hopperTiles: readonly (readonly [64 | 128, number, number, boolean, number
   [64, 256, 2, true, 1],
   [64, 64, 2, true, 1],
   [64, 64, 2, true, 2],
+  [64, 64, 3, true, 1],
+  [64, 128, 3, true, 1],
   [64, 32, 2, true, 2],
   [64, 256, 2, false, 1],
   [128, 128, 2, false, 1],

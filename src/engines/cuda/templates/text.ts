@@ -36,9 +36,15 @@ export interface EpilogueText {
   readonly params: readonly string[];
   /**
    * Body of `void epilogue(const Acc (&acc)[V], int b, int m, int n, <params>)` for the V columns n, n + 1, ...; it applies what follows the
-   * product and stores. m < M and n + V <= N hold, n is a multiple of V. Acc is int in INT8 kernels, float otherwise.
+   * product and stores. m < M and n + V <= N hold, n is a multiple of V. Acc is int in INT8 kernels, float otherwise. Neighbouring lanes
+   * take neighbouring columns.
    */
   body(V: number): string;
+  /**
+   * Reads that need not wait for the product, such as a residual: issued well ahead. `type(V)` is a C++ type that holds what V columns need, `body(V)` the
+   * body of `type early_reads(int b, int m, int n, <params>)`. The epilogue then has `const Early& early` between acc and b.
+   */
+  readonly early?: { type(V: number): string; body(V: number): string } | undefined;
   /** Largest V the epilogue supports: 1, 2, 4 or 8. */
   readonly vector: number;
 }
@@ -83,11 +89,20 @@ export function epilogueVector(epilogue: EpilogueText, columns: number): 1 | 2 |
   return 1;
 }
 
-/** `epilogue` as a device function for vectors of `V` columns. */
+/** `epilogue` as device functions for vectors of `V` columns: `early_reads` and `epilogue` at global scope, `apply` and `Early` in `namespace tile`. */
 export function epilogueFunction(epilogue: EpilogueText, V: number, accumulator: "float" | "int"): string {
-  const parameters = [`const ${accumulator} (&acc)[${V}]`, "int b", "int m", "int n", ...epilogue.params];
-  const head = epilogue.prelude === undefined || epilogue.prelude === "" ? "" : `${epilogue.prelude}\n`;
-  return `${head}__device__ __forceinline__ void epilogue(${parameters.join(", ")}) {\n${epilogue.body(V)}\n}`;
+  const { early, params, prelude } = epilogue;
+  const list = (parts: readonly string[]) => parts.map((part) => `, ${part}`).join("");
+  const place = "int b, int m, int n";
+  const names = list(params.map(parameterName));
+  const lines = prelude === undefined || prelude === "" ? [] : [prelude];
+  lines.push(
+    early === undefined ? "struct Early {};" : `using Early = ${early.type(V)};`,
+    `__device__ __forceinline__ Early early_reads(${place}${list(params)}) {\n${early === undefined ? "  return {};" : early.body(V)}\n}`,
+    `__device__ __forceinline__ void epilogue(const ${accumulator} (&acc)[${V}]${early === undefined ? "" : ", const Early& early"}, ${place}${list(params)}) {\n${epilogue.body(V)}\n}`,
+    `__device__ __forceinline__ void apply(const ${accumulator} (&acc)[${V}], const Early& early, ${place}${list(params)}) {\n  epilogue(acc${early === undefined ? "" : ", early"}, b, m, n${names});\n}`,
+  );
+  return lines.join("\n");
 }
 
 export interface Insertions {
