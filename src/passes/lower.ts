@@ -191,7 +191,12 @@ const attention: Spelling = (n, s) => {
   const [y, presentKey, presentValue, scores] = n.outs;
   const [t, dims] = [s.dtype(q), dimsOf(s.draft, q)];
   if (q === undefined || k === undefined || v === undefined || y === undefined || t === undefined || dims?.length !== 4) return undefined;
-  if (lengths !== undefined || scores !== undefined || s.int("is_causal", 0) !== 0 || s.float("softcap", 0) !== 0) return undefined;
+  if (lengths !== undefined || scores !== undefined || s.float("softcap", 0) !== 0) return undefined;
+  const causal = s.int("is_causal", 0) !== 0;
+  const length = dims[2];
+  // With a cache, or with keys of another number, which keys come later is the operator's to say.
+  if (causal && (pastKey !== undefined || typeof length !== "number" || length > 4096 || dimsOf(s.draft, k)?.[2] !== length))
+    return undefined;
   if (pastKey !== undefined && pastValue !== undefined) {
     const axis = { axis: { kind: "int", value: 2 } } as const;
     const [key, value] = [cached(s, pastKey, k, presentKey), cached(s, pastValue, v, presentValue)];
@@ -208,9 +213,10 @@ const attention: Spelling = (n, s) => {
   if (key === undefined || value === undefined) return undefined;
   let at = s.emit("MatMul", [q, s.emit("Transpose", [key], { perm: { kind: "ints", value: [0, 1, 3, 2] } })]);
   if (scale !== 1) at = s.emit("Div", [at, s.scalar(t, 1 / scale)]);
+  if (causal && typeof length === "number") at = s.emit("Add", [at, s.once(`causal ${t} ${length}`, () => laterKeys(s, t, length))]);
   let guard = false;
   if (mask !== undefined) {
-    guard = !unguarded(n) && !alwaysFinite(s.draft, mask);
+    guard = !unguarded(n) && (causal || !alwaysFinite(s.draft, mask));
     const added =
       s.dtype(mask) === "bool"
         ? s.once(`mask ${mask}`, () => s.emit("Where", [mask, s.scalar(t, 0), s.scalar(t, Number.NEGATIVE_INFINITY)]))
@@ -224,6 +230,12 @@ const attention: Spelling = (n, s) => {
   if (wide) at = s.emit("Cast", [at], to(t));
   return { op: "MatMul", ins: [at, value], outs: [y], extra: withoutMark(n) };
 };
+/** [length, length]: 0 where the key is not later than the query, -inf elsewhere. */
+function laterKeys(s: Speller, t: DType, length: number): ValueId {
+  const values = new Array<number>(length * length).fill(0);
+  for (let i = 0; i < length; i++) values.fill(Number.NEGATIVE_INFINITY, i * length + i + 1, (i + 1) * length);
+  return s.draft.edit.addConstant(`lowered/causal${length}`, makeConstant(t as Exclude<DType, "string">, [length, length], values));
+}
 /** The value that past and new entries make together; the operator's present output where somebody reads that. */
 function cached(s: Speller, past: ValueId, now: ValueId, present: ValueId | undefined): ValueId {
   if (present !== undefined) return present;

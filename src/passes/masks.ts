@@ -1,7 +1,7 @@
 /** What is known of attention masks at compile time. */
 import { payloadLength, typedOf } from "../ir/payload.js";
-import type { Node, ValueId, Verbatim } from "../ir/types.js";
-import type { Subject } from "./match.js";
+import type { Constant, Node, ValueId, Verbatim } from "../ir/types.js";
+import { numbersOf, type Subject } from "./match.js";
 
 /**
  * Metadata of an Attention node that stands for a Softmax without a guard: a row that the mask closes altogether was NaN there, and spelled
@@ -16,6 +16,32 @@ export function withoutMark(n: Node): Verbatim | undefined {
   const { metadata: _, ...rest } = n.extra ?? {};
   if (metadata.length > 0) return { ...rest, metadata };
   return Object.keys(rest).length > 0 ? rest : undefined;
+}
+
+/** The same constant serves every layer. */
+const causal = new WeakMap<Constant, number | undefined>();
+/**
+ * The largest number above the diagonal of a constant additive mask [1, .., n, n] that is 0 on and below it: a causal mask. A boolean one
+ * (true: look) counts as -inf there; `negated`: true means do not look. Undefined for anything else, and above 2^24 elements.
+ */
+export function causalFill(c: Constant | undefined, n: number, negated = false): number | undefined {
+  if (c === undefined || n < 2 || c.dims.length < 2 || !c.dims.every((d, i) => d === (i < c.dims.length - 2 ? 1 : n))) return undefined;
+  if (c.dtype !== "bool" && causal.has(c)) return causal.get(c);
+  const values = numbersOf(c, 2 ** 24);
+  let fill: number | undefined = Number.NEGATIVE_INFINITY;
+  const look = c.dtype === "bool" ? (negated ? 0 : 1) : 0;
+  for (let i = 0; i < n && fill !== undefined; i++)
+    for (let j = 0; j < n; j++) {
+      const x = values?.[i * n + j];
+      const open = x === look;
+      if (x === undefined || j <= i !== open || (j > i && c.dtype !== "bool" && !(x < 0))) {
+        fill = undefined;
+        break;
+      }
+      if (j > i && c.dtype !== "bool") fill = Math.max(fill, x);
+    }
+  if (c.dtype !== "bool") causal.set(c, fill);
+  return fill;
 }
 
 const VIEWS: ReadonlySet<string> = new Set(

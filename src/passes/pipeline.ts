@@ -6,6 +6,7 @@ import { foldBatchNorm } from "./fold-batchnorm.js";
 import { foldConstants } from "./fold-constants.js";
 import { foldScales } from "./fold-scales.js";
 import { foldShapes } from "./fold-shapes.js";
+import { inlineIf } from "./inline-if.js";
 import { layout } from "./layout.js";
 import { noOps } from "./no-ops.js";
 import type { Pass } from "./pass.js";
@@ -15,6 +16,7 @@ import { raiseNormalizations } from "./raise/normalizations.js";
 
 /** Every pass once, in the order of its first use; docs and `inspect --after` name them. */
 export const pipeline: readonly Pass[] = [
+  inlineIf,
   foldShapes,
   foldConstants,
   noOps,

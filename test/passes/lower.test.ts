@@ -73,6 +73,16 @@ const cases: readonly (readonly [title: string, text: string, ops: readonly stri
     ],
   ],
   [
+    "Attention, causal",
+    graph("%q: float32[n, 2, 5, 4]", "%y", "%y = Attention(%q, %q, %q) {is_causal = 1}"),
+    ["Transpose", "MatMul", "Div", "Add", "Softmax", "MatMul"],
+  ],
+  [
+    "Attention, causal and with a mask",
+    graph("%q: float32[2, 2, 5, 4], %m: bool[2, 1, 5, 5]", "%y", "%y = Attention(%q, %q, %q, %m) {is_causal = 1}"),
+    ["Transpose", "MatMul", "Div", "Add", "Where", "Add", "Softmax", "IsNaN", "Where", "MatMul"],
+  ],
+  [
     "Attention with a cache",
     graph(
       "%q: float32[1, 2, 3, 4], %k: float32[1, 2, 3, 4], %v: float32[1, 2, 3, 4], %p: float32[1, 2, 2, 4]",
@@ -91,7 +101,7 @@ describe("lower", () => {
     expect(relativeError(await runGraph(after, inputs), await runGraph(before, inputs))).toBeLessThan(1e-5);
   });
   it("has a case for everything it can spell out", () => {
-    const tested = new Set(cases.map(([title]) => title.split(" ")[0]).map((t) => (t === "scaled" ? "Swish" : t)));
+    const tested = new Set(cases.map(([title]) => title.split(/[ ,]/)[0]).map((t) => (t === "scaled" ? "Swish" : t)));
     expect([...tested].sort()).toEqual([...lowerable].sort());
   });
   it("guards rows that a mask closes altogether, unless the mask cannot", () => {
@@ -122,12 +132,11 @@ describe("lower", () => {
     // One Where makes the mask, one guards each softmax.
     expect(ops(lowered(text).after).filter((o) => o === "Where")).toHaveLength(3);
   });
-  it.each([
-    ["causal", "{is_causal = 1}"],
-    ["capped", "{softcap = 2.0}"],
-  ])("leaves what it has no spelling for: %s", (_, attrs) => {
-    const text = graph("%q: float32[1, 2, 3, 4]", "%y", `%y = Attention(%q, %q, %q) ${attrs}`);
-    expect(ops(lowered(text).after)).toEqual(["Attention"]);
+  it("leaves what it has no spelling for: capped scores, and causal attention of more keys than queries", () => {
+    const capped = graph("%q: float32[1, 2, 3, 4]", "%y", "%y = Attention(%q, %q, %q) {softcap = 2.0}");
+    expect(ops(lowered(capped).after)).toEqual(["Attention"]);
+    const causal = graph("%q: float32[1, 2, 3, 4], %k: float32[1, 2, 5, 4]", "%y", "%y = Attention(%q, %k, %k) {is_causal = 1}");
+    expect(ops(lowered(causal).after)).toEqual(["Attention"]);
   });
   it("leaves a mask narrower than the keys to the operator, which pads it", () => {
     const text = graph("%q: float32[1, 2, 3, 4], %m: float32[3, 2]", "%y", "%y = Attention(%q, %q, %q, %m)");

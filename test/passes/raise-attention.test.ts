@@ -165,6 +165,46 @@ describe("raise-attention: masks", () => {
   });
 });
 
+describe("raise-attention: causal masks", () => {
+  const square = "%q: float32[2, 6, 3, 4], %k: float32[2, 6, 3, 4], %v: float32[2, 6, 3, 4]";
+  const scores = [kt, "%m = MatMul(%q, %t)", "%n = Mul(%m, %half)"];
+  const fill = (x: string): string => `[0.0, ${x}, ${x}, 0.0, 0.0, ${x}, 0.0, 0.0, 0.0]`;
+  it.each([
+    ["-inf", "[3, 3]"],
+    ["-3.4028234663852886e+38", "[1, 1, 3, 3]"],
+    ["-10000.0", "[1, 3, 3]"],
+  ])("added, of %s", async (x, dims) => {
+    const lines = [`const %mask = float32${dims} ${fill(x)}`, ...scores, "%s = Add(%n, %mask)", ...end];
+    await raises(square, lines, "%y = Attention(%q, %k, %v) {scale = 0.5, is_causal = 1}");
+  });
+  it.each([
+    ["the lower triangle", "[1, 0, 0, 1, 1, 0, 1, 1, 1]", "Where(%mask, %n, %small)"],
+    ["the upper one", "[0, 1, 1, 0, 0, 1, 0, 0, 0]", "Where(%mask, %ninf, %n)"],
+  ])("chosen by Where, %s", async (_, bits, where) => {
+    await raises(
+      square,
+      [`const %mask = bool[3, 3] ${bits}`, ...scores, `%s = ${where}`, ...end],
+      "%y = Attention(%q, %k, %v) {scale = 0.5, is_causal = 1}",
+    );
+  });
+  it("beside a mask of padding", async () => {
+    const lines = [`const %mask = float32[3, 3] ${fill("-inf")}`, ...scores, "%o = Add(%n, %mask)", "%s = Add(%o, %pad)", ...end];
+    await raises(`${square}, %pad: float32[2, 1, 3, 3]`, lines, "%y = Attention(%q, %k, %v, %pad) {scale = 0.5, is_causal = 1}");
+    const weak = lines.map((l) => l.replaceAll("-inf", "-10000.0"));
+    const done = await applied(raise, text(`${square}, %pad: float32[2, 1, 3, 3]`, "%y", ...weak));
+    expect(ops(done.after)).toEqual(["Add", "Attention"]);
+    expect(done.nodes.at(-1)).not.toContain("is_causal");
+  });
+  it.each([
+    ["a band", "[0.0, -inf, -inf, 0.0, 0.0, -inf, -inf, 0.0, 0.0]"],
+    ["a bias above the diagonal", fill("1.0")],
+    ["a row that looks ahead", "[0.0, 0.0, -inf, 0.0, 0.0, -inf, 0.0, 0.0, 0.0]"],
+  ])("%s stays a mask", async (_, values) => {
+    const lines = [`const %mask = float32[3, 3] ${values}`, ...scores, "%s = Add(%n, %mask)", ...end];
+    await raises(square, lines, "%y = Attention(%q, %k, %v, %mask) {scale = 0.5}");
+  });
+});
+
 describe("raise-attention: views of K and V", () => {
   it("K transposed from [batch, length, heads, size] in one go", async () => {
     await raises(

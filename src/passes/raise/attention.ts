@@ -12,7 +12,7 @@ import { isStatic, mul as mulDims, sameDim } from "../../ir/dims.js";
 import { originOf } from "../../ir/graph.js";
 import { int64Constant, makeConstant } from "../../ir/payload.js";
 import type { Attr, Dim, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
-import { alwaysFinite, UNGUARDED } from "../masks.js";
+import { alwaysFinite, causalFill, UNGUARDED } from "../masks.js";
 import { any, dimsOf, either, type Match, match, numbersOf, op, scalar, uniform } from "../match.js";
 import { deep, definePass, type PassContext } from "../pass.js";
 import { apply, type Draft, draftOf, leave } from "../rewrite.js";
@@ -98,8 +98,9 @@ class Site {
   /** Scalars that are no constants: applied to Q. */
   readonly #factors: { readonly op: string; readonly by: ValueId }[] = [];
   /** Additive masks, and boolean ones (true: look). */
-  readonly #added: Added[] = [];
-  readonly #chosen: { readonly when: ValueId; readonly negated: boolean; readonly fill: number }[] = [];
+  #added: Added[] = [];
+  #causal = false;
+  #chosen: { readonly when: ValueId; readonly negated: boolean; readonly fill: number }[] = [];
 
   constructor(draft: Draft, root: Node, found: Match) {
     this.#draft = draft;
@@ -155,6 +156,7 @@ class Site {
     if (dtype === "float64") refuse("float64 stays as it is");
     if (dtype === undefined || !types.every((t) => t?.kind === "tensor" && t.dtype === dtype))
       refuse("Q, K, V and the result differ in type");
+    this.#takeCausal(sDims);
     this.#checkMasks(sDims);
     this.#write(q, kSource, vSource, rank, narrowed);
   }
@@ -354,6 +356,24 @@ class Site {
     return o.groups === 1 ? o : refuse("the heads of K are repeated and those of V are not, or otherwise");
   }
 
+  /**
+   * A constant mask that closes all later keys becomes an attribute. Beside other masks only one of -inf or the lowest number does: a smaller
+   * one would tell rows that the others close altogether where to look.
+   */
+  #takeCausal(scores: readonly Dim[]): void {
+    const [queries, keys] = scores.slice(-2);
+    if (typeof queries !== "number" || queries !== keys) return;
+    const most = this.#added.length + this.#chosen.length === 1 ? -1e4 : -3e38;
+    const isCausal = (c: ValueId, fill: number, negated = false): boolean => {
+      const above = causalFill(this.#draft.constant(c), queries, negated);
+      return above !== undefined && Math.max(above, fill) <= most;
+    };
+    const added = this.#added.filter((m) => m.dims !== undefined || !isCausal(m.id, Number.NEGATIVE_INFINITY));
+    const chosen = this.#chosen.filter((c) => !isCausal(c.when, c.fill, c.negated));
+    this.#causal = added.length < this.#added.length || chosen.length < this.#chosen.length;
+    [this.#added, this.#chosen] = [added, chosen];
+  }
+
   /** Masks must broadcast to the scores without widening them, and have their last dim. */
   #checkMasks(scores: readonly Dim[]): void {
     if (this.#added.length + this.#chosen.length > 4) refuse("it has more masks than can be combined");
@@ -395,7 +415,7 @@ class Site {
     let mask = this.#mask(add, rank);
     let [pastKey, pastValue]: [ValueId | undefined, ValueId | undefined] = [undefined, undefined];
     let outs: (ValueId | undefined)[] = [...this.#root.outs];
-    const cache = rank === 4 && k.transpose === undefined ? this.#cache(key, value) : undefined;
+    const cache = rank === 4 && !this.#causal && k.transpose === undefined ? this.#cache(key, value) : undefined;
     if (cache !== undefined) {
       outs = [outs[0], key, value];
       [pastKey, key, pastValue, value] = cache;
@@ -408,6 +428,7 @@ class Site {
         mask = { id: add("m", "Unsqueeze", [mask.id, axis]), rank: 4 };
     }
     const attrs: Record<string, Attr> = { scale: { kind: "float", value: Math.fround(this.#scale) } };
+    if (this.#causal) attrs["is_causal"] = { kind: "int", value: 1 };
     if (narrowed) attrs["softmax_precision"] = { kind: "int", value: 1 };
     const ins: (ValueId | undefined)[] = [q, key, value];
     if (mask !== undefined || pastKey !== undefined) ins.push(mask?.id);
