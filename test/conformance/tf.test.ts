@@ -5,12 +5,13 @@
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
+import { plan } from "../../src/compile.js";
 import { PartitaError } from "../../src/diagnostics.js";
 import { evaluate } from "../../src/engines/host/index.js";
 import { importModel } from "../../src/import/index.js";
 import { unreadableNodes } from "../../src/import/tf/unreadable.js";
 import { valueAt } from "../../src/ir/graph.js";
-import type { Shape } from "../../src/ir/types.js";
+import type { Shape, ValueId } from "../../src/ir/types.js";
 import { readNpz } from "../../src/npz.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { runPasses } from "../../src/passes/pass.js";
@@ -171,3 +172,30 @@ for (const set of ["real_tf", "tf"]) {
     expect([...outcomes].filter(([, o]) => o.kind !== "right")).toEqual([]);
   });
 }
+
+const zoo = dataDir("tf");
+it.skipIf(zoo === undefined)(
+  "convolutional nets keep transposes at the graph's edge alone, and run in as few engine segments as can be (skipped when PARTITA_TEST_DATA is not set)",
+  { timeout: 600_000 },
+  async () => {
+    for (const name of ["MobileNetV2", "ResNet50V2", "InceptionV3", "NASNetMobile"]) {
+      for (const target of ["cuda", "tensorrt"] as const) {
+        const { inferred, report } = await plan(join(zoo ?? "", name, "frozen.pb"), { target });
+        const { graph } = inferred;
+        const inner = graph.nodes.filter(
+          (n) => n.op === "Transpose" && !graph.inputs.includes(n.ins[0] as ValueId) && !graph.outputs.includes(n.outs[0] as ValueId),
+        );
+        expect(
+          inner.map((n) => n.name),
+          name,
+        ).toEqual([]);
+        const { quality } = report.toJSON();
+        console.log(
+          `${name} for ${target}: ${inner.length} transposes inside, ${quality.engineSegments} engine segments (lower bound ${quality.lowerBound}), ${(100 * quality.flopsCovered).toFixed(2)} % of the FLOPs`,
+        );
+        expect(quality.flopsCovered, name).toBeGreaterThanOrEqual(0.99);
+        expect(quality.engineSegments, name).toBe(quality.lowerBound);
+      }
+    }
+  },
+);
