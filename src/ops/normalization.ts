@@ -46,11 +46,17 @@ export const batchNormalization = defineOp({
   types: { T: FLOATS64 },
   attrs: { epsilon: float(1e-5), momentum: float(0.9), training_mode: flag(false) },
   role: "compute",
-  infer: (at) => [
-    fact(dtypeOf(at.in.x), shapeOf(at.in.x)),
-    fact(dtypeOf(at.in.mean), shapeOf(at.in.mean)),
-    fact(dtypeOf(at.in.variance), shapeOf(at.in.variance)),
-  ],
+  infer: (at) => {
+    const mode = at.node.attrs["training_mode"];
+    // ONNX Runtime takes other numbers for training here and for inference there, and ends the process.
+    if (mode?.kind === "int" && Number(mode.value) !== 0 && Number(mode.value) !== 1)
+      at.fail(`training_mode is ${mode.value}`, "set it to 0 or 1 where the model is made");
+    return [
+      fact(dtypeOf(at.in.x), shapeOf(at.in.x)),
+      fact(dtypeOf(at.in.mean), shapeOf(at.in.mean)),
+      fact(dtypeOf(at.in.variance), shapeOf(at.in.variance)),
+    ];
+  },
   cost: perOutput(2),
   int8: absent("folded into the convolution before it"),
   on: gpu(attribute("training_mode", [false], "export the model for inference")),

@@ -667,12 +667,21 @@ export const EXTERNAL_LOCATIONS = [
 
 export const mutationNames = [...Object.keys(byteMutations), ...Object.keys(structureMutations)];
 
+/** A base that is itself no well-formed message serves for mutations of its bytes. */
+function messageOf(base: Uint8Array): Message | undefined {
+  try {
+    return readMessage(base, "model");
+  } catch {
+    return undefined;
+  }
+}
+
 /** One mutant of a model. Byte and structure mutations take turns; sometimes several are laid on each other. */
 export function mutate(base: Uint8Array, next: Random, other: Uint8Array): Mutant {
   const hows: string[] = [];
   let bytes = base;
-  if (next() < 0.72) {
-    const m = readMessage(base, "model");
+  const m = next() < 0.72 ? messageOf(base) : undefined;
+  if (m !== undefined) {
     for (let i = next() < 0.7 ? 1 : 2 + below(next, 3); i > 0; i--) {
       const how = pick(next, Object.keys(structureMutations)) ?? "";
       try {
