@@ -133,13 +133,17 @@ export class Instance {
     const f = this.#loaded.functions.get(l.kernel);
     if (f === undefined) throw badPlan({ what: `kernel '${l.kernel}' was not loaded` });
     try {
-      const parameters = packParameters(l.args, {
-        address: (buffer) => {
-          const { memory, base } = this.#at(buffer);
-          return addon.memAddress(memory) + BigInt(base);
+      const parameters = packParameters(
+        l.args,
+        {
+          address: (buffer) => {
+            const { memory, base } = this.#at(buffer);
+            return addon.memAddress(memory) + BigInt(base);
+          },
+          encode: (arg) => this.#encode(arg),
         },
-        encode: (arg) => this.#encode(arg),
-      });
+        f.parameters,
+      );
       addon.launch(this.stream, f.handle, l.grid, l.block, l.shared, parameters, l.cluster, dependent);
     } catch (error) {
       throw gpuError(error, `launching kernel '${l.kernel}'${l.nodes.length === 0 ? "" : ` (${l.nodes.slice(0, 4).join(", ")})`}`);

@@ -1,5 +1,5 @@
 /** A kernel plan on a GPU, before any run: modules and functions checked against the launches, weights uploaded. Shared by all streams. */
-import { type CubinInfo, inspectCubin } from "./cubin.js";
+import { inspectCubin } from "./cubin.js";
 import { type Device, Owned } from "./device.js";
 import { badPlan, gpuError } from "./errors.js";
 import type { FunctionProperties, MemoryHandle } from "./native.js";
@@ -10,7 +10,7 @@ export class LoadedPlan {
   readonly device: Device;
   readonly plan: KernelPlan;
   /** By name; launched kernels only. */
-  readonly functions: ReadonlyMap<string, FunctionProperties>;
+  readonly functions: ReadonlyMap<string, LoadedFunction>;
   readonly weights: MemoryHandle | undefined;
   readonly #owned: Owned;
 
@@ -18,7 +18,7 @@ export class LoadedPlan {
     device: Device,
     plan: KernelPlan,
     owned: Owned,
-    functions: ReadonlyMap<string, FunctionProperties>,
+    functions: ReadonlyMap<string, LoadedFunction>,
     weights: MemoryHandle | undefined,
   ) {
     this.device = device;
@@ -69,12 +69,7 @@ async function upload(device: Device, memory: MemoryHandle, weights: Uint8Array)
   }
 }
 
-function loadFunctions(
-  device: Device,
-  plan: KernelPlan,
-  cubins: readonly Uint8Array[],
-  owned: Owned,
-): ReadonlyMap<string, FunctionProperties> {
+function loadFunctions(device: Device, plan: KernelPlan, cubins: readonly Uint8Array[], owned: Owned): ReadonlyMap<string, LoadedFunction> {
   const launches = new Map<string, Launch[]>();
   for (const o of plan.operations) {
     if (o.kind !== "launch") continue;
@@ -82,7 +77,7 @@ function loadFunctions(
     if (known === undefined) launches.set(o.launch.kernel, [o.launch]);
     else known.push(o.launch);
   }
-  const functions = new Map<string, FunctionProperties>();
+  const functions = new Map<string, LoadedFunction>();
   plan.sources.forEach((source, i) => {
     const cubin = cubins[i];
     const wanted = source.kernels.filter((k) => launches.has(k));
@@ -98,15 +93,19 @@ function loadFunctions(
       } catch (error) {
         throw gpuError(error, `preparing kernel '${name}' with ${shared} bytes of shared memory`);
       }
-      for (const l of uses) checkUse(device, l, f, info);
-      functions.set(name, f);
+      const parameters = f.parameters ?? info.kernels.find((k) => k.name === name)?.parameters ?? [];
+      for (const l of uses) checkUse(device, l, { ...f, parameters });
+      functions.set(name, { ...f, parameters });
     }
   });
   return functions;
 }
 
+/** A kernel on the GPU, its parameters from the driver or, where that is too old to say, from the cubin. */
+export type LoadedFunction = FunctionProperties & { readonly parameters: readonly (readonly [number, number])[] };
+
 /** What only the compiled kernel and the GPU can tell: parameters, threads, shared memory, clusters. */
-function checkUse(device: Device, l: Launch, f: FunctionProperties, info: CubinInfo): void {
+function checkUse(device: Device, l: Launch, f: LoadedFunction): void {
   const fail = (what: string): never => {
     throw badPlan({ what: `kernel '${l.kernel}': ${what}` });
   };
@@ -116,10 +115,15 @@ function checkUse(device: Device, l: Launch, f: FunctionProperties, info: CubinI
   if (shared > device.properties.sharedPerBlockBytes)
     fail(`${shared} bytes of shared memory a block, the GPU has ${device.properties.sharedPerBlockBytes}`);
   if (l.cluster !== undefined && device.properties.sm < 90) fail("clusters need compute capability 9.0");
-  const parameters = f.parameters ?? info.kernels.find((k) => k.name === l.kernel)?.parameters ?? [];
+  const { parameters } = f;
   const given = parameterLayout(l.args);
   const text = (layout: readonly (readonly [number, number])[]): string =>
     layout.map(([at, bytes]) => `${bytes} at ${at}`).join(", ") || "none";
-  if (given.length !== parameters.length || given.some(([at, bytes], i) => parameters[i]?.[0] !== at || parameters[i]?.[1] !== bytes))
+  // The kernel says where its parameters lie; their sizes and order are the plan's.
+  const apart = parameters.every(
+    ([at], i) =>
+      at >= (i === 0 ? 0 : (parameters[i - 1] as readonly [number, number])[0] + (parameters[i - 1] as readonly [number, number])[1]),
+  );
+  if (given.length !== parameters.length || !apart || given.some(([, bytes], i) => parameters[i]?.[1] !== bytes))
     fail(`its parameters take ${text(parameters)}, the plan gives ${text(given)}`);
 }

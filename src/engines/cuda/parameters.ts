@@ -29,10 +29,15 @@ export interface Places {
   address(buffer: number): bigint;
   encode(arg: Arg & { readonly kind: "tensorMap" }): Uint8Array;
 }
-export function packParameters(args: readonly Arg[], places: Places): Uint8Array {
-  const out = new Uint8Array(parameterBytes(args));
+/**
+ * `layout` is the compiled kernel's own: the parameter space of a launch begins where it is not aligned to 64, so a kernel whose first parameter
+ * is a tensor map has it 48 bytes in.
+ */
+export function packParameters(args: readonly Arg[], places: Places, layout = parameterLayout(args)): Uint8Array {
+  const last = layout.at(-1);
+  const out = new Uint8Array(last === undefined ? 0 : last[0] + last[1]);
   const view = new DataView(out.buffer);
-  parameterLayout(args).forEach(([at], i) => {
+  layout.forEach(([at], i) => {
     const a = args[i];
     if (a?.kind === "buffer") view.setBigUint64(at, places.address(a.buffer) + BigInt(a.offset), true);
     else if (a?.kind === "i32") view.setInt32(at, a.value, true);
