@@ -133,8 +133,8 @@ function draw() {
     paint();
   });
 }
-const clip = (text, width) => {
-  const room = Math.floor(width / 6.4);
+const clip = (text, width, letter) => {
+  const room = Math.floor(width / (letter || 6.4));
   return text.length <= room ? text : text.slice(0, Math.max(1, room - 1)) + "\u2026";
 };
 function paint() {
@@ -174,7 +174,7 @@ function paint() {
     if (open) {
       ctx.fillStyle = c.groups[g];
       ctx.font = "600 15px system-ui,sans-serif";
-      ctx.fillText(clip(name, bw[g] - 20), bx[g] + 12, by[g] + 24);
+      ctx.fillText(clip(name, bw[g] - 20, 9), bx[g] + 12, by[g] + 24);
       between(g, y0, y1, (i) => {
         if (G.x[i] < x1 && G.x[i] + NODE_W > x0 && G.y[i] < y1 && G.y[i] + NODE_H > y0) visible.push(i);
       });
@@ -204,7 +204,7 @@ function paint() {
         ctx.fillRect(G.x[i], G.y[i], 5, NODE_H);
         ctx.fillStyle = theme.fg;
         ctx.font = "600 12px system-ui,sans-serif";
-        ctx.fillText(clip(R.strings[G.op[i]], NODE_W - 14), G.x[i] + 10, G.y[i] + 14);
+        ctx.fillText(clip(R.strings[G.op[i]], NODE_W - 14, 7.8), G.x[i] + 10, G.y[i] + 14);
         ctx.fillStyle = theme.dim;
         ctx.font = "10px system-ui,sans-serif";
         ctx.fillText(clip(R.strings[G.name[i]], NODE_W), G.x[i] + 10, G.y[i] + 27);

@@ -148,7 +148,7 @@ function wrap(text: string, width: number, first: string, next: string): string[
   const lines: string[] = [];
   let line = first;
   for (const word of text.split(" ")) {
-    if (line.trim() !== "" && line.length + word.length + 1 > width) {
+    if (line.trim() !== "" && line.length + word.length > width) {
       lines.push(line.trimEnd());
       line = next;
     }
