@@ -107,7 +107,12 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
     heading("Operators whose support would help most");
     for (const s of helpful.slice(0, rows))
       lines.push(
-        `  ${s.op.padEnd(24)} on ${s.engine.padEnd(9)} ${String(s.nodes).padStart(6)} node${s.nodes === 1 ? " " : "s"}  saves ${humanUs(s.gainUs).padStart(9)} a run; ${counted(s.engineSegments, "engine segment")}, ${percent(s.flopsCovered)} of the FLOPs`,
+        ...wrap(
+          `${s.op} on ${s.engine}, ${counted(s.nodes, "node")}: saves ${humanUs(s.gainUs)} a run; then ${counted(s.engineSegments, "engine segment")}, ${percent(s.flopsCovered)} of the FLOPs`,
+          width,
+          "  ",
+          "    ",
+        ),
       );
   }
   const remarks = r.remarks ?? [];
