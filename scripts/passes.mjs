@@ -68,9 +68,11 @@ export function render() {
     "Exporters spell functions out. These passes recognise the spellings of PyTorch (both exporters), TensorFlow and Keras, Hugging Face and ONNX",
     "Runtime's tools, in float32 and float16, and put the operator of ai.onnx in their place:",
     "",
-    ...all.filter((p) => p.patterns.length > 0).map((p) => `- \`${p.name}\`: ${p.patterns.join(", ").replace("LayerNorm", "LayerNorm (InstanceNorm, where the axes say so)")}`),
-    "- `raise-attention`: scaled dot-product attention; scales on Q, K or the scores, masks added or chosen, grouped heads, a cache of past keys",
-    "  and values, float32 softmax inside float16",
+    ...all
+      .filter((p) => p.patterns.length > 0)
+      .map((p) => `- \`${p.name}\`: ${p.patterns.join(", ").replace("LayerNorm", "LayerNorm (InstanceNorm, where the axes say so)")}`),
+    "- `raise-attention`: scaled dot-product attention; scales on Q, K or the scores, masks added, chosen, per window (Swin) or causal, grouped heads,",
+    "  a cache of past keys and values, float32 softmax inside float16",
     "",
     "The node that made the expression's result keeps its name and output; its `origin` lists the nodes of the user's graph that went into it. An",
     "expression stays when somebody reads a value inside it, or when its constants, axes or dims do not fit; a remark then says which and why",

@@ -20,8 +20,11 @@ function settled(g: Graph, context: PassContext): Graph {
       const [condition] = n.ins;
       if (n.op !== "If" || n.domain !== "" || condition === undefined) continue;
       const known = facts(condition).elements?.[0];
-      const branch = n.attrs[known === 0 ? "else_branch" : "then_branch"];
-      if (typeof known === "number" && branch?.kind === "graph") inline(draft, n, branch.value);
+      if (typeof known !== "number") continue;
+      // The draft's node: what it captures may be the result of an If that is gone already.
+      const now = draft.node(n.id);
+      const branch = now?.attrs[known === 0 ? "else_branch" : "then_branch"];
+      if (now !== undefined && branch?.kind === "graph") inline(draft, now, branch.value);
     }
     if (!draft.changed) return graph;
     graph = draft.finish();

@@ -58,6 +58,9 @@ export function alwaysFinite(subject: Subject, v: ValueId, depth = 0): boolean {
     return c.dtype !== "bool";
   }
   const n = subject.producer(v);
+  const t = subject.type(v);
+  // A boolean mask closes what it leaves out; as an operand of Cast it is as finite as any number.
+  if (depth === 0 && t.kind === "tensor" && t.dtype === "bool") return false;
   if (n === undefined || n.domain !== "" || depth > 12) return false;
   const all = (ins: readonly (ValueId | undefined)[]): boolean => ins.every((i) => i !== undefined && alwaysFinite(subject, i, depth + 1));
   if (n.op === "Where") return all(n.ins.slice(1));
