@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import {
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -188,6 +189,8 @@ function changeJson(path: string, next: Random): string {
 function forge(folder: string): boolean {
   try {
     const path = join(folder, "manifest.json");
+    // A link may lead to a device without end.
+    if (!lstatSync(path).isFile() || !lstatSync(join(folder, "report.json")).isFile()) return false;
     const m = JSON.parse(readFileSync(path, "utf8")) as {
       artifacts: { files: { path: string; bytes: number; sha256: string }[] }[];
       report: { sha256: string };
