@@ -85,6 +85,23 @@ describe("inline-if", () => {
     expect(relativeError(await runGraph(swept, [x]), await runGraph(g, [x]))).toBe(0);
   });
 
+  it("hands the result of one on to the next", async () => {
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[2]) -> (%z) {
+      const %yes = bool[] [1]
+      %y = If(%yes) {
+        then_branch = graph "then" () captures (%v = %x) -> (%r) { %r = Neg(%v) }
+        else_branch = graph "else" () captures (%v = %x) -> (%r) { %r = Exp(%v) }
+      }
+      %z = If(%yes) {
+        then_branch = graph "then" () captures (%v = %y) -> (%r) { %r = Abs(%v) }
+        else_branch = graph "else" () captures (%v = %y) -> (%r) { %r = Exp(%v) }
+      }
+    }`);
+    const out = await inlineIf.run(g, passContext());
+    verify(out, "inline-if");
+    expect(out.nodes.map((n) => n.op)).toEqual(["Neg", "Abs"]);
+  });
+
   it("looks into loops", async () => {
     const g = parse(`graph "g" opset {"": 18} (%n: int64[], %go: bool[], %x: float32[2]) -> (%y) {
       %y: float32[2] = Loop(%n, %go, %x) {
