@@ -5,7 +5,7 @@
 // Constants: M N (of a batch element or group), WARPGROUPS (consumers), ROWS (64 or 128 per warpgroup), BN (tile columns), KB (bytes of a shared row = swizzle
 //   width, 64 or 128), BLOCKS_K (k-blocks of KB bytes), STAGES, PING_PONG (every warpgroup takes its own tiles, so one's epilogue runs beside another's
 //   products; otherwise they share a tile of ROWS * WARPGROUPS rows), PRODUCER_GROUP (the producer is a whole warpgroup and hands its registers over; consumers get CONSUMER_REGISTERS),
-//   CHUNK (columns staged at a time), V, N_BASE, TILES (all), and those of tiles.cu.
+//   CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu.
 // Traps kept from the measured prototypes: a ring stage may be waited for only by one warpgroup at a time (main loops take turns in ping-pong); a
 //   trap in the wait loop costs spills; wgmma under a condition the compiler cannot fold is serialised.
 // Launch: min(TILES, resident blocks) blocks of THREADS threads.
@@ -68,7 +68,7 @@ template <int COUNT> __device__ __forceinline__ void read_columns(Acc (&v)[COUNT
   }
 }
 // The places a lane finishes in a chunk: `turn` counts its vectors.
-constexpr int TURNS = 16 * CHUNK / (32 * V), AHEAD = TURNS <= 4 ? TURNS : 4;
+constexpr int TURNS = 16 * CHUNK / (32 * V), AHEAD = TURNS <= AHEAD_MOST ? TURNS : AHEAD_MOST;
 __device__ __forceinline__ int turn_row(int turn, int lane) { return (lane * V + turn * 32 * V) / CHUNK; }
 __device__ __forceinline__ int turn_column(int turn, int lane) { return (lane * V + turn * 32 * V) % CHUNK; }
 __device__ __forceinline__ void read_ahead(Early (&early)[AHEAD], int m0, int n0, const Place& place, int lane, int turn EPILOGUE_PARAMETERS) {

@@ -235,6 +235,7 @@ export function caseSets() {
     "resnet1-s8": resnet(1, "s8", 6),
     "resnet32-f16": resnet(32, "f16", 6),
     "resnet128-f16": resnet(128, "f16", 6),
+    "resnet32-s8": resnet(32, "s8", 6),
     "resnet128-s8": resnet(128, "s8", 6),
     bert: ["f16", "s8"].flatMap((d) => [
       gemm("bert_qkv_b1", d, 128, 2304, 768, { tactics: 8 }),

@@ -77,7 +77,8 @@ function registers(p: AttentionProblem, t: AttentionTactic): number {
   return tilesOf(t) * (roundUp(p.dimV, 16) / 2 + t.keys / 2 + q + 8) + Math.round(28 + 0.18 * t.keys) + (p.mask === undefined ? 0 : 14);
 }
 function minBlocks(p: AttentionProblem, t: AttentionTactic): number {
-  const byRegisters = Math.floor(65536 / (t.warps * 32 * registers(p, t)));
+  // Each of four schedulers has 512 registers a lane for its warps.
+  const byRegisters = Math.floor((4 * Math.floor(512 / registers(p, t))) / t.warps);
   return Math.max(1, Math.min(byRegisters, Math.floor(233472 / (attentionShared(p, t) + 1024)), Math.floor(2048 / (t.warps * 32)), 8));
 }
 
@@ -136,7 +137,15 @@ export function attentionKernel(p: AttentionProblem, t: AttentionTactic, name: s
       ...(simt ? { DIM_V_P: roundUp(p.dimV, 32), VE_V: chunk(p.dimV, p.v) } : {}),
       ...(simt
         ? {}
-        : { DIM_P: dimP, DIM_V_P: roundUp(p.dimV, 16), WARPS: t.warps, TILES: t.queries / 16 / t.warps, MIN_BLOCKS: minBlocks(p, t), VE_K: chunk(p.dim, p.q, p.k), VE_V: chunk(p.dimV, p.v) }),
+        : {
+            DIM_P: dimP,
+            DIM_V_P: roundUp(p.dimV, 16),
+            WARPS: t.warps,
+            TILES: t.queries / 16 / t.warps,
+            MIN_BLOCKS: minBlocks(p, t),
+            VE_K: chunk(p.dim, p.q, p.k),
+            VE_V: chunk(p.dimV, p.v),
+          }),
       BKEYS: t.keys,
       GROUP: p.heads / p.kvHeads,
       MASK: p.mask === undefined ? 0 : { f32: 1, f16: 2, bf16: 3, bool: 4 }[p.mask.dtype],

@@ -1,7 +1,16 @@
 /** Emits the Hopper kernels: wgmma fed by TMA, persistent, for products and for convolutions as im2col maps. */
 import type { TensorMap } from "../plan.js";
 import { isPointwise } from "./contraction.js";
-import { type ConvProblem, convDepth, convRows, elementBytes, type GemmProblem, type Operand, type Precision, storageType } from "./problem.js";
+import {
+  type ConvProblem,
+  convDepth,
+  convRows,
+  elementBytes,
+  type GemmProblem,
+  type Operand,
+  type Precision,
+  storageType,
+} from "./problem.js";
 import type { DeviceModel, HopperTactic } from "./tactics.js";
 import { constantsText, type EpilogueText, epilogueFunction, epilogueVector, instantiate, type KernelText } from "./text.js";
 
@@ -22,7 +31,13 @@ export interface HopperForm {
   walk(bm: number, bn: number): { readonly text: string; readonly a: TensorMap; readonly b: TensorMap };
 }
 
-const mapType: Readonly<Record<Precision, TensorMap["dtype"]>> = { f16: "float16", bf16: "bfloat16", tf32: "float32", f32: "float32", s8: "uint8" };
+const mapType: Readonly<Record<Precision, TensorMap["dtype"]>> = {
+  f16: "float16",
+  bf16: "bfloat16",
+  tf32: "float32",
+  f32: "float32",
+  s8: "uint8",
+};
 
 /** A load instruction for a map of the given rank; `coordinates` are C expressions, fastest first. */
 const tiledLoad = (to: string, map: string, coordinates: readonly string[]) =>
@@ -31,7 +46,12 @@ const tiledLoad = (to: string, map: string, coordinates: readonly string[]) =>
 /** A matrix operand as a tiled map: [k, rows, batch digits that move it]. Undefined where TMA cannot address it. */
 function matrixMap(o: Operand, rows: number, K: number, batch: readonly number[], dtype: Precision, kb: number) {
   const bytes = elementBytes[dtype];
-  const moving = batch.map((extent, i) => ({ extent, stride: o.batchStride?.[i] ?? 0, below: product(batch.slice(i + 1)), above: product(batch.slice(0, i)) }));
+  const moving = batch.map((extent, i) => ({
+    extent,
+    stride: o.batchStride?.[i] ?? 0,
+    below: product(batch.slice(i + 1)),
+    above: product(batch.slice(0, i)),
+  }));
   const kept = moving.filter((d) => d.extent > 1 && d.stride !== 0).reverse();
   const rowStride = rows === 1 ? ceilDiv(K * bytes, 16) * 16 : o.rowStride * bytes;
   const strides = [rowStride, ...kept.map((d) => d.stride * bytes)];
@@ -217,6 +237,7 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       BLOCKS_K: form.blocksK,
       STAGES: t.stages,
       CHUNK: chunkColumns(t.bn),
+      AHEAD_MOST: (t.rows / 64) * t.bn >= 256 || t.resident > 1 ? 2 : 4,
       V,
       N_BASE: form.nBase,
       TILES: tiles,

@@ -15,17 +15,31 @@ export { a100, convTactics, gemmTactics, h200, tacticName } from "./tactics.js";
 export type { EpilogueText, KernelArgument, KernelText } from "./text.js";
 
 /** Source and launch of a matrix product by `tactic`. `device` matters to persistent kernels alone: their grid fills it. */
-export function gemmKernel(problem: GemmProblem, tactic: Tactic, epilogue: EpilogueText, name: string, device: DeviceModel = h200): KernelText {
+export function gemmKernel(
+  problem: GemmProblem,
+  tactic: Tactic,
+  epilogue: EpilogueText,
+  name: string,
+  device: DeviceModel = h200,
+): KernelText {
   if (tactic.template !== "wgmma") return tiledGemm(problem, tactic, epilogue, name);
   const form = hopperGemm(problem);
-  if (form === undefined) throw new RangeError(`${name}: the operands' strides cannot be fetched by TMA, so tactic ${tacticName(tactic)} does not apply`);
+  if (form === undefined)
+    throw new RangeError(`${name}: the operands' strides cannot be fetched by TMA, so tactic ${tacticName(tactic)} does not apply`);
   return hopperKernel(form, tactic, device, epilogue, name);
 }
 
 /** Source and launch of a convolution by `tactic`. */
-export function convKernel(problem: ConvProblem, tactic: Tactic, epilogue: EpilogueText, name: string, device: DeviceModel = h200): KernelText {
+export function convKernel(
+  problem: ConvProblem,
+  tactic: Tactic,
+  epilogue: EpilogueText,
+  name: string,
+  device: DeviceModel = h200,
+): KernelText {
   if (tactic.template !== "wgmma") return tiledConv(problem, tactic, epilogue, name);
   const form = hopperConv(problem);
-  if (form === undefined) throw new RangeError(`${name}: this convolution has no im2col map, so tactic ${tacticName(tactic)} does not apply`);
+  if (form === undefined)
+    throw new RangeError(`${name}: this convolution has no im2col map, so tactic ${tacticName(tactic)} does not apply`);
   return hopperKernel(form, tactic, device, epilogue, name);
 }

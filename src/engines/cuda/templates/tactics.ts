@@ -138,7 +138,17 @@ export function estimate(c: Contraction, t: TiledTactic, device: DeviceModel): n
   const together = Math.min(resident, onEach);
   // One block alone cannot keep the matrix unit busy: a warp issues, waits, and meets barriers.
   const warps = (threads / 32) * together;
-  const busy = Math.min(1, warps / 8) * (t.template === "simt" ? 0.2 + (t.wm / 4) * (t.wn / 8) * 0.009 + 0.1 : t.wm * t.wn >= 4096 ? 0.8 : t.wm * t.wn >= 2048 ? 0.6 : t.wm * t.wn >= 1024 ? 0.5 : 0.4);
+  const busy =
+    Math.min(1, warps / 8) *
+    (t.template === "simt"
+      ? 0.2 + (t.wm / 4) * (t.wn / 8) * 0.009 + 0.1
+      : t.wm * t.wn >= 4096
+        ? 0.8
+        : t.wm * t.wn >= 2048
+          ? 0.6
+          : t.wm * t.wn >= 1024
+            ? 0.5
+            : 0.4);
   const math = (2 * t.bm * t.bn * depth) / (perClock[c.dtype] * busy);
   // Loads of a stage out of L2: 40 bytes a clock and multiprocessor.
   const load = ((t.bm + t.bn) * t.kb) / 40;
@@ -194,7 +204,8 @@ export function estimateHopper(form: HopperForm, t: HopperTactic, device: Device
   const main = form.blocksK * Math.max(math, load, t.pingPong ? 0 : 60) * together;
   // Bytes that leave (and residuals that come): about 20 a clock and multiprocessor.
   const tail = (bm * t.bn * Math.min(4, bytes * 1.5)) / 20;
-  const perRound = t.pingPong && rounds * t.resident > 1 ? Math.max(main, tail * together) : main + tail * (together > 1 ? 0.6 * together : 1);
+  const perRound =
+    t.pingPong && rounds * t.resident > 1 ? Math.max(main, tail * together) : main + tail * (together > 1 ? 0.6 * together : 1);
   return (1800 + rounds * perRound + (t.pingPong ? tail : 0) + 500) / 1755;
 }
 
@@ -229,6 +240,8 @@ function ranked(c: Contraction, form: HopperForm | undefined, device: DeviceMode
 }
 
 /** Tactics for a product, the best guess first. */
-export const gemmTactics = (problem: GemmProblem, device: DeviceModel): Tactic[] => ranked(gemmContraction(problem), hopperGemm(problem), device);
+export const gemmTactics = (problem: GemmProblem, device: DeviceModel): Tactic[] =>
+  ranked(gemmContraction(problem), hopperGemm(problem), device);
 /** Tactics for a convolution, the best guess first. */
-export const convTactics = (problem: ConvProblem, device: DeviceModel): Tactic[] => ranked(convContraction(problem), hopperConv(problem), device);
+export const convTactics = (problem: ConvProblem, device: DeviceModel): Tactic[] =>
+  ranked(convContraction(problem), hopperConv(problem), device);

@@ -79,8 +79,9 @@ function minBlocks(c: Contraction, t: TiledTactic, bytes: number, shared: number
     (sum, s, i) => sum + (sideVector(s, t, bytes) * bytes < 4 ? sidePasses(s, i === 0 ? t.bm : t.bn, t, bytes) * 2 : 0),
     0,
   );
-  const registers = accumulators + fragments + (c.windows ? 3 * passes + 8 : 0) + held + (c.dtype === "tf32" ? 56 : 40);
-  const byRegisters = Math.floor(65536 / (threads * Math.min(255, Math.floor(registers / 8) * 8)));
+  const registers = accumulators + fragments + (c.windows ? 3 * passes + 8 : 0) + held + (c.dtype === "tf32" ? 64 : 40);
+  // Each of four schedulers has 512 registers a lane for its warps.
+  const byRegisters = Math.floor((4 * Math.floor(512 / Math.min(255, Math.floor(registers / 8) * 8))) / (threads / 32));
   const byShared = Math.floor(233472 / (shared + 1024));
   return Math.max(1, Math.min(byRegisters, byShared, Math.floor(2048 / threads), 4));
 }
