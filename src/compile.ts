@@ -67,7 +67,15 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
     settings.onProgress({ stage: `build ${segment.name}`, fraction: 0.6 + (0.4 * i) / parts.segments.length });
     const engine = engineNamed(segment.engine);
     const part = lower(extractSegment(inferred.graph, segment), engine.keeps ?? keepAll);
-    artifacts.push(await engine.build(part, { target: targetOf(settings), signal: settings.signal }));
+    artifacts.push(
+      await engine.build(part, {
+        target: targetOf(settings),
+        signal: settings.signal,
+        tune: settings.tune,
+        onTune: (done, total) =>
+          settings.onProgress({ stage: `tune ${segment.name}`, fraction: 0.6 + (0.4 * (i + done / total)) / parts.segments.length }),
+      }),
+    );
   }
   settings.onProgress({ stage: "done", fraction: 1 });
   const sources = new Map(parts.segments.map((s, i) => [s.name, emitted(artifacts[i])] as const).filter(([, text]) => text !== ""));

@@ -51,6 +51,8 @@ export interface CompileOptions {
   readonly maxWorkspaceSizeBytes?: number | undefined;
   /** Engines kept per segment with dynamic shapes. Default 1. */
   readonly maximumCachedEngines?: number | undefined;
+  /** How long the CUDA engine looks for the fastest kernels, on the GPU of this machine. Default "quick"; without a GPU nothing is timed. */
+  readonly tune?: "none" | "quick" | "full" | undefined;
   /** Sends nodes to an engine by name, operator or pattern. */
   readonly pin?: readonly Pin[] | undefined;
   /** For reports: operators taken as if an engine supported them, or ("host") as if none did, e.g. `{ NonMaxSuppression: "cuda" }`. */
@@ -77,6 +79,7 @@ export interface Settings {
   readonly signature: string;
   readonly maxWorkspaceSizeBytes: number;
   readonly maximumCachedEngines: number;
+  readonly tune: "none" | "quick" | "full";
   readonly pin: readonly Pin[];
   readonly whatIf: ReadonlyMap<string, "host" | "cuda" | "tensorrt">;
   readonly strict: boolean;
@@ -125,6 +128,7 @@ const schemas = {
   signature: v.string("is not a name"),
   maxWorkspaceSizeBytes: natural(0),
   maximumCachedEngines: natural(1),
+  tune: word(["none", "quick", "full"]),
   pin: v.array(
     v.strictObject(
       {
@@ -192,6 +196,7 @@ export function settle(options: CompileOptions): Settings {
     signature: options.signature ?? "serving_default",
     maxWorkspaceSizeBytes: options.maxWorkspaceSizeBytes ?? 2 ** 30,
     maximumCachedEngines: options.maximumCachedEngines ?? 1,
+    tune: options.tune ?? "quick",
     pin: options.pin ?? [],
     whatIf: new Map(Object.entries(options.whatIf ?? {})),
     strict: options.strict ?? false,

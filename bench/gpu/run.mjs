@@ -28,7 +28,9 @@ for (const name of names.split(",")) {
       row.segments = partition.segments.map((s) => `${s.name} ${s.nodes.length}`);
       const segment = partition.segments.find((s) => s.engine === "cuda");
       const part = lower(extractSegment(inferred.graph, segment), cudaEngine.keeps);
-      const artifact = await cudaEngine.build(part, { target: { sm: 90, tensorrt: 0, precision } });
+      const tune = process.env.TUNE ?? "quick";
+      const artifact = await cudaEngine.build(part, { target: { sm: 90, tensorrt: 0, precision }, tune });
+      row.tune = tune;
       row.compileSeconds = (performance.now() - start) / 1000;
       const executable = await cudaEngine.open(artifact, { streams: 1, threads: 1 });
       const ports = part.inputs.map((v) => ({
@@ -60,7 +62,7 @@ for (const name of names.split(",")) {
         row.error = difference / largest;
       }
       const timing = await executable.timeGraph({ copies: false });
-      row.timing = timing;
+      row.ms = { median: timing.median, min: timing.min };
       const profile = await executable.profile();
       row.launches = profile.length;
       row.profile = profile;
@@ -72,9 +74,10 @@ for (const name of names.split(",")) {
     console.log(JSON.stringify(head));
     if (out !== undefined) appendFileSync(out, `${JSON.stringify(row)}\n`);
     if (profile !== undefined)
-      for (const p of [...profile].sort((a, b) => cost(b) - cost(a)).slice(0, 14)) console.log("   ", JSON.stringify(p));
+      for (const p of [...profile].sort((a, b) => cost(b) - cost(a)).slice(0, 14))
+        console.log("   ", `${(p.ms * 1000).toFixed(2)} us ${p.name} ${p.nodes.join(" ").slice(0, 60)}`);
   }
 }
 function cost(p) {
-  return p.medianUs ?? p.us ?? p.microseconds ?? 0;
+  return p.ms;
 }

@@ -16,6 +16,7 @@ interface ModelFlags {
   readonly target?: string;
   readonly precision?: string;
   readonly minSegmentSize?: string;
+  readonly tune?: string;
   readonly shape?: readonly string[];
   readonly outputs?: string;
   readonly signature?: string;
@@ -62,6 +63,11 @@ export function commands(terminal: Terminal): Command {
         new Option("--precision <precision>", "arithmetic of the engines")
           .choices(["fp32", "tf32", "fp16", "bf16", "int8"])
           .default("fp32"),
+      )
+      .addOption(
+        new Option("--tune <level>", "how long the CUDA engine looks for the fastest kernels, on this machine's GPU")
+          .choices(["none", "quick", "full"])
+          .default("quick"),
       )
       .option("--min-segment-size <n>", "engine segments with fewer compute nodes stay on the host", "3")
       .option("--shape <name=dims>", "an input's shape: x=8x3x224x224, or min:opt:max; may be repeated", collect, [])
@@ -167,6 +173,7 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
     shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
     outputs: flags.outputs?.split(",").map((s) => s.trim()),
     signature: flags.signature,
+    tune: flags.tune,
     pin: pins,
     whatIf: Object.fromEntries((flags.whatIf ?? []).map(halves("--what-if", "OP=ENGINE"))),
     strict: flags.strict ?? false,

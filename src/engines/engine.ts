@@ -23,6 +23,9 @@ export interface Artifact {
 export interface BuildContext {
   readonly target: Target;
   readonly signal?: AbortSignal | undefined;
+  /** How long to look for the fastest way, on the GPU of this machine: not at all when absent. */
+  readonly tune?: "none" | "quick" | "full" | undefined;
+  readonly onTune?: ((done: number, total: number) => void) | undefined;
 }
 export interface OpenContext {
   /** Concurrent runs that one executable should serve. */

@@ -20,6 +20,7 @@ import { openPlan } from "./executable.js";
 import { emits, type Lowered, type LowerOptions, lower, NotEmitted, refusals } from "./lower.js";
 import type { KernelPlan } from "./plan.js";
 import { a100, type DeviceModel, h200 } from "./templates/index.js";
+import { tune } from "./tune.js";
 
 /** Bump when emitted code or the artifact's layout changes: caches hold artifacts by key. */
 const VERSION = "cuda/1";
@@ -46,7 +47,7 @@ export const cudaEngine: Engine = {
     const open = !isStatic(segment);
     const files: readonly ArtifactFile[] = open
       ? [{ name: "segment.onnx", bytes: encodeOnnx(segment) }]
-      : await filesOf(emit(segment, options), context);
+      : await filesOf(emit(segment, await tuned(segment, options, context)), context);
     return {
       engine: "cuda",
       key: createHash("sha256").update(key).digest("hex"),
@@ -71,6 +72,18 @@ export function cudaRefusals(g: Graph, precision: LowerOptions["precision"], sm:
 function optionsFor(precision: LowerOptions["precision"], sm: number): LowerOptions {
   const device: DeviceModel = sm >= 100 ? { ...a100, arch: `sm_${sm}` } : sm === 90 ? h200 : { ...a100, arch: `sm_${Math.max(sm, 80)}` };
   return { precision, device };
+}
+
+/** With the fastest tactics, where there is a GPU of the architecture asked for to time them on. */
+async function tuned(segment: Graph, options: LowerOptions, context: BuildContext): Promise<LowerOptions> {
+  const level = context.tune ?? "none";
+  if (level === "none" || !gpuVerdict().ok || `sm_${openDevice().properties.sm}` !== options.device.arch.replace(/a$/, "")) return options;
+  try {
+    return { ...options, picks: await tune(segment, options, level, context.onTune) };
+  } catch (error) {
+    if (!(error instanceof NotEmitted)) throw error;
+    return options;
+  }
 }
 
 const isStatic = (g: Graph): boolean => {

@@ -27,17 +27,20 @@ import {
   type AttentionProblem,
   attentionKernel,
   attentionTactics,
+  type ConvProblem,
   convKernel,
   convTactics,
   type DeviceModel,
   depthwiseKernel,
   depthwiseTactics,
   type EpilogueText,
+  type GemmProblem,
   gemmKernel,
   gemmTactics,
   type HeadStrides,
   isDepthwise,
   type KernelText,
+  type Tactic,
 } from "./templates/index.js";
 import { type BufferName, channelsLast, naturalOrder, stridesOf, type View } from "./view.js";
 import { packed } from "./weights.js";
@@ -45,7 +48,15 @@ import { packed } from "./weights.js";
 export interface LowerOptions {
   readonly precision: "fp32" | "tf32" | "fp16" | "bf16" | "int8";
   readonly device: DeviceModel;
+  /** Index of the tactic to take, by problem; the first where it says nothing. */
+  readonly picks?: ReadonlyMap<string, number> | undefined;
+  /** Told of every product and convolution that a template computes. */
+  readonly onProblem?: ((p: Problem) => void) | undefined;
 }
+/** What a template computes and the ways it can, the best guess first. Equal keys are equal problems. */
+export type Problem =
+  | { readonly kind: "gemm"; readonly key: string; readonly problem: GemmProblem; readonly tactics: readonly Tactic[] }
+  | { readonly kind: "conv"; readonly key: string; readonly problem: ConvProblem; readonly tactics: readonly Tactic[] };
 export interface Lowered {
   readonly plan: KernelPlan;
   readonly weights: Uint8Array;
@@ -597,7 +608,9 @@ class Lowering {
       const template = precisionOf(view, precision);
       const problem = template === undefined ? undefined : conv(s, view, template);
       if (problem === undefined) throw new NotEmitted(s.node, `convolutions of ${dtype} have no kernel`);
-      const weights = this.#inMemory(w.id, dtype, [0, ...Array.from({ length: rank - 2 }, (_, i) => i + 2), 1], () => false);
+      // Depthwise kernels read weights with the channels fastest.
+      const taps = Array.from({ length: rank - 2 }, (_, i) => i + 2);
+      const weights = this.#inMemory(w.id, dtype, isDepthwise(problem) ? [...taps, 1, 0] : [0, ...taps, 1], () => false);
       const y = s.outs[0] as Tensor;
       const positions = [y.dims[0] as number, ...y.dims.slice(2)];
       const bias = s.ins[2];
@@ -618,7 +631,7 @@ class Lowering {
       const kernel = (): KernelText | undefined => {
         const [depthwise] = isDepthwise(problem) ? depthwiseTactics(problem, device) : [];
         if (depthwise !== undefined) return depthwiseKernel(problem, depthwise, epilogue.text, name);
-        const [tactic] = convTactics(problem, device);
+        const tactic = this.#choose({ kind: "conv", problem, key: JSON.stringify(problem), tactics: convTactics(problem, device) });
         return tactic === undefined ? undefined : convKernel(problem, tactic, epilogue.text, name, device);
       };
       const made = kernel();
@@ -650,9 +663,14 @@ class Lowering {
       problem.M,
       made.batchDims,
     );
-    const [tactic] = gemmTactics(problem, device);
+    const tactic = this.#choose({ kind: "gemm", problem, key: JSON.stringify(problem), tactics: gemmTactics(problem, device) });
     if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
     this.#pushText(gemmKernel(problem, tactic, epilogue.text, this.#name(kind), device), { a, b }, epilogue, out, nodes);
+  }
+
+  #choose(p: Problem): Tactic | undefined {
+    this.#options.onProblem?.(p);
+    return p.tactics[this.#options.picks?.get(p.key) ?? 0];
   }
 
   /** What a template does with V neighbouring results: the operator's own end, the nodes fused behind it, and the store. */
