@@ -73,6 +73,7 @@ export const fractional = defineTfOp({
   names: ["FractionalMaxPool", "FractionalAvgPool"],
   random: true,
   absent: "its windows are drawn at random",
+  fix: "use a pool with fixed windows for inference",
 });
 
 /** Every window's elements by offset, channels last: for offset (i, j) the strided slice that begins there. */

@@ -7,7 +7,6 @@ import { typedOf } from "../../ir/payload.js";
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
 import { upTo } from "./helpers.js";
 
-type Storage = "int8" | "uint8" | "int16" | "uint16";
 const k = (b: TfBuilder, v: number): Val => b.scalar("float32", v);
 
 /** Quantizes and dequantizes along `axis` (undefined: one scale). `limits`: clamps before, where the storage type saturates wider. */
@@ -53,20 +52,40 @@ function fakeQuant(n: TfNode, b: TfBuilder, min: Val, max: Val, axis: number | u
   if (bits < 2 || bits > 16) return n.refuse(`it quantizes to ${bits} bits`, "use 2 to 16 bits");
   const [least, most] = [narrow ? 1 : 0, 2 ** bits - 1];
   const q = nudged(b, min, max, least, most);
+  if (bits > 8) {
+    // Engines quantize to eight bits; more are simulated by the arithmetic itself.
+    const held = b.op("Min", [b.op("Max", [n.in(0), q.low]), q.high]);
+    const steps = b.op("Floor", [b.add(b.div(b.sub(held, q.low), q.scale), k(b, 0.5))]);
+    return b.add(b.mul(steps, q.scale), q.low);
+  }
   // A zero point in the middle means a symmetric range, which engines want as signed steps without a zero point.
   const [known, knownMax] = [numbersOf(min), numbersOf(max)];
-  const middle = 2 ** (bits <= 8 ? 7 : 15);
+  const middle = 128;
   const symmetric =
     known !== undefined && knownMax !== undefined
       ? known.every((low, i) => Math.round(least - low / (((knownMax[i] ?? 0) - low) / (most - least))) === middle)
-      : narrow && (bits === 8 || bits === 16);
-  const storage: Storage = symmetric ? (bits <= 8 ? "int8" : "int16") : bits <= 8 ? "uint8" : "uint16";
-  const zero = b.cast(symmetric ? b.sub(q.zero, k(b, middle)) : q.zero, storage);
-  const exact = (bits === 8 || bits === 16) && !narrow;
+      : narrow && bits === 8;
+  const zero = b.cast(symmetric ? b.sub(q.zero, k(b, middle)) : q.zero, symmetric ? "int8" : "uint8");
+  const exact = bits === 8 && !narrow;
   const onlyZero = known?.every((v) => v === 0) === true && knownMax?.every((v) => v === 0) === true;
   return roundTrip(b, n.in(0), q.scale, zero, axis, exact && !onlyZero && known !== undefined ? undefined : [q.low, q.high]);
 }
-const MADE = ["QuantizeLinear", "DequantizeLinear", "Min", "Max", "Sub", "Add", "Mul", "Div", "Floor", "Where", "Equal", "And", "Cast"];
+const MADE = [
+  "QuantizeLinear",
+  "DequantizeLinear",
+  "Min",
+  "Max",
+  "Sub",
+  "Add",
+  "Mul",
+  "Div",
+  "Floor",
+  "Where",
+  "Equal",
+  "And",
+  "Cast",
+  "Round",
+];
 const why = "ties between two steps go to the even one";
 export const fakeQuantArgs = defineTfOp({
   name: "FakeQuantWithMinMaxArgs",
@@ -116,9 +135,6 @@ function quantizeAndDequantize(n: TfNode, b: TfBuilder, bits: number): Val {
   const byMin = b.op("Less", [side(least, min), side(most, max)]);
   const scale = least === 0 ? b.div(max, k(b, most)) : b.where(byMin, b.div(min, k(b, least)), b.div(max, k(b, most)));
   const positive = b.where(b.op("Greater", [scale, k(b, 0)]), scale, k(b, 1));
-  const storage: Storage = signed ? (bits <= 8 ? "int8" : "int16") : bits <= 8 ? "uint8" : "uint16";
-  const zero = b.cast(b.mul(positive, k(b, 0)), storage);
-  const exact = (bits === 8 || bits === 16) && !(signed && narrow);
   const across = (v: Val): Val =>
     axis === undefined
       ? v
@@ -127,6 +143,12 @@ function quantizeAndDequantize(n: TfNode, b: TfBuilder, bits: number): Val {
           upTo(b.rank(x) - 1 - axis).map((i) => i + 1),
         );
   const limits = [b.mul(across(positive), k(b, least)), b.mul(across(positive), k(b, most))] as const;
+  if (bits > 8) {
+    const held = b.op("Min", [b.op("Max", [x, limits[0]]), limits[1]]);
+    return b.cast(b.mul(b.op("Round", [b.div(held, across(positive))]), across(positive)), own);
+  }
+  const zero = b.cast(b.mul(positive, k(b, 0)), signed ? "int8" : "uint8");
+  const exact = bits === 8 && !(signed && narrow);
   return b.cast(roundTrip(b, x, positive, zero, axis, exact ? undefined : limits), own);
 }
 const RANGED = [...MADE, "ReduceMin", "ReduceMax", "Greater", "Less"];
