@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { plan } from "../../src/compile.js";
+import { compile, plan } from "../../src/compile.js";
 import { PartitaError } from "../../src/diagnostics.js";
 import { evaluate } from "../../src/engines/host/index.js";
 import { importModel } from "../../src/import/index.js";
@@ -195,6 +195,42 @@ it.skipIf(zoo === undefined)(
         );
         expect(quality.flopsCovered, name).toBeGreaterThanOrEqual(0.99);
         expect(quality.engineSegments, name).toBe(quality.lowerBound);
+      }
+    }
+  },
+);
+
+const digits = dataDir("digits");
+it.skipIf(digits === undefined)(
+  "digits: frozen graph and SavedModel reach the trained accuracy with the framework's logits (skipped when PARTITA_TEST_DATA is not set)",
+  { timeout: 600_000 },
+  async () => {
+    const root = digits ?? "";
+    const data = readNpz(join(root, "data.npz"));
+    const [x, y] = [data.get("x_test"), data.get("y_test")];
+    if (x === undefined || y === undefined) throw new Error("the archive holds no test set");
+    for (const [name, accuracy] of [
+      ["resnet", 0.9944],
+      ["mobilenet", 0.9981],
+      ["vit", 0.9944],
+    ] as const) {
+      const want = readNpz(join(root, `${name}_ref.npz`)).get("test_logits");
+      for (const form of [`${name}.pb`, `${name}_saved_model`]) {
+        const program = await compile(join(root, form));
+        await using session = await program.createSession();
+        // One channel: channels-first images are channels-last ones.
+        const images = new Tensor("float32", x.data as Float32Array, [x.dims[0] ?? 0, 16, 16, 1]);
+        const [logits] = Object.values(await session.run({ x: images }));
+        if (logits === undefined || want === undefined) throw new Error("no logits");
+        const compared = compareTensors(logits, want, { rtolOfMax: 1e-4 });
+        let right = 0;
+        y.data.forEach((label: unknown, i: number) => {
+          const row = Array.from(logits.data.slice(10 * i, 10 * i + 10) as Float32Array);
+          if (row.indexOf(Math.max(...row)) === Number(label)) right++;
+        });
+        console.log(`digits ${form}: accuracy ${(right / y.data.length).toFixed(4)}, ${compared.message}`);
+        expect(compared.ok, compared.message).toBe(true);
+        expect(right / y.data.length).toBeGreaterThanOrEqual(accuracy);
       }
     }
   },
