@@ -43,11 +43,14 @@ class TensorVal implements Val {
   readonly id: ValueId;
   readonly fact: Fact;
   readonly owner: Builder;
+  /** Depends on constants alone. */
+  readonly fixed: boolean;
 
-  constructor(id: ValueId, fact: Fact, owner: Builder) {
+  constructor(id: ValueId, fact: Fact, owner: Builder, fixed = fact.constant !== undefined) {
     this.id = id;
     this.fact = fact;
     this.owner = owner;
+    this.fixed = fixed;
   }
   get dtype(): DType {
     const d = dtypeOf(this.fact);
@@ -86,6 +89,8 @@ export class Builder implements TfBuilder {
   node = "";
   op_ = "";
   origin: readonly string[] = [];
+  /** A loop's body: what does not change in it is made outside. */
+  loop = false;
   readonly #captured = new Map<ValueId, TensorVal>();
   readonly #captures: ValueId[] = [];
   readonly #constants = new Map<ValueId, TensorVal>();
@@ -123,7 +128,7 @@ export class Builder implements TfBuilder {
       return copy;
     }
     const id = this.editor.addCapture(this.parent.nameOf(outer), outer.fact.type);
-    const local = new TensorVal(id, outer.fact, this);
+    const local = new TensorVal(id, outer.fact, this, outer.fixed);
     this.#captured.set(outer.id, local);
     this.#captures.push(outer.id);
     return local;
@@ -141,6 +146,10 @@ export class Builder implements TfBuilder {
     if (++this.shared.nodes > MAX_NODES) throw tooMany({ limit: MAX_NODES }, this.place);
     const dot = op.lastIndexOf(".");
     const [domain, name] = dot < 0 ? ["", op] : [op.slice(0, dot), op.slice(dot + 1)];
+    const fixed = ins.length > 0 && ins.every((v) => v === undefined || (v as TensorVal).fixed) && lookup(domain, name)?.random !== true;
+    const bodies = attrs !== undefined && Object.values(attrs).some((a) => typeof a === "object" && "kind" in a && a.kind === "body");
+    if (this.loop && fixed && !bodies && this.parent !== undefined)
+      return this.#outside(this.parent, op, ins as readonly (TensorVal | undefined)[], attrs, outs);
     const operands = ins.map((v) => (v === undefined ? undefined : this.use(v)));
     while (operands.length > 0 && operands[operands.length - 1] === undefined) operands.pop();
     const facts = new Map<ValueId, Fact>();
@@ -164,13 +173,37 @@ export class Builder implements TfBuilder {
     const results = ids.map((id, i) => {
       const fact = inferred.facts[i] ?? { type: { kind: "unknown" } };
       this.editor.setType(id, fact.type);
-      return new TensorVal(id, fact, this);
+      return new TensorVal(id, fact, this, fixed && !bodies);
     });
     const folded = results.map((v) => foldedElements(v.fact));
     if (!folded.every((c) => c !== undefined)) return results;
     // Shape arithmetic that inference worked out needs no node.
     this.editor.remove(node.id);
     return folded.map((c) => this.constant(c as Constant));
+  }
+
+  /** What constants alone decide is computed once, before the loop, and folded there. */
+  #outside(
+    parent: Builder,
+    op: string,
+    ins: readonly (TensorVal | undefined)[],
+    attrs: PlainAttrs | undefined,
+    outs: number,
+  ): readonly Val[] {
+    const before = [parent.node, parent.op_, parent.origin] as const;
+    [parent.node, parent.op_, parent.origin] = [this.node, this.op_, this.origin];
+    try {
+      // Constants of the body are the parent's as well; other fixed values are captured from there already.
+      const lifted = ins.map((v) => (v === undefined || v.owner !== this ? v : this.#lifted(parent, v)));
+      return parent.ops(op, lifted, attrs, outs).map((v) => this.use(v));
+    } finally {
+      [parent.node, parent.op_, parent.origin] = before;
+    }
+  }
+  #lifted(parent: Builder, v: TensorVal): Val {
+    if (v.constant !== undefined) return parent.namedConstant(this.nameOf(v), v.constant);
+    for (const [outer, local] of this.#captured) if (local === v) return new TensorVal(outer, v.fact, parent, true);
+    throw new Error(`'${this.nameOf(v)}' is neither a constant nor captured`);
   }
 
   /** A node that stays as TensorFlow's, with outputs nobody knows the type of. */

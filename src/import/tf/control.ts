@@ -98,6 +98,8 @@ export interface LoopParts {
 
 /** Final values of a loop's variables. */
 export function lowerLoop(b: Builder, loop: LoopParts): readonly TfValue[] {
+  const short = unrolled(b, loop);
+  if (short !== undefined) return short;
   const initials = loop.initials.map((v, i) => (v.kind === "list" && loop.invariant[i] !== true ? dense(b, v) : v));
   const carried = initials.flatMap((v, i) => (loop.invariant[i] === true || (v.kind !== "tensor" && v.kind !== "list") ? [] : [i]));
   // What a carried value is known to be at every iteration; undefined: a list nothing was written to yet.
@@ -124,6 +126,20 @@ export function lowerLoop(b: Builder, loop: LoopParts): readonly TfValue[] {
   }
 }
 
+/** A loop that certainly runs never or once is no loop: its body is smaller without the Loop around it. */
+function unrolled(b: Builder, loop: LoopParts): readonly TfValue[] | undefined {
+  const known = (inner: Builder, vars: readonly TfValue[]): number | undefined => condition(inner, loop.cond(inner, vars)).numbers?.[0];
+  const first = known(b, loop.initials);
+  if (first === undefined) return undefined;
+  if (first === 0) return loop.initials;
+  const once = (inner: Builder): readonly TfValue[] => {
+    const results = loop.body(inner, loop.initials);
+    return loop.initials.map((v, i) => (loop.invariant[i] === true ? v : (results[i] ?? v)));
+  };
+  const trial = inside(b, "once");
+  return known(trial, once(trial)) === 0 ? once(b) : undefined;
+}
+
 interface Attempt {
   readonly inner: Builder;
   readonly results: readonly TfValue[];
@@ -138,6 +154,7 @@ function tryBody(
   types: readonly (ValueType | undefined)[],
 ): Attempt {
   const inner = inside(b, "body");
+  inner.loop = true;
   inner.input("iteration", tensorOf("int64", []));
   inner.input("condition", tensorOf("bool", []));
   const vars = [...initials];
