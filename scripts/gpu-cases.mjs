@@ -31,7 +31,8 @@ template <class E, int V> struct alignas(sizeof(E) * V > 16 ? 16 : sizeof(E) * V
       ? {
           early: {
             type: (V) => `Packed<${V}>`,
-            body: (V) => `  return *(const Packed<${V}>*)(residual + (${kind === "gemm" ? `((long long)b * ${M} + m)` : "(long long)m"} * ${N} + n));`,
+            body: (V) =>
+              `  return *(const Packed<${V}>*)(residual + (${kind === "gemm" ? `((long long)b * ${M} + m)` : "(long long)m"} * ${N} + n));`,
           },
         }
       : {}),

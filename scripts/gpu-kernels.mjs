@@ -9,11 +9,19 @@ import { caseSets, epilogueFor } from "./gpu-cases.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { dist: { type: "string" }, set: { type: "string" }, tactics: { type: "string" }, arch: { type: "string" }, only: { type: "string" } },
+  options: {
+    dist: { type: "string" },
+    set: { type: "string" },
+    tactics: { type: "string" },
+    arch: { type: "string" },
+    only: { type: "string" },
+  },
 });
 const out = positionals[0];
 if (out === undefined) {
-  console.error("usage: node scripts/gpu-kernels.mjs OUT [--dist DIR] [--set NAME[,NAME]] [--tactics N] [--arch h200|a100] [--only TEMPLATE]");
+  console.error(
+    "usage: node scripts/gpu-kernels.mjs OUT [--dist DIR] [--set NAME[,NAME]] [--tactics N] [--arch h200|a100] [--only TEMPLATE]",
+  );
   process.exit(2);
 }
 const dist = resolve(values.dist ?? join(root, "dist"));
@@ -31,7 +39,9 @@ for (const set of wanted) {
       conv: () => t.convTactics(c.problem, device),
       depthwise: () => t.depthwiseTactics(c.problem, device),
       attention: () => t.attentionTactics(c.problem, device),
-    }[c.kind]().filter((tactic) => values.only === undefined || tactic.template === values.only);
+    }
+      [c.kind]()
+      .filter((tactic) => values.only === undefined || tactic.template === values.only);
     const count = Math.min(list.length, values.tactics === undefined ? (c.tactics ?? 1) : Number(values.tactics));
     for (let i = 0; i < count; i++) {
       const name = `${c.name}_${values.only ?? ""}${i}`.replaceAll(/[^A-Za-z0-9_]/g, "_");

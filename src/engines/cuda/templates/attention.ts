@@ -101,10 +101,10 @@ export function attentionTactics(p: AttentionProblem, device: DeviceModel): Atte
     );
     const each = Math.ceil(blocks / device.multiprocessors);
     const together = Math.max(1, Math.min(resident, each));
-    // Sixteen warps hide each other's latencies; rows shared by a warp spare shared-memory reads.
-    const rate = Math.min(1, (together * t.warps) / 12) * (simt || t.queries / t.warps >= 32 ? 1 : 0.75);
+    // Eight warps hide each other's latencies; blocks of few queries read keys and values more often.
+    const rate = Math.min(1, (together * t.warps) / 8) * (simt || tilesOf(t) > 1 ? 1 : 0.97);
     const padded = Math.ceil(p.keys / t.keys) * t.keys;
-    return (each * t.queries * padded * (1 + 8 / t.keys)) / rate;
+    return (each * t.queries * padded * (1 + 8 / t.keys) * (1 + 12 / t.queries)) / rate;
   };
   return all.filter(fits).sort((a, b) => cost(a) - cost(b));
 }

@@ -19,7 +19,7 @@ function channels(p: ConvProblem, epilogue: EpilogueText | undefined): number {
 export function depthwiseTactics(p: ConvProblem, device: DeviceModel): DepthwiseTactic[] {
   const threads = 128;
   const wanted = device.multiprocessors * 6 * threads;
-  const out: DepthwiseTactic[] = [8, 4, 2, 1]
+  const out: DepthwiseTactic[] = (p.dtype === "s8" ? [4, 2, 1] : [8, 4, 2, 1])
     .filter((run) => run === 1 || run <= p.q)
     .map((run) => ({ template: "depthwise" as const, run, threads }));
   // Long runs reuse inputs; short ones fill the machine.
