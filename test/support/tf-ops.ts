@@ -2,8 +2,11 @@
 import { expect } from "vitest";
 import { importTf } from "../../src/import/tf/index.js";
 import { demandReadable } from "../../src/import/tf/unreadable.js";
+import { bodiesOf } from "../../src/ir/graph.js";
 import { halfToNumber, numberToHalf } from "../../src/ir/numeric.js";
+import type { Graph } from "../../src/ir/types.js";
 import { verify } from "../../src/ir/verify.js";
+import { lookupTf } from "../../src/ops/tf/registry.js";
 import { Tensor, type TensorDType } from "../../src/tensor.js";
 import { runGraph } from "../../src/testing.js";
 import { constant, graphDef, type NodeSpec, node, placeholder, type Write } from "./tf-graph.js";
@@ -29,6 +32,16 @@ export interface Operand {
   readonly tensor: Tensor;
   /** A Const node, whatever the run. */
   readonly fixed: boolean;
+}
+/** Operators that only move elements or compute shapes; lowerings do not list them all. */
+const GLUE = new Set(
+  "Cast Reshape Transpose Unsqueeze Squeeze Slice Concat Shape Size Gather Expand Range ConstantOfShape Identity".split(" "),
+);
+/** Operators of a graph, bodies included, that the TensorFlow operator does not say it becomes. */
+function undeclared(op: string, g: Graph): readonly string[] {
+  const listed = new Set(lookupTf(op)?.to);
+  const found = (graph: Graph): string[] => graph.nodes.flatMap((n) => [n.op, ...bodiesOf(n).flatMap(({ body }) => found(body.graph))]);
+  return [...new Set(found(g))].filter((made) => !listed.has(made) && !GLUE.has(made));
 }
 type Values = readonly (number | bigint | boolean)[];
 const make = (dtype: Exclude<TensorDType, "string">, dims: readonly number[], values: Values, fixed = false): Operand => {
@@ -72,6 +85,7 @@ export async function run(
   const g = importTf(graphDef(nodes), { outputs: Array.from({ length: outs }, (_, k) => `y:${k}`) });
   verify(g);
   demandReadable(g);
+  expect(undeclared(op, g), `${op} makes operators that its definition does not list`).toEqual([]);
   const feeds = g.inputs.map((v) => {
     const name = g.values[v]?.name ?? "";
     const operand = ins[Number(/^x(\d+)/.exec(name)?.[1])];

@@ -10,6 +10,7 @@ import {
   first,
   type Layout,
   layoutOf,
+  PADDING_OPS,
   paddingOf,
   placed,
   samePadding,
@@ -18,7 +19,7 @@ import {
   windowAttrs,
 } from "./windows.js";
 
-const MADE = ["Conv", "Transpose", "Pad", "Cast"];
+const MADE = ["Conv", "Transpose", "Cast", ...PADDING_OPS];
 
 /** Filter dims as numbers: ONNX spells windows by them. */
 function kernelOf(n: TfNode, filter: Val, spatial: number): readonly number[] {
@@ -84,7 +85,7 @@ function depthwise(n: TfNode, b: TfBuilder): Val {
 }
 export const depthwiseConv2dNative = defineTfOp({ name: "DepthwiseConv2dNative", to: [...MADE, "Reshape"], lower: depthwise });
 
-const FUSED = [...MADE, "Add", "Mul", "Relu", "Clip", "Elu", "LeakyRelu", "Tanh", "Sigmoid"];
+const FUSED = [...MADE, "Relu", "Clip", "Elu", "LeakyRelu", "Tanh", "Sigmoid"];
 export const fusedConv2D = defineTfOp({
   name: "_FusedConv2D",
   to: FUSED,
@@ -168,7 +169,7 @@ function transposedConv(n: TfNode, b: TfBuilder, weights: Val, layout: Layout, w
   full = k("Pad", [full, b.concat([zeros, lacking], 0), undefined]);
   return back(b, layout, b.op("Slice", [full, starts, b.add(starts, size), b.int64(dims.map((i) => i + 2))]));
 }
-const TRANSPOSED = ["ConvTranspose", "Transpose", "Pad", "Slice", "Cast"];
+const TRANSPOSED = ["ConvTranspose", "Transpose", "Slice", "Cast", ...PADDING_OPS];
 const transposedOf =
   (spatial: number, format: string) =>
   (n: TfNode, b: TfBuilder): Val => {

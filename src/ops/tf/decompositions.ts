@@ -106,6 +106,16 @@ const MADE = [
   "MatMul",
   "Transpose",
   "Concat",
+  "Pad",
+  "Mod",
+  "Equal",
+  "Abs",
+  "Less",
+  "Neg",
+  "Max",
+  "ArgMin",
+  "Greater",
+  "GreaterOrEqual",
 ];
 
 export const svd = defineTfOp({

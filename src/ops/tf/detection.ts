@@ -29,6 +29,23 @@ function filledUp(b: TfBuilder, x: Val, count: Val): Val {
   const lacking = b.op("Max", [b.sub(count, b.dim(x, 0)), b.int64(0)]);
   return b.op("Pad", [x, b.concat([b.int64([0]), b.reshape(lacking, [1])], 0), undefined]);
 }
+const SOFT = [
+  "Loop",
+  "ArgMax",
+  "Exp",
+  "Where",
+  "Compress",
+  "Min",
+  "Max",
+  "Sub",
+  "Mul",
+  "Add",
+  "Div",
+  "Greater",
+  "And",
+  "LessOrEqual",
+  "Equal",
+];
 const boxOps = ["NonMaxSuppression", "Gather", "Cast", "Reshape", "Unsqueeze"];
 export const nonMaxSuppression = defineTfOp({
   name: "NonMaxSuppression",
@@ -51,7 +68,7 @@ export const nonMaxSuppressionV2 = defineTfOp({
 export const nonMaxSuppressionV4 = defineTfOp({
   name: "NonMaxSuppressionV4",
   outs: ["selected_indices", "valid_outputs"],
-  to: [...boxOps, "Pad", "Size"],
+  to: [...boxOps, "Pad", "Size", "Max", "Sub"],
   lower: (n, b) => {
     const limits = limitsOf(n, b);
     const found = kept(b, n.in(0), n.in(1), limits);
@@ -62,7 +79,7 @@ export const nonMaxSuppressionV4 = defineTfOp({
 export const nonMaxSuppressionV5 = defineTfOp({
   name: "NonMaxSuppressionV5",
   outs: ["selected_indices", "selected_scores", "valid_outputs"],
-  to: [...boxOps, "Pad", "Size", "Loop", "ArgMax", "Exp"],
+  to: [...boxOps, "Pad", "Size", ...SOFT],
   lower: (n, b) => {
     const limits = limitsOf(n, b);
     const [boxes, scores] = [n.in(0), n.in(1)];
@@ -144,7 +161,7 @@ function softened(
 }
 export const nonMaxSuppressionWithOverlaps = defineTfOp({
   name: "NonMaxSuppressionWithOverlaps",
-  to: ["Loop", "ArgMax", "Gather", "Where", "Compress"],
+  to: SOFT,
   lower: (n, b) => {
     const overlaps = f32(b, n.in(0));
     const { found } = softened(b, f32(b, n.in(1)), limitsOf(n, b), (c, i) => c.gather(overlaps, i), undefined);
@@ -156,7 +173,25 @@ export const nonMaxSuppressionWithOverlaps = defineTfOp({
 export const combinedNonMaxSuppression = defineTfOp({
   name: "CombinedNonMaxSuppression",
   outs: ["nmsed_boxes", "nmsed_scores", "nmsed_classes", "valid_detections"],
-  to: [...boxOps, "Transpose", "ScatterElements", "TopK", "Mod", "Div", "GatherND", "Where", "Clip", "Pad", "ReduceSum"],
+  to: [
+    ...boxOps,
+    "Transpose",
+    "ScatterElements",
+    "TopK",
+    "Mod",
+    "Div",
+    "GatherND",
+    "Where",
+    "Clip",
+    "Pad",
+    "ReduceSum",
+    "Mul",
+    "Add",
+    "Sub",
+    "Min",
+    "Max",
+    "Greater",
+  ],
   lower: (n, b) => {
     const [boxes, scores] = [f32(b, n.in(0)), f32(b, n.in(1))];
     const [own, classes] = [boxes.shape?.[2], scores.shape?.[2]];

@@ -121,7 +121,7 @@ function diagonals(n: TfNode, b: TfBuilder, low: number, high: number, align: st
 }
 export const matrixDiagPart = defineTfOp({
   names: ["MatrixDiagPart", "BatchMatrixDiagPart"],
-  to: ["Gather", "Reshape", "Min", "Mul", "Range"],
+  to: ["Gather", "Reshape", "Min", "Mul", "Add", "Range"],
   lower: (n, b) => {
     const x = n.in(0);
     const rank = b.rank(x);
@@ -157,7 +157,7 @@ export const matrixSetDiagV2 = defineTfOp({
 /** Keeps `lower` diagonals below the main one and `upper` above; negative numbers keep all. */
 export const matrixBandPart = defineTfOp({
   names: ["MatrixBandPart", "BatchMatrixBandPart"],
-  to: ["Where", "Range", "Sub", "LessOrEqual", "Less", "Or", "And"],
+  to: ["Where", "Range", "Neg", "Sub", "LessOrEqual", "Less", "Or", "And"],
   lower: (n, b) => {
     const x = n.in(0);
     const rank = b.rank(x);
@@ -180,7 +180,7 @@ export const matrixBandPart = defineTfOp({
 /** The dims twice over, elements where both halves agree. */
 export const diag = defineTfOp({
   name: "Diag",
-  to: ["Where", "Equal", "Range", "Unsqueeze", "Reshape"],
+  to: ["Where", "Equal", "Range", "Mul", "Unsqueeze", "Reshape"],
   lower: (n, b) => {
     const x = n.in(0);
     const rank = b.rank(x);
@@ -192,7 +192,7 @@ export const diag = defineTfOp({
 });
 export const diagPart = defineTfOp({
   name: "DiagPart",
-  to: ["Gather", "Range", "Mul", "Reshape"],
+  to: ["Gather", "Range", "Mul", "Add", "Reshape"],
   lower: (n, b) => {
     const x = n.in(0);
     const half = b.rank(x) / 2;

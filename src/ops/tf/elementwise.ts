@@ -17,7 +17,7 @@ export const realDiv = same(["RealDiv"], "Div");
 /** Of integers both truncate, as ONNX's Div. */
 export const div = defineTfOp({
   names: ["Div", "TruncateDiv"],
-  to: ["Div", "Floor", "Ceil", "Where"],
+  to: ["Div", "Floor", "Ceil", "Where", "Less"],
   lower: (n, b) => {
     const k = compute(n, b);
     const q = k("Div", n.list(0));

@@ -127,7 +127,7 @@ export const inplaceAdd = inplace("InplaceAdd", "add");
 /** Rows of several tensors at the places that the indices name; where two claim one place the later wins. */
 export const dynamicStitch = defineTfOp({
   names: ["DynamicStitch", "ParallelDynamicStitch"],
-  to: ["Concat", "Reshape", "ReduceMax", "ConstantOfShape", "ScatterElements", "Expand", "Add"],
+  to: ["Concat", "Reshape", "ReduceMax", "ConstantOfShape", "ScatterElements", "Expand", "Add", "Mul"],
   lower: (n, b) => {
     const count = n.int("N");
     const [indices, data] = [n.list(0, count), n.list(count)];

@@ -18,7 +18,7 @@ function spread(b: TfBuilder, low: Val, high: Val, pixels: Val, size: Val): Val 
 }
 export const cropAndResize = defineTfOp({
   name: "CropAndResize",
-  to: ["Gather", "Range", "Mul", "Add", "Sub", "Div", "Floor", "Ceil", "Where", "Less", "Greater", "Or", "Reshape", "Cast"],
+  to: ["Gather", "Range", "Mul", "Add", "Sub", "Div", "Floor", "Ceil", "Where", "Less", "Greater", "Or", "Min", "Max", "Reshape", "Cast"],
   lower: (n, b) => {
     const image = b.cast(n.in(0), "float32");
     const boxes = b.cast(n.in(1), "float32");
@@ -109,6 +109,7 @@ const COLOURS = [
   "Neg",
   "Concat",
   "Floor",
+  "ReduceMin",
 ];
 export const rgbToHsv = defineTfOp({ name: "RGBToHSV", to: COLOURS, lower: (n, b) => b.op("Concat", toHsv(n, b, n.in(0)), { axis: -1 }) });
 export const hsvToRgb = defineTfOp({
@@ -170,7 +171,7 @@ const TURN: readonly (readonly [number, number, number, number])[] = [
 const MAX_BOXES = 256;
 export const drawBoundingBoxes = defineTfOp({
   names: ["DrawBoundingBoxes", "DrawBoundingBoxesV2"],
-  to: ["Slice", "Mul", "Cast", "Equal", "And", "Or", "LessOrEqual", "GreaterOrEqual", "Less", "Where", "Range"],
+  to: ["Sub", "Slice", "Mul", "Cast", "Equal", "And", "Or", "LessOrEqual", "GreaterOrEqual", "Less", "Where", "Range"],
   lower: (n, b) => {
     const images = n.in(0);
     const boxes = b.cast(n.in(1), "float32");

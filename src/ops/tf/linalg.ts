@@ -52,7 +52,23 @@ function eliminate(n: TfNode, b: TfBuilder, matrix: Val, rows: number | Val, col
   if (done === undefined || log === undefined || sign === undefined) return n.refuse("its elimination has no result");
   return { matrix: done, log, sign };
 }
-const ELIMINATION = ["Loop", "Where", "Equal", "ArgMax", "ReduceSum", "Div", "Mul", "Sub", "Concat", "Slice"];
+const ELIMINATION = [
+  "Loop",
+  "Where",
+  "Equal",
+  "ArgMax",
+  "ReduceSum",
+  "Div",
+  "Mul",
+  "Sub",
+  "Concat",
+  "Slice",
+  "Add",
+  "Abs",
+  "Log",
+  "Sign",
+  "GreaterOrEqual",
+];
 const sides = (b: TfBuilder, x: Val): readonly [rank: number, rows: number | Val, cols: number | Val] => {
   const rank = b.rank(x);
   return [rank, dimOf(b, x, rank - 2), dimOf(b, x, rank - 1)];
@@ -115,7 +131,7 @@ export const logMatrixDeterminant = defineTfOp({
 /** Column by column: l[:, j] = (a[:, j] - l l[j, :]^T) / sqrt of its own element j. */
 export const cholesky = defineTfOp({
   names: ["Cholesky", "BatchCholesky"],
-  to: ["Loop", "MatMul", "Where", "Equal", "ReduceSum", "Sqrt", "Div", "Sub"],
+  to: ["Loop", "MatMul", "Where", "Equal", "GreaterOrEqual", "ReduceSum", "Sqrt", "Mul", "Div", "Sub"],
   lower: (n, b) => {
     if (emptyMatrix(n.in(0))) return n.in(0);
     const a = inFloats(n, b, n.in(0));
@@ -136,7 +152,7 @@ export const cholesky = defineTfOp({
 /** Row by row, from the first for lower triangles and from the last for upper ones: x_i = (y_i - a_i x) / a_ii. The other triangle is not read. */
 export const triangularSolve = defineTfOp({
   names: ["MatrixTriangularSolve", "BatchMatrixTriangularSolve"],
-  to: ["Loop", "MatMul", "Where", "Equal", "ReduceSum", "Div", "Sub", "Transpose"],
+  to: ["Loop", "MatMul", "Where", "Equal", "GreaterOrEqual", "LessOrEqual", "ReduceSum", "Mul", "Div", "Sub", "Transpose"],
   lower: (n, b) => {
     if (emptyMatrix(n.in(1))) return n.in(1);
     const adjoint = n.bool("adjoint", false);
@@ -166,7 +182,24 @@ export const triangularSolve = defineTfOp({
 export const qr = defineTfOp({
   name: "Qr",
   outs: ["q", "r"],
-  to: ["Loop", "MatMul", "Where", "Equal", "ReduceSum", "Div", "Sub", "Mul", "Sqrt", "Transpose", "Slice"],
+  to: [
+    "Loop",
+    "MatMul",
+    "Where",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "LessOrEqual",
+    "ReduceSum",
+    "Add",
+    "Div",
+    "Sub",
+    "Mul",
+    "Neg",
+    "Sqrt",
+    "Transpose",
+    "Slice",
+  ],
   lower: (n, b) => {
     const a = inFloats(n, b, n.in(0));
     const [rank, rows, cols] = sides(b, a);

@@ -43,7 +43,7 @@ function batchNorm(n: TfNode, b: TfBuilder): readonly Val[] {
     keep === 1 ? now : b.add(b.mul(old, like(n, b, x, 1 - keep)), b.mul(now, like(n, b, x, keep)));
   return [b.cast(y, own), mixed(mean, m), mixed(variance, unbiased), m, v, ...reserve];
 }
-const BATCH_NORM = ["BatchNormalization", "Transpose", "Cast", "ReduceMean", "Sub", "Mul", "Div", "Sqrt", "Add"];
+const BATCH_NORM = ["BatchNormalization", "Transpose", "Cast", "ReduceMean", "Sub", "Mul", "Div", "Sqrt", "Add", "Max"];
 export const fusedBatchNorm = defineTfOp({
   names: ["FusedBatchNorm", "FusedBatchNormV2"],
   outs: ["y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2"],
@@ -120,7 +120,7 @@ const sameShape = (x: Val, y: Val): boolean =>
 export const sparseSoftmaxCrossEntropy = defineTfOp({
   name: "SparseSoftmaxCrossEntropyWithLogits",
   outs: ["loss", "backprop"],
-  to: ["LogSoftmax", "Softmax", "Range", "Equal", "Cast", "Mul", "ReduceSum", "Neg", "Sub", "Where"],
+  to: ["LogSoftmax", "Softmax", "Equal", "And", "Less", "GreaterOrEqual", "ReduceSum", "Neg", "Sub", "Where"],
   lower: (n, b) => {
     const k = compute(n, b);
     const [logits, labels] = [n.in(0), b.cast(n.in(1), "int64")];

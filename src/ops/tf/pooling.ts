@@ -2,7 +2,19 @@
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
 import { limitOf, upTo } from "./helpers.js";
 import { compute, plainType } from "./kernels.js";
-import { back, extent, first, type Layout, layoutOf, paddingOf, placed, spatialOf, type Window, windowAttrs } from "./windows.js";
+import {
+  back,
+  extent,
+  first,
+  type Layout,
+  layoutOf,
+  PADDING_OPS,
+  paddingOf,
+  placed,
+  spatialOf,
+  type Window,
+  windowAttrs,
+} from "./windows.js";
 
 function windowOf(n: TfNode, layout: Layout, sizes: readonly number[], strides: readonly number[]): Window {
   return {
@@ -35,21 +47,25 @@ function pooled(
   return back(b, layout, counts === undefined ? whole : k("Div", [whole, counts]));
 }
 const pool = (name: string, op: "MaxPool" | "AveragePool", spatial: number) =>
-  defineTfOp({ name, to: [op, "Transpose"], lower: (n, b) => pooled(n, b, op, spatial, n.ints("ksize"), n.ints("strides")) });
+  defineTfOp({
+    name,
+    to: [op, "Transpose", ...PADDING_OPS],
+    lower: (n, b) => pooled(n, b, op, spatial, n.ints("ksize"), n.ints("strides")),
+  });
 export const maxPool = pool("MaxPool", "MaxPool", 2);
 export const maxPool3D = pool("MaxPool3D", "MaxPool", 3);
 export const avgPool = pool("AvgPool", "AveragePool", 2);
 export const avgPool3D = pool("AvgPool3D", "AveragePool", 3);
 export const maxPoolV2 = defineTfOp({
   name: "MaxPoolV2",
-  to: ["MaxPool", "Transpose"],
+  to: ["MaxPool", "Transpose", ...PADDING_OPS],
   lower: (n, b) => pooled(n, b, "MaxPool", 2, b.numbers(n.in(1), "the window"), b.numbers(n.in(2), "the list of strides")),
 });
 /** Positions are counted with channels last, in TensorFlow; ONNX counts them plane by plane. */
 export const maxPoolWithArgmax = defineTfOp({
   name: "MaxPoolWithArgmax",
   outs: ["output", "argmax"],
-  to: ["MaxPool", "Transpose", "Mod", "Mul", "Add"],
+  to: ["MaxPool", "Transpose", "Mod", ...PADDING_OPS],
   lower: (n, b) => {
     const layout: Layout = { channelsFirst: false, n: 2 };
     const w = windowOf(n, layout, n.ints("ksize"), n.ints("strides"));
@@ -120,7 +136,7 @@ function paddedLast(n: TfNode, b: TfBuilder, x: Val, w: Window, fill: number | b
 const patches = (name: string, spatial: number) =>
   defineTfOp({
     name,
-    to: ["Pad", "Slice", "Concat"],
+    to: ["Slice", "Concat", ...PADDING_OPS],
     lower: (n, b) => {
       const layout: Layout = { channelsFirst: false, n: spatial };
       const w: Window = {
@@ -136,7 +152,7 @@ export const extractVolumePatches = patches("ExtractVolumePatches", 3);
 /** The greatest sum of an element and the filter's at its place in the window. */
 export const dilation2D = defineTfOp({
   name: "Dilation2D",
-  to: ["Pad", "Slice", "Add", "Max"],
+  to: ["Slice", ...PADDING_OPS],
   lower: (n, b) => {
     const layout: Layout = { channelsFirst: false, n: 2 };
     const [x, filter] = [n.in(0), n.in(1)];

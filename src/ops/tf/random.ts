@@ -17,7 +17,7 @@ const uniform = (n: TfNode, b: TfBuilder, shape: Val): Val => drawn(n, b, "Rando
 /** Uniform in [least positive, 1), for logarithms. */
 const positive = (n: TfNode, b: TfBuilder, shape: Val): Val => b.op("Max", [uniform(n, b, shape), b.scalar("float32", 2 ** -24)]);
 
-const MADE = ["RandomUniformLike", "RandomNormalLike", "ConstantOfShape", "Cast"];
+const MADE = ["RandomUniformLike", "RandomNormalLike", "ConstantOfShape", "Cast", "Min", "Max", "Mul", "Add"];
 export const randomUniform = defineTfOp({
   names: ["RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"],
   random: true,
@@ -42,7 +42,7 @@ export const randomNormal = defineTfOp({
 export const truncatedNormal = defineTfOp({
   names: ["TruncatedNormal", "StatelessTruncatedNormal", "StatelessTruncatedNormalV2"],
   random: true,
-  to: [...MADE, "Mul", "Sub", "Log", "Sqrt", "Where"],
+  to: [...MADE, "Sub", "Log", "Sqrt", "Where", "Neg", "Less", "Abs", "Equal"],
   why,
   lower: (n, b) => {
     const k = (v: number): Val => b.scalar("float32", v);

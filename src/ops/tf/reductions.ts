@@ -69,7 +69,7 @@ export const all = logic("All", "ReduceMin");
 
 export const l2Loss = defineTfOp({
   name: "L2Loss",
-  to: ["Mul", "ReduceSum"],
+  to: ["Mul", "ReduceSumSquare"],
   lower: (n, b) => {
     const x = n.in(0);
     const half = (v: Val): Val => b.mul(b.op("ReduceSumSquare", [v], { keepdims: false }), like(n, b, v, 0.5));

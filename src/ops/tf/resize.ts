@@ -84,7 +84,7 @@ function runtimeIndex(i: number, from: number, to: number, c: Convention): numbe
 }
 export const resizeNearest = defineTfOp({
   name: "ResizeNearestNeighbor",
-  to: ["Resize", "Transpose", "Gather", "Range", "Mul", "Floor", "Min", "Max", "Cast"],
+  to: ["Resize", "Transpose", "Gather", "Range", "Mul", "Add", "Sub", "Div", "Floor", "Min", "Max", "Greater", "Where", "Cast"],
   why: "a Resize where ONNX Runtime picks the same pixels, else two Gathers",
   lower: (n, b) => {
     const x = n.in(0);
@@ -167,7 +167,25 @@ function cubicWeights(b: TfBuilder, from: number | Val, to: number | Val, c: Con
 const byWeights = (name: string, weights: (b: TfBuilder, from: number | Val, to: number | Val, c: Convention) => Val) =>
   defineTfOp({
     name,
-    to: ["MatMul", "Reshape", "Range", "Mul", "Add", "Sub", "Div", "Min", "Max", "Floor", "Round", "Where", "Equal", "Cast"],
+    to: [
+      "MatMul",
+      "Reshape",
+      "Range",
+      "Mul",
+      "Add",
+      "Sub",
+      "Div",
+      "Min",
+      "Max",
+      "Floor",
+      "Round",
+      "Where",
+      "Equal",
+      "Greater",
+      "GreaterOrEqual",
+      "ReduceSum",
+      "Cast",
+    ],
     why: "two matrix products by the weights of rows and columns",
     lower: (n, b) => {
       const x = b.cast(n.in(0), "float32");

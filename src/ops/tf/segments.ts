@@ -15,7 +15,7 @@ function segmented(n: TfNode, b: TfBuilder, data: Val, ids: Val, count: number |
   const rows = b.reshape(data, shapeFrom(b, [productOf(b, data, 0, lead), ...rest]));
   return scattered(n, b, base, b.unsqueeze(b.reshape(ids, [-1]), [-1]), rows, reduction);
 }
-const MADE = ["ScatterElements", "ConstantOfShape", "Reshape", "Expand", "Where", "Less", "Slice", "Add"];
+const MADE = ["ScatterElements", "ConstantOfShape", "Reshape", "Expand", "Where", "Less", "Slice", "Add", "Mul"];
 
 const unsorted = (name: string, reduction: Reduction) =>
   defineTfOp({

@@ -221,7 +221,7 @@ export const padV2 = defineTfOp({
 /** REFLECT leaves the border out; SYMMETRIC repeats it: then every place of the result is counted to and fro over the dimension. */
 export const mirrorPad = defineTfOp({
   name: "MirrorPad",
-  to: ["Pad", "Slice", "Concat", "Gather", "Range", "Mod", "Where"],
+  to: ["Pad", "Slice", "Concat", "Gather", "Range", "Mod", "Where", "Mul", "Neg", "Add", "Sub", "Less"],
   lower: (n, b) => {
     const [x, paddings] = [n.in(0), n.in(1)];
     if (n.string("mode") === "REFLECT") return padded(n, b, x, paddings, "reflect", undefined);

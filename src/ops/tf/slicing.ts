@@ -206,7 +206,7 @@ export const split = defineTfOp({
 });
 export const splitV = defineTfOp({
   name: "SplitV",
-  to: ["Split", "Where", "Sub", "ReduceSum"],
+  to: ["Split", "Where", "Equal", "Sub", "ReduceSum"],
   lower: (n, b) => {
     const [x, sizes, axis, count] = [n.in(0), n.in(1), b.number(n.in(2), "the axis"), n.int("num_split")];
     const known = sizes.numbers;
@@ -270,7 +270,7 @@ const plainOrString = (n: TfNode, x: Val): Val["dtype"] => (x.dtype === "string"
 /** Element i comes from i - shift, counted round. Several shifts of one axis add up. */
 export const roll = defineTfOp({
   name: "Roll",
-  to: ["Gather", "Mod", "Range", "Sub"],
+  to: ["Gather", "Mod", "Range", "Sub", "ReduceSum", "Slice", "Concat"],
   lower: (n, b) => {
     const [x, shift] = [n.in(0), n.in(1)];
     const axes = fromFront(b.numbers(n.in(2), "the list of axes"), b.rank(x));

@@ -32,7 +32,7 @@ export const topK = defineTfOp({
 });
 export const nthElement = defineTfOp({
   name: "NthElement",
-  to: ["TopK", "Gather"],
+  to: ["TopK", "Add", "Gather"],
   lower: (n, b) => {
     const place = b.cast(b.reshape(n.in(1), []), "int64");
     const k = b.reshape(b.add(place, b.int64(1)), [1]);

@@ -94,22 +94,22 @@ function batchToSpace(b: TfBuilder, x: Val, block: readonly number[], crops: Val
 }
 export const spaceToBatchNd = defineTfOp({
   name: "SpaceToBatchND",
-  to: ["Pad", "Reshape", "Transpose"],
+  to: ["Pad", "Reshape", "Transpose", "Mul", "Div"],
   lower: (n, b) => spaceToBatch(n, b, n.in(0), blockOf(n, b), n.in(2)),
 });
 export const batchToSpaceNd = defineTfOp({
   name: "BatchToSpaceND",
-  to: ["Reshape", "Transpose", "Slice"],
+  to: ["Reshape", "Transpose", "Slice", "Mul", "Div", "Sub"],
   lower: (n, b) => batchToSpace(b, n.in(0), blockOf(n, b), n.in(2)),
 });
 const square = (n: TfNode): readonly number[] => [n.int("block_size"), n.int("block_size")];
 export const spaceToBatchOp = defineTfOp({
   name: "SpaceToBatch",
-  to: ["Pad", "Reshape", "Transpose"],
+  to: ["Pad", "Reshape", "Transpose", "Mul", "Div"],
   lower: (n, b) => spaceToBatch(n, b, n.in(0), square(n), n.in(1)),
 });
 export const batchToSpaceOp = defineTfOp({
   name: "BatchToSpace",
-  to: ["Reshape", "Transpose", "Slice"],
+  to: ["Reshape", "Transpose", "Slice", "Mul", "Div", "Sub"],
   lower: (n, b) => batchToSpace(b, n.in(0), square(n), n.in(1)),
 });

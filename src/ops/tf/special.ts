@@ -48,6 +48,15 @@ const MADE = [
   "Max",
   "Neg",
   "Loop",
+  "Greater",
+  "And",
+  "Reciprocal",
+  "ReduceSum",
+  "ReduceMean",
+  "LessOrEqual",
+  "GreaterOrEqual",
+  "Mod",
+  "Sign",
 ];
 const special = (names: string | readonly string[], f: (b: TfBuilder, ...ins: readonly Val[]) => Val) =>
   defineTfOp({ names: typeof names === "string" ? [names] : names, to: MADE, lower: (n, b) => inFloat64(n, b, n.list(0), f) });

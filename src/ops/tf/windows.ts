@@ -107,6 +107,8 @@ export function placed(
       return padding satisfies never;
   }
 }
+/** What computing the padding at run time takes. */
+export const PADDING_OPS = ["Pad", "Add", "Sub", "Mul", "Div", "Max"] as const;
 /** Attributes that are not at their defaults. */
 export function windowAttrs(w: Window): Record<string, readonly number[]> {
   return {
