@@ -50,8 +50,17 @@ export async function tune(
   return picks;
 }
 
-/** Times the first `count` tactics of a problem in one plan; a tactic that does not compile or does not fit is passed over. */
 async function fastest(p: Problem, count: number, options: LowerOptions): Promise<number> {
+  const times = await timeTactics(p, count, options);
+  return times.reduce((best, t) => (t.ms < best.ms ? t : best), { index: 0, ms: Number.POSITIVE_INFINITY }).index;
+}
+
+/** Times the first `count` tactics of a problem in one plan, by their index; a tactic that does not compile or does not fit is passed over. */
+export async function timeTactics(
+  p: Problem,
+  count: number,
+  options: LowerOptions,
+): Promise<readonly { readonly index: number; readonly name: string; readonly ms: number }[]> {
   const bytes = p.problem.dtype === "f16" || p.problem.dtype === "bf16" ? 2 : 4;
   const type = bytes === 2 ? "unsigned short" : "float";
   const sizes = extents(p);
@@ -147,12 +156,11 @@ extern "C" __global__ void __launch_bounds__(256) fill(${type}* __restrict__ out
   const executable = await openPlan(plan, cubins, new Uint8Array(0));
   try {
     const times = await executable.profile({ repeats: 10, samples: 7, warmup: 1 });
-    let best = { at: 0, ms: Number.POSITIVE_INFINITY };
-    for (const t of times) {
+    return times.flatMap((t) => {
       const at = index.get(t.name);
-      if (at !== undefined && t.ms < best.ms) best = { at, ms: t.ms };
-    }
-    return best.at;
+      const tactic = at === undefined ? undefined : p.tactics[at];
+      return at === undefined || tactic === undefined ? [] : [{ index: at, name: tacticName(tactic), ms: t.ms }];
+    });
   } finally {
     await executable.dispose();
   }
