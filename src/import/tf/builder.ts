@@ -446,6 +446,29 @@ export class Builder implements TfBuilder {
     );
   }
 
+  /** The elements of a small integer constant of this graph, by id. */
+  numbersOf(id: ValueId): readonly number[] | undefined {
+    return smallNumbers(this.editor.constant(id), MAX_ELEMENTS);
+  }
+  /** The number of the iteration, from `start` on, as `dtype`. */
+  iterationFrom(iteration: ValueId, start: number, dtype: DType): Val {
+    const number = new TensorVal(iteration, { type: this.editor.type(iteration) }, this);
+    return this.cast(start === 0 ? number : this.add(number, this.int64(start)), dtype);
+  }
+  /** A value of this graph by its id. */
+  valueOf(id: ValueId): Val {
+    return new TensorVal(id, this.#factById(id), this);
+  }
+  /** `v` with dims that inference leaves open and the caller knows. */
+  refined(v: Val, shape: Shape): Val {
+    const t = v.fact.type;
+    if (t.kind !== "tensor") return v;
+    const own = this.use(v);
+    const type = { ...t, shape };
+    this.editor.setType(own.id, type);
+    return new TensorVal(own.id, { type }, this);
+  }
+
   // ---- for the driver ---------------------------------------------------------------------------------------------------------------------
 
   /** Names a node's results as TensorFlow does, `node:port`, unless they are another node's. */

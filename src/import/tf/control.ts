@@ -5,10 +5,11 @@
 import { defineError } from "../../diagnostics.js";
 import { UNKNOWN } from "../../ir/dims.js";
 import { Editor } from "../../ir/edit.js";
-import type { DType, Shape, ValueType } from "../../ir/types.js";
+import type { DType, Shape, ValueId, ValueType } from "../../ir/types.js";
 import type { BodyRef, ListHandle, TfValue, Val } from "../../ops/tf/define.js";
 import { dense, denseItems } from "../../ops/tf/list-values.js";
 import { Builder } from "./builder.js";
+import { countBody, counted } from "./counted.js";
 
 export const controlError = defineError<{ what: string; fix?: string }>("P1309", "control flow cannot be read", ({ what, fix }) => ({
   what,
@@ -142,6 +143,7 @@ function unrolled(b: Builder, loop: LoopParts): readonly TfValue[] | undefined {
 
 interface Attempt {
   readonly inner: Builder;
+  readonly vars: readonly TfValue[];
   readonly results: readonly TfValue[];
   readonly types: readonly (ValueType | undefined)[];
 }
@@ -177,7 +179,7 @@ function tryBody(
     if (before?.kind === "tensor" && after?.kind === "tensor" && before.dtype !== after.dtype)
       throw controlError({ what: `variable ${i} of a loop is ${before.dtype} before and ${after.dtype} after an iteration` }, b.place);
   }
-  return { inner, results, types: carried.map((i) => typeOf(results[i])) };
+  return { inner, vars, results, types: carried.map((i) => typeOf(results[i])) };
 }
 /** A list whose length the loop keeps goes on with the length it began with, which may be known. */
 const sameSize = (v: ListHandle, formal: Val): boolean => {
@@ -189,15 +191,56 @@ function emit(b: Builder, loop: LoopParts, initials: readonly TfValue[], carried
   const { inner, results } = attempt;
   const all = initials.map((v, i) => (carried.includes(i) ? (results[i] ?? v) : v));
   const again = condition(inner, loop.cond(inner, all));
+  const parts = { inner, vars: attempt.vars, initials, results, carried, again };
+  const count = counted(parts);
   const live = carried.filter((i) => tensorBehind(initials[i]) !== undefined && tensorBehind(results[i]) !== undefined);
-  const body: BodyRef = inner.close([again, ...live.map((i) => tensorBehind(results[i]) as Val)]);
   const first = condition(b, loop.cond(b, initials));
-  const outs = b.ops("Loop", [undefined, first, ...live.map((i) => tensorBehind(initials[i]) as Val)], { body }, live.length);
   const finals = [...initials];
-  live.forEach((i, k) => {
-    const [v, out] = [initials[i], outs[k]];
-    if (v === undefined || out === undefined) return;
-    finals[i] = v.kind === "list" ? { ...v, items: out, size: sameSize(v, out) ? v.size : b.dim(out, 0) } : out;
+  const finish = (i: number, out: Val): void => {
+    const v = initials[i];
+    if (v?.kind === "list") finals[i] = { ...v, elements: undefined, items: out, size: sameSize(v, out) ? v.size : b.dim(out, 0) };
+    else finals[i] = out;
+  };
+  if (count === undefined || first.numbers?.[0] !== 1) {
+    const body: BodyRef = inner.close([again, ...live.map((i) => tensorBehind(results[i]) as Val)]);
+    const outs = b.ops("Loop", [undefined, first, ...live.map((i) => tensorBehind(initials[i]) as Val)], { body }, live.length);
+    live.forEach((i, k) => {
+      if (outs[k] !== undefined) finish(i, outs[k]);
+    });
+    return finals;
+  }
+  const states = live.filter((i) => !count.counters.has(i) && !count.scans.has(i));
+  const scans = live.filter((i) => count.scans.has(i));
+  const results_ = [
+    ...states.map((i) => inner.use(tensorBehind(results[i]) as Val)),
+    ...scans.map((i) => inner.use(inner.valueOf(count.scans.get(i) as ValueId))),
+  ];
+  countBody(
+    parts,
+    count,
+    results_.map((v) => v.id),
+  );
+  const formals = new Set(
+    [0, 1].map((k) => inner.editor.inputs[k]).concat(states.map((i) => inner.use(tensorBehind(attempt.vars[i]) as Val).id)),
+  );
+  inner.editor.setInputs(inner.editor.inputs.filter((v) => formals.has(v)));
+  const body = inner.close([inner.valueOf(inner.editor.inputs[1] as ValueId), ...results_]);
+  const outs = b.ops(
+    "Loop",
+    [b.int64(count.trips), b.scalar("bool", true), ...states.map((i) => tensorBehind(initials[i]) as Val)],
+    { body },
+    states.length + scans.length,
+  );
+  for (const [i, start] of count.counters) {
+    const v = initials[i];
+    if (v?.kind === "tensor") finals[i] = b.const(v.dtype as "int32", [], [start + count.trips]);
+  }
+  states.forEach((i, k) => {
+    if (outs[k] !== undefined) finish(i, outs[k]);
+  });
+  scans.forEach((i, k) => {
+    const [out, rows] = [outs[states.length + k], tensorBehind(results[i])?.shape];
+    if (out !== undefined) finish(i, rows === undefined ? out : b.refined(out, [count.trips, ...rows.slice(1)]));
   });
   return finals;
 }
