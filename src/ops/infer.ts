@@ -68,7 +68,7 @@ export function inferGraph(g: Graph, options: InferOptions = {}): Inferred {
   const bindings = new Map<string, number>();
   const inputs = g.inputs.map((v): Fact => {
     const declared = valueAt(g, v);
-    const given = options.shapes?.[declared.name];
+    const given = options.shapes !== undefined && Object.hasOwn(options.shapes, declared.name) ? options.shapes[declared.name] : undefined;
     if (given === undefined || declared.type.kind !== "tensor") return { type: declared.type };
     declared.type.shape?.forEach((d, i) => {
       const n = given[i];

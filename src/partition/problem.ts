@@ -90,7 +90,7 @@ export function bindingsOf(g: Graph, shapes: Readonly<Record<string, readonly nu
   const bindings = new Map<string, number>();
   for (const v of g.inputs) {
     const value = g.values[v];
-    const given = value === undefined ? undefined : shapes?.[value.name];
+    const given = value === undefined || shapes === undefined || !Object.hasOwn(shapes, value.name) ? undefined : shapes[value.name];
     if (given === undefined || value?.type.kind !== "tensor") continue;
     value.type.shape?.forEach((d, i) => {
       if (!isStatic(d) && d !== "?" && given[i] !== undefined) bindings.set(d, given[i] as number);

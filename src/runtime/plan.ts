@@ -11,7 +11,8 @@ import { type Plan, portOf } from "./session.js";
 /** The plan of a partitioned graph: its segments in order, by names of values. */
 export function planOf(g: Graph, segments: readonly Segment[]): Plan {
   const name = (id: Graph["inputs"][number]): string => valueAt(g, id).name;
-  const direct: Record<string, Plan["direct"][string]> = {};
+  // Without a prototype: "__proto__" may be an output's name.
+  const direct: Record<string, Plan["direct"][string]> = Object.create(null) as Record<string, never>;
   for (const out of g.outputs) {
     const c = g.constants.get(out);
     const t = c === undefined ? undefined : toTensor(c);
@@ -63,10 +64,10 @@ export function decodePlan(raw: unknown, fail: (what: string) => PartitaError): 
     for (const name of s.inputs) if (!known.has(name)) throw fail(`segment '${s.segment}' reads '${name}', which nothing before it makes`);
     for (const name of s.outputs) known.add(name);
   }
-  const direct: Record<string, Plan["direct"][string]> = {};
+  const direct: Record<string, Plan["direct"][string]> = Object.create(null) as Record<string, never>;
   for (const [name, d] of Object.entries(parsed.output.direct))
     direct[name] = "input" in d ? d : { constant: readNpy(Buffer.from(d.npy, "base64"), "manifest.json") };
-  for (const p of outputs) if (!known.has(p.name) && direct[p.name] === undefined) throw fail(`output '${p.name}' is made by nothing`);
+  for (const p of outputs) if (!known.has(p.name) && !Object.hasOwn(direct, p.name)) throw fail(`output '${p.name}' is made by nothing`);
   return {
     inputs: inputs.map((p) => ({ name: p.name, type: p.type, dims: p.dims })),
     outputs: outputs.map((p) => ({ name: p.name, type: p.type, dims: p.dims })),

@@ -121,10 +121,13 @@ export class Session {
     }
     const results: Record<string, Tensor> = {};
     for (const name of wanted) {
-      const direct = this.#plan.direct[name];
+      // Any name may be a tensor's, "toString" and "__proto__" among them.
+      const direct = Object.hasOwn(this.#plan.direct, name) ? this.#plan.direct[name] : undefined;
       const found = direct === undefined ? values.get(name) : "input" in direct ? values.get(direct.input) : direct.constant;
-      if (found !== undefined)
-        results[name] = found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims);
+      if (found === undefined) continue;
+      const value = found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims);
+      if (name === "__proto__") Object.defineProperty(results, name, { value, enumerable: true, configurable: true, writable: true });
+      else results[name] = value;
     }
     return results;
   }

@@ -28,7 +28,8 @@ async function handle(message) {
     case "run": {
       const session = sessions.get(message.session);
       if (session === undefined) throw new Error("the session was disposed");
-      const feeds = {};
+      // Any name may be an input's, "__proto__" among them.
+      const feeds = Object.create(null);
       for (const [name, type, data, dims] of message.feeds) feeds[name] = new ort.Tensor(type, own(data), dims);
       const results = await session.run(feeds, message.outputs);
       const out = [];

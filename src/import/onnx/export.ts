@@ -97,7 +97,7 @@ class ModelWriter {
     for (const domain of [...domains].sort()) {
       w.message(8, () => {
         if (domain !== "") w.string(1, domain);
-        w.int64(2, domain === "" ? opset : (g.opsets[domain] ?? 1));
+        w.int64(2, domain === "" ? opset : Object.hasOwn(g.opsets, domain) ? (g.opsets[domain] ?? 1) : 1);
       });
     }
     w.uint(1, Math.max(irVersionOf(opset, this.types), Math.min(extra?.irVersion ?? 0, 13)));
