@@ -138,11 +138,14 @@ describe.each(models.map((m) => ({ title: m.name, m })))("$title", ({ m }: { m: 
     const recorded = recordedRun(m);
     const feeds = recorded?.feeds ?? onesFor(m);
     const inputs = (g: Graph): Tensor[] => g.inputs.map((v) => feeds[g.values[v]?.name ?? ""] as Tensor);
-    const plain = await runGraph(imported, inputs(imported));
+    // The host engine's own choice: integer kernels round otherwise than the arithmetic the graph spells.
+    const level = imported.nodes.some((n) => n.op === "DequantizeLinear") ? "basic" : "all";
+    // At full optimisation ONNX Runtime's own rewriting moves small results more than the passes do: like is compared with like.
+    const [plain, fast] = [await runGraph(imported, inputs(imported)), await runGraph(imported, inputs(imported), level)];
     const host = inferGraph(lower(once, hostEngine.keeps ?? keepNone)).graph;
     const spelled = inferGraph(lower(once, keepNone)).graph;
-    const [onHost, inParts] = [await runGraph(host, inputs(host)), await runGraph(spelled, inputs(spelled))];
-    const errors = [onHost, inParts].map((out) => (TIED.has(m.name) ? 0 : relativeError(out, plain)));
+    const [onHost, inParts] = [await runGraph(host, inputs(host), level), await runGraph(spelled, inputs(spelled))];
+    const errors = TIED.has(m.name) ? [0, 0] : [relativeError(onHost, fast), relativeError(inParts, plain)];
     table.push(
       `${m.name}: ${imported.nodes.length} -> ${once.nodes.length} nodes; raised ${raised}; ` +
         `error on the host ${errors[0]?.toExponential(1)}, spelled out ${errors[1]?.toExponential(1)}${note(left)}`,
