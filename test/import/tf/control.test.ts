@@ -1,7 +1,8 @@
 /** Control flow of both generations against the values TensorFlow's semantics give: branches, loops, nesting, TensorArray, TensorList. */
 import { describe, expect, it } from "vitest";
 import { importTf } from "../../../src/import/tf/index.js";
-import type { Graph } from "../../../src/ir/types.js";
+import { typedOf } from "../../../src/ir/payload.js";
+import type { Graph, ValueId } from "../../../src/ir/types.js";
 import { verify } from "../../../src/ir/verify.js";
 import { Tensor } from "../../../src/tensor.js";
 import { runGraph } from "../../../src/testing.js";
@@ -247,6 +248,71 @@ describe("TensorFlow 2", () => {
       [1, 2, 3, 4, 2, 4, 6, 8],
       [4, 8, 12, 16],
     ]);
+  });
+  it("a loop whose trip count is known counts: no condition, no counter, and a list written at the counter is a scan output", async () => {
+    const g = while_(3);
+    const loop = g.nodes.find((n) => n.op === "Loop");
+    const trips = g.constants.get(loop?.ins[0] as ValueId);
+    expect(trips && [...typedOf(trips)]).toEqual([3n]);
+    // The doubled value is carried; the list comes out stacked.
+    expect(loop?.ins.length).toBe(3);
+    expect(loop?.outs.length).toBe(2);
+    const body = loop?.attrs["body"];
+    const ops = body?.kind === "graph" ? body.value.graph.nodes.map((n) => n.op) : [];
+    expect(ops.filter((op) => op === "ScatterND" || op === "Less")).toEqual([]);
+    const dynamic = while_(-1).nodes.find((n) => n.op === "Loop");
+    expect(dynamic?.ins[0]).toBeUndefined();
+  });
+  it("a loop that runs once, or never, is none", async () => {
+    const x = new Tensor("float32", [1, 2], [1, 2]);
+    expect(while_(1).nodes.map((n) => n.op)).not.toContain("Loop");
+    expect(await run(while_(1), x)).toEqual([
+      [1, 2],
+      [2, 4],
+    ]);
+    expect(while_(0).nodes.map((n) => n.op)).not.toContain("Loop");
+  });
+  it("what constants decide is computed outside the body", () => {
+    const args = [
+      ["i", INT32],
+      ["v", FLOAT],
+    ] as const;
+    const g = importTf(
+      graphDef(
+        [
+          placeholder("x", FLOAT, [2, 2]),
+          placeholder("start", INT32, []),
+          constant("w", FLOAT, [2, 2], [1, 2, 3, 4]),
+          node("loop", "While", ["start", "x"], { cond: func("cond"), body: func("body") }),
+        ],
+        [
+          {
+            name: "cond",
+            args,
+            results: [["go", BOOL, "less:z:0"]],
+            nodes: [constant("three", INT32, [], [3]), node("less", "Less", ["i", "three:output:0"], { T: I })],
+          },
+          {
+            name: "body",
+            args,
+            results: [
+              ["i_out", INT32, "next:z:0"],
+              ["v_out", FLOAT, "mm:product:0"],
+            ],
+            nodes: [
+              constant("one", INT32, [], [1]),
+              constant("weights", FLOAT, [2, 2], [1, 2, 3, 4]),
+              node("wt", "Exp", ["weights:output:0"], { T }),
+              node("next", "AddV2", ["i", "one:output:0"], { T: I }),
+              node("mm", "MatMul", ["v", "wt:y:0"], { T }),
+            ],
+          },
+        ],
+      ),
+      { outputs: ["loop:1"] },
+    );
+    expect(g.nodes.map((n) => n.op)).toContain("Exp");
+    expect(g.nodes.find((n) => n.op === "Exp")?.name).toBe("wt");
   });
   it("a loop that changes a variable's shape settles on an open dim", async () => {
     const args = [
