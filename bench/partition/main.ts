@@ -3,6 +3,7 @@
  * `npm run bench:partition` writes bench/results/partition.json and the tables and the plot of docs/partitioning.md.
  *   main.js                     everything (PARTITA_TEST_DATA names the models' folder; without it they are left out)
  *   main.js one SHAPE N NAME    one measurement in its own process, as JSON: time and peak memory
+ *   main.js models              the models alone; the rest as it stands in bench/results/partition.json
  *   main.js docs                the page anew from bench/results/partition.json
  */
 import { execFileSync } from "node:child_process";
@@ -115,6 +116,25 @@ async function all(): Promise<void> {
           `${shape} ${n} ${name}: ${row === undefined ? "not finished" : `${row.cpuMs.toFixed(1)} ms of processor time`}\n`,
         );
       }
+  const { models, unread } = await onModels();
+  const results: Results = {
+    machine: { cpu: cpus()[0]?.model ?? "", cores: cpus().length, memoryGb: Math.round(totalmem() / 2 ** 30), node: process.version },
+    settings: { unsupported: 0.1, minimumSize: 3, seed: 1 },
+    graphs,
+    unfinished,
+    models,
+    unread,
+  };
+  save(results);
+}
+
+function save(results: Results): void {
+  mkdirSync(join(root, "bench/results"), { recursive: true });
+  writeFileSync(join(root, "bench/results/partition.json"), `${JSON.stringify(results, null, 1)}\n`);
+  writeDocs(join(root, "docs"), results);
+}
+
+async function onModels(): Promise<Pick<Results, "models" | "unread">> {
   const models: ModelRow[] = [];
   const unread: { model: string; why: string }[] = [];
   const data = process.env["PARTITA_TEST_DATA"];
@@ -127,17 +147,7 @@ async function all(): Promise<void> {
     for (const { model, verdicts, input, work } of cases) models.push({ model, verdicts, nodes: input.n, methods: compared(input, work) });
     process.stderr.write(`${path}\n`);
   }
-  const results: Results = {
-    machine: { cpu: cpus()[0]?.model ?? "", cores: cpus().length, memoryGb: Math.round(totalmem() / 2 ** 30), node: process.version },
-    settings: { unsupported: 0.1, minimumSize: 3, seed: 1 },
-    graphs,
-    unfinished,
-    models,
-    unread,
-  };
-  mkdirSync(join(root, "bench/results"), { recursive: true });
-  writeFileSync(join(root, "bench/results/partition.json"), `${JSON.stringify(results, null, 1)}\n`);
-  writeDocs(join(root, "docs"), results);
+  return { models, unread };
 }
 
 function compared(input: SegmentInput, work: Float64Array): Record<string, Figures> {
@@ -148,6 +158,9 @@ function compared(input: SegmentInput, work: Float64Array): Record<string, Figur
 
 const [, , mode, shape, n, name] = process.argv;
 if (mode === "one") process.stdout.write(JSON.stringify(one(shape as Shape, Number(n), name ?? OURS)));
-else if (mode === "docs")
+else if (mode === "models") {
+  const stored = JSON.parse(readFileSync(join(root, "bench/results/partition.json"), "utf8")) as Results;
+  save({ ...stored, ...(await onModels()) });
+} else if (mode === "docs")
   writeDocs(join(root, "docs"), JSON.parse(readFileSync(join(root, "bench/results/partition.json"), "utf8")) as Results);
 else await all();

@@ -17,6 +17,8 @@ export interface Partition {
   readonly quality: Quality;
   /** Nodes an engine would take that went to the host because their segment was too small. */
   readonly demoted: ReadonlySet<NodeId>;
+  /** Views an engine would take that went to the host because fewer bytes cross then. */
+  readonly trimmed: ReadonlySet<NodeId>;
   /** Nodes an engine would take that went elsewhere because the estimate is lower there. */
   readonly unprofitable: ReadonlySet<NodeId>;
   readonly costs: ReadonlyMap<NodeId, Cost>;
@@ -96,14 +98,16 @@ export function solve(p: Problem, verdicts: Verdicts, options: PartitionOptions)
   }
   const { s } = best;
   const demoted = new Set<NodeId>();
+  const trimmed = new Set<NodeId>();
   const unprofitable = new Set<NodeId>();
   nodes.forEach((n, i) => {
     if (s.demoted[i] === 1) demoted.add(n.id);
+    else if (s.trimmed[i] === 1) trimmed.add(n.id);
     else if (first[i] !== 0 && s.engineOf[s.segmentOf[i] as number] === 0) unprofitable.add(n.id);
   });
   const segments = describe(p, s, classes);
   if (options.strict === true && verdicts.engines.length > 0) refuseHost(p, segments, verdicts, demoted);
-  return { segments, demoted, unprofitable, costs: new Map(nodes.map((n, i) => [n.id, p.costs[i] as Cost])), quality: rate(s) };
+  return { segments, demoted, trimmed, unprofitable, costs: new Map(nodes.map((n, i) => [n.id, p.costs[i] as Cost])), quality: rate(s) };
 }
 
 /** Every node to its pin, or to the first engine of `order` that takes it, or to the host. */

@@ -6,14 +6,16 @@
  * 2. A piece (a connected part of a wave) with less compute than the floor goes to the host, unless it stands beside a large enough piece
  *    and its move would make more bytes cross. What is left may fit together better, so all is done again, a few times at most.
  * 3. refine.ts moves nodes between neighbouring waves of one engine where a minimum cut says that fewer bytes cross.
- * 4. A wave is a segment. Pieces of one wave that no edge joins share a launch; nothing crosses a border for it.
- * 5. Where times are given: the pieces of a wave that wait for nothing in the host's wave before it become a segment of their own when the
+ * 4. trim.ts gives views at a segment's border to the host where fewer bytes cross then.
+ * 5. A wave is a segment. Pieces of one wave that no edge joins share a launch; nothing crosses a border for it.
+ * 6. Where times are given: the pieces of a wave that wait for nothing in the host's wave before it become a segment of their own when the
  *    time they can run beside that wave outweighs one more start.
  *
  * The number of engine segments is at most the number of waves, which no order can undercut with one engine class.
  */
 import { type Edges, heaviestFirst, reversed } from "./dag.js";
 import { refine } from "./refine.js";
+import { trim } from "./trim.js";
 import { alternationBound, contract, type Dag, earliest, type Values } from "./waves.js";
 
 export { edgesOf } from "./dag.js";
@@ -32,7 +34,7 @@ export interface SegmentInput {
   readonly forced?: Uint8Array | undefined;
   /** The tensors; absent: one per node, of weight 1, read by the node's successors. */
   readonly values?: Values | undefined;
-  /** Times, for step 5: microseconds by node, and of one more segment by class. Absent: step 5 is left out. */
+  /** Times, for step 6: microseconds by node, and of one more segment by class. Absent: step 6 is left out. */
   readonly overlap?: { readonly us: Float64Array; readonly startUs: readonly number[] } | undefined;
 }
 export interface Segmentation {
@@ -45,7 +47,9 @@ export interface Segmentation {
   readonly lowerBound: number;
   /** Nodes that step 2 gave to the host. */
   readonly demoted: Uint8Array;
-  /** Microseconds that step 5 expects to save. */
+  /** Nodes that step 4 gave to the host. */
+  readonly trimmed: Uint8Array;
+  /** Microseconds that step 6 expects to save. */
   readonly overlapUs: number;
 }
 
@@ -67,7 +71,9 @@ export function segment(input: SegmentInput): Segmentation {
     if ((settled || round === rounds - 1) && refine(g, engine, values, level) > 0)
       settled = !demote(g, input, values, engine, level, demoted);
   }
-  return number(g, engine, level, demoted, input.overlap);
+  const trimmed = new Uint8Array(input.n);
+  trim(g, engine, values, level, (v) => input.size[v] === 0 && input.forced?.[v] !== 1, trimmed);
+  return { ...number(g, engine, level, demoted, input.overlap), trimmed };
 }
 
 /** One tensor of weight 1 per node. */
@@ -159,8 +165,14 @@ function demote(g: Dag, input: SegmentInput, values: Values, engine: Uint8Array,
   return changed;
 }
 
-/** Steps 4 and 5: waves that hold nodes, in order. Host waves with no engine wave between them are one part. */
-function number(g: Dag, engine: Uint8Array, level: Int32Array, demoted: Uint8Array, overlap: SegmentInput["overlap"]): Segmentation {
+/** Steps 5 and 6: waves that hold nodes, in order. Host waves with no engine wave between them are one part. */
+function number(
+  g: Dag,
+  engine: Uint8Array,
+  level: Int32Array,
+  demoted: Uint8Array,
+  overlap: SegmentInput["overlap"],
+): Omit<Segmentation, "trimmed"> {
   let depth = 0;
   let classes = 1;
   for (let v = 0; v < g.n; v++) {
@@ -193,7 +205,7 @@ function number(g: Dag, engine: Uint8Array, level: Int32Array, demoted: Uint8Arr
   };
 }
 
-/** Step 5: marks the nodes that go to their wave's early segment. Only class 1: what a higher class reads at its level may wait itself. */
+/** Step 6: marks the nodes that go to their wave's early segment. Only class 1: what a higher class reads at its level may wait itself. */
 function aside(
   g: Dag,
   engine: Uint8Array,

@@ -451,6 +451,14 @@ function reasonFor(id: NodeId, engineName: EngineName, parts: ReportParts): Repo
         fix: "lower minimumSegmentSize, or pin the nodes",
       },
     ];
+  if (parts.partition.trimmed.has(id))
+    return [
+      {
+        engine: engineName,
+        why: "it is a view at a segment's border, and fewer bytes cross when the host has it",
+        fix: "pin it, if it matters",
+      },
+    ];
   if (parts.partition.unprofitable.has(id))
     return [
       {
