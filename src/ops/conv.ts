@@ -199,12 +199,13 @@ function causal(n: RawNode, to: Rewriter): void {
   const activation = n.attrs["activation"];
   const silu = activation?.kind === "string" && (activation.value === "silu" || activation.value === "swish");
   const known = typeof channels === "number" && typeof kernel === "number" && typeof batch === "number";
-  if (!known || (dtype !== "float32" && dtype !== "float64" && dtype !== "float16")) {
+  const padded = known && kernel >= 1 ? batch * channels * (kernel - 1) : Number.NaN;
+  // Zeros in front are written out where nothing is handed over from before.
+  if (!known || !(padded <= 2 ** 22) || (dtype !== "float32" && dtype !== "float64" && dtype !== "float16")) {
     to.keep();
     return;
   }
-  const before =
-    past ?? to.constant(makeConstant(dtype, [batch, channels, kernel - 1], new Array<number>(batch * channels * (kernel - 1)).fill(0)));
+  const before = past ?? to.constant(makeConstant(dtype, [batch, channels, kernel - 1], new Array<number>(padded).fill(0)));
   const [whole] = to.emit("Concat", [before, x], { axis: { kind: "int", value: 2 } });
   const result = to.emit("Conv", b === undefined ? [whole, w] : [whole, w, b], { group: { kind: "int", value: channels } }, silu ? 1 : [y]);
   if (silu) to.emit("Mul", [result[0], to.emit("Sigmoid", [result[0]])[0]], {}, [y]);

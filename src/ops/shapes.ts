@@ -12,7 +12,9 @@ export const elementsFact = (elements: readonly Dim[], rank: 0 | 1, dtype: DType
   type: tensorType(dtype, rank === 0 ? [] : [elements.length]),
   ...(elements.length <= MAX_ELEMENTS ? { elements } : {}),
 });
-export const unknownDims = (rank: number): readonly Dim[] => new Array<Dim>(rank).fill(UNKNOWN);
+/** As many unknown dims; no shape at all for a rank that no tensor has (it may come from a declared length). */
+export const unknownDims = (rank: number): Shape =>
+  Number.isInteger(rank) && rank >= 0 && rank <= 1024 ? new Array<Dim>(rank).fill(UNKNOWN) : undefined;
 
 /** The known integer elements of a small tensor: from shape arithmetic, or from a constant of any small numeric type. */
 export const elementsOf = (f: Fact | undefined): readonly Dim[] | undefined => f?.elements ?? smallNumbers(f?.constant, MAX_ELEMENTS);

@@ -69,7 +69,11 @@ export const slice = defineOp({
     const [starts, ends] = [elementsOf(at.in.starts), elementsOf(at.in.ends)];
     const n = starts?.length ?? ends?.length ?? (shapeOf(at.in.starts)?.[0] as number | undefined);
     const axes =
-      at.in.axes === undefined ? (typeof n === "number" ? Array.from({ length: n }, (_, i) => i) : undefined) : numbersOf(at.in.axes);
+      at.in.axes === undefined
+        ? typeof n === "number" && n <= x.length
+          ? Array.from({ length: n }, (_, i) => i)
+          : undefined
+        : numbersOf(at.in.axes);
     const steps = at.in.steps === undefined ? axes?.map(() => 1) : numbersOf(at.in.steps);
     if (axes === undefined) return [fact(dtype, unknownDims(x.length))];
     const out: Dim[] = [...x];

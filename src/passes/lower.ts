@@ -162,7 +162,8 @@ const rmsNormalization: Spelling = (n, s) => {
 const groupNormalization: Spelling = (n, s) => {
   const [x, scale, bias] = n.ins;
   const [t, dims, groups] = [s.dtype(x), dimsOf(s.draft, x), s.int("num_groups", 0)];
-  if (x === undefined || scale === undefined || bias === undefined || t === undefined || dims === undefined || groups < 1) return undefined;
+  if (x === undefined || scale === undefined || bias === undefined || t === undefined || dims === undefined) return undefined;
+  if (groups < 1 || groups > 65_536) return undefined;
   const split = s.emit("Reshape", [x, s.ints([0, groups, -1])]);
   const vector = (value: number): ValueId =>
     s.once(`${t} ${value} ${groups}`, () =>
@@ -207,6 +208,8 @@ const attention: Spelling = (n, s) => {
   const size = dims[3];
   const scale = s.float("scale", typeof size === "number" ? 1 / Math.sqrt(size) : Number.NaN);
   if (presentKey !== undefined || presentValue !== undefined || Number.isNaN(scale)) return undefined;
+  // The causal mask is written out; one of more keys than this would be larger than most models.
+  if (causal && typeof length === "number" && length > 8192) return undefined;
   // A mask of another width is padded by the operator; a sum would broadcast it, or fail.
   if (mask !== undefined && sameDim(dimsOf(s.draft, k)?.at(2) ?? "?", dimsOf(s.draft, mask)?.at(-1) ?? "?") === false) return undefined;
   const [key, value] = [repeated(s, k, dims[1] ?? "?"), repeated(s, v, dims[1] ?? "?")];
