@@ -90,8 +90,9 @@ export function attentionTactics(p: AttentionProblem, device: DeviceModel): Atte
     ? [64, 32].map((keys) => ({ template: "attention-simt" as const, queries: 64, keys, warps: 4 }))
     : shapes.flatMap(([queries, warps]) => [64, 128, 32].map((keys) => ({ template: "attention" as const, queries, keys, warps })));
   const wide = Math.max(p.dim, p.dimV);
+  // Heads of more than 128 channels leave registers for 32 keys at a time.
   const fits = (t: AttentionTactic) =>
-    attentionShared(p, t) <= device.sharedPerBlock && (simt ? t.keys === 32 || wide <= 128 : registers(p, t) <= 250);
+    attentionShared(p, t) <= device.sharedPerBlock && (t.keys === 32 || wide <= 128) && (simt || registers(p, t) <= 250);
   const cost = (t: AttentionTactic) => {
     const blocks = Math.ceil(p.queries / t.queries) * p.heads * p.batch;
     const resident = Math.min(
@@ -101,10 +102,10 @@ export function attentionTactics(p: AttentionProblem, device: DeviceModel): Atte
     );
     const each = Math.ceil(blocks / device.multiprocessors);
     const together = Math.max(1, Math.min(resident, each));
-    // Eight warps hide each other's latencies; blocks of few queries read keys and values more often.
-    const rate = Math.min(1, (together * t.warps) / 8) * (simt || tilesOf(t) > 1 ? 1 : 0.97);
+    // Ten warps hide each other's latencies, better so in blocks that wait apart; blocks of few queries read keys and values more often.
+    const rate = Math.min(1, (together * t.warps) / 10) ** 0.7 * (together > 1 ? 1 : 0.8) * (simt || tilesOf(t) > 1 ? 1 : 0.99);
     const padded = Math.ceil(p.keys / t.keys) * t.keys;
-    return (each * t.queries * padded * (1 + 8 / t.keys) * (1 + 12 / t.queries)) / rate;
+    return (each * t.queries * padded * (1 + 12 / t.keys) * (1 + 12 / t.queries)) / rate;
   };
   return all.filter(fits).sort((a, b) => cost(a) - cost(b));
 }

@@ -51,7 +51,7 @@ function batchOffset(batch: readonly number[], strides: readonly number[] | unde
     const stride = strides?.[i] ?? 0;
     if (extent > 1 && stride !== 0) {
       const shifted = below === 1 ? "batch" : `batch / ${below}`;
-      const digit = product(batch.slice(0, i)) === 1 ? shifted : `(${shifted}) % ${extent}`;
+      const digit = product(batch.slice(0, i)) === 1 ? shifted : `${below === 1 ? shifted : `(${shifted})`} % ${extent}`;
       terms.unshift(`${below === 1 && digit === "batch" ? "batch" : `(${digit})`} * ${stride}LL`);
     }
     below *= extent;
