@@ -130,7 +130,12 @@ async function all(): Promise<void> {
 
 function save(results: Results): void {
   mkdirSync(join(root, "bench/results"), { recursive: true });
-  writeFileSync(join(root, "bench/results/partition.json"), `${JSON.stringify(results, null, 1)}\n`);
+  // One line a row: differences between two runs are then lines.
+  const parts = Object.entries(results).map(([key, part]) => {
+    const text = Array.isArray(part) ? `[\n${part.map((row) => `  ${JSON.stringify(row)}`).join(",\n")}\n ]` : JSON.stringify(part);
+    return ` ${JSON.stringify(key)}: ${text}`;
+  });
+  writeFileSync(join(root, "bench/results/partition.json"), `{\n${parts.join(",\n")}\n}\n`);
   writeDocs(join(root, "docs"), results);
 }
 
@@ -161,6 +166,5 @@ if (mode === "one") process.stdout.write(JSON.stringify(one(shape as Shape, Numb
 else if (mode === "models") {
   const stored = JSON.parse(readFileSync(join(root, "bench/results/partition.json"), "utf8")) as Results;
   save({ ...stored, ...(await onModels()) });
-} else if (mode === "docs")
-  writeDocs(join(root, "docs"), JSON.parse(readFileSync(join(root, "bench/results/partition.json"), "utf8")) as Results);
+} else if (mode === "docs") save(JSON.parse(readFileSync(join(root, "bench/results/partition.json"), "utf8")) as Results);
 else await all();
