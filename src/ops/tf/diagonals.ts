@@ -1,7 +1,7 @@
 /** Diagonals and bands of matrices, by maps of places that are constants wherever dims are known. */
 import { isStatic } from "../../ir/dims.js";
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
-import { counting, dimOf, productOf, shapeFrom, upTo } from "./helpers.js";
+import { bounded, counting, dimOf, productOf, shapeFrom, upTo } from "./helpers.js";
 import { compute, like, plainType } from "./kernels.js";
 
 /** Which diagonals (0 the main one, above it positive), of which matrix, and to which side short ones are moved in their table. */
@@ -19,7 +19,9 @@ function offsetOf(m: Band, d: number): number {
   return left ? 0 : widest(m) - lengthOf(m, d);
 }
 /** For every place of the matrix the place in the table of diagonals, or -1. */
-function matrixMap(m: Band): readonly number[] {
+function matrixMap(n: TfNode, m: Band): readonly number[] {
+  bounded(n, m.rows * m.cols, 1 << 22, "the places of its matrix");
+  bounded(n, m.high - m.low, m.rows + m.cols, "the width of its band");
   const map = new Array<number>(m.rows * m.cols).fill(-1);
   for (let d = m.low; d <= m.high; d++)
     for (let p = 0; p < lengthOf(m, d); p++)
@@ -27,9 +29,10 @@ function matrixMap(m: Band): readonly number[] {
   return map;
 }
 /** For every place of the table the place in the matrix, or -1. */
-function tableMap(m: Band): readonly number[] {
+function tableMap(n: TfNode, m: Band): readonly number[] {
+  const places = matrixMap(n, m);
   const map = new Array<number>((m.high - m.low + 1) * widest(m)).fill(-1);
-  matrixMap(m).forEach((at, i) => {
+  places.forEach((at, i) => {
     if (at >= 0) map[at] = i;
   });
   return map;
@@ -110,14 +113,14 @@ export const matrixDiagV2 = defineTfOp({
       align: n.string("align", n.op === "MatrixDiagV3" ? "RIGHT_LEFT" : "LEFT_LEFT"),
     };
     const flat = count === 1 && !(n.in(1).rank === 1 && n.in(1).numbers?.length === 2) ? x : flattened(b, x, 2);
-    return mapped(n, b, flat, matrixMap(band), [band.rows, band.cols], n.in(4));
+    return mapped(n, b, flat, matrixMap(n, band), [band.rows, band.cols], n.in(4));
   },
 });
 function diagonals(n: TfNode, b: TfBuilder, low: number, high: number, align: string, padding: Val): Val {
   const x = n.in(0);
   const band: Band = { rows: known(n, x, -2), cols: known(n, x, -1), low, high, align };
   const table = high === low ? [widest(band)] : [high - low + 1, widest(band)];
-  return mapped(n, b, flattened(b, x, 2), tableMap(band), table, padding);
+  return mapped(n, b, flattened(b, x, 2), tableMap(n, band), table, padding);
 }
 export const matrixDiagPart = defineTfOp({
   names: ["MatrixDiagPart", "BatchMatrixDiagPart"],
@@ -142,7 +145,7 @@ function withDiagonals(n: TfNode, b: TfBuilder, low: number, high: number, align
   const [x, table] = [n.in(0), n.in(1)];
   const band: Band = { rows: known(n, x, -2), cols: known(n, x, -1), low, high, align };
   const flat = b.rank(table) === b.rank(x) ? flattened(b, table, 2) : table;
-  return mapped(n, b, flat, matrixMap(band), [band.rows, band.cols], x);
+  return mapped(n, b, flat, matrixMap(n, band), [band.rows, band.cols], x);
 }
 export const matrixSetDiag = defineTfOp({
   names: ["MatrixSetDiag", "BatchMatrixSetDiag"],

@@ -1,6 +1,6 @@
 /** Reading by index, and writing by index: gathers, scatters, one-hot, stitching, partitioning. */
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
-import { dimOf, productOf, scattered, shapeFrom, upTo } from "./helpers.js";
+import { bounded, dimOf, productOf, scattered, shapeFrom, upTo } from "./helpers.js";
 import { compute, plainType } from "./kernels.js";
 
 /** `batch` leading dims are common to both; the gathered axis is brought behind them. */
@@ -158,7 +158,7 @@ export const dynamicPartition = defineTfOp({
     const rest = upTo(b.rank(data) - lead).map((i) => dimOf(b, data, lead + i));
     const rows = lead === 1 ? data : b.reshape(data, shapeFrom(b, [productOf(b, data, 0, lead), ...rest]));
     const flat = b.reshape(partitions, [-1]);
-    return upTo(n.int("num_partitions")).map((i) =>
+    return upTo(bounded(n, n.int("num_partitions"), 65_536, "the number of its results")).map((i) =>
       compute(n, b)("Compress", [rows, b.op("Equal", [flat, b.scalar("int32", i)])], { axis: 0 }),
     );
   },

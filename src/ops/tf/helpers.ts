@@ -95,6 +95,11 @@ export function vector(c: Constant): readonly number[] | undefined {
   if (count === undefined || count > 4096 || !isInteger(c.dtype)) return undefined;
   return Array.from(typedOf(c) as ArrayLike<number | bigint>, Number);
 }
+/** A count that a file claims, refused where it is beyond what a lowering writes out one by one. */
+export function bounded(n: TfNode, count: number, most: number, what: string): number {
+  if (Number.isSafeInteger(count) && count >= 0 && count <= most) return count;
+  return n.refuse(`${what}: ${count}, where 0 to ${most} are written out`);
+}
 /** Axes counted from the front. */
 export const fromFront = (axes: readonly number[], rank: number): readonly number[] => axes.map((a) => (a < 0 ? a + rank : a));
 /** 0, 1, ..., n - 1. */

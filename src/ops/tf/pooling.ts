@@ -1,6 +1,6 @@
 /** Pools and patches: everything that looks through a sliding window without weights. */
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
-import { limitOf, upTo } from "./helpers.js";
+import { bounded, limitOf, upTo } from "./helpers.js";
 import { compute, plainType } from "./kernels.js";
 import {
   back,
@@ -93,7 +93,13 @@ export const fractional = defineTfOp({
 });
 
 /** Every window's elements by offset, channels last: for offset (i, j) the strided slice that begins there. */
-function shifted(b: TfBuilder, x: Val, w: Window): readonly Val[] {
+function shifted(n: TfNode, b: TfBuilder, x: Val, w: Window): readonly Val[] {
+  bounded(
+    n,
+    w.kernel.reduce((count, k) => count * k, 1),
+    4096,
+    "the places of its window",
+  );
   const dims = upTo(w.kernel.length);
   let offsets: readonly (readonly number[])[] = [[]];
   for (const i of dims) offsets = offsets.flatMap((o) => upTo(w.kernel[i] ?? 1).map((v) => [...o, v * (w.dilations[i] ?? 1)]));
@@ -144,7 +150,7 @@ const patches = (name: string, spatial: number) =>
         strides: spatialOf(n, layout, "strides", n.ints("strides")),
         dilations: spatialOf(n, layout, "rates", n.ints("rates", new Array<number>(spatial + 2).fill(1))),
       };
-      return b.concat(shifted(b, paddedLast(n, b, n.in(0), w, 0), w), spatial + 1);
+      return b.concat(shifted(n, b, paddedLast(n, b, n.in(0), w, 0), w), spatial + 1);
     },
   });
 export const extractImagePatches = patches("ExtractImagePatches", 2);
@@ -165,7 +171,7 @@ export const dilation2D = defineTfOp({
     };
     const k = compute(n, b);
     const filled = paddedLast(n, b, x, window, limitOf(x.dtype, "lowest"));
-    const sums = shifted(b, filled, window).map((s, i) => {
+    const sums = shifted(n, b, filled, window).map((s, i) => {
       const row = b.slice(b.reshape(filter, [h * w, -1]), [i], [i + 1], [0]);
       return k("Add", [s, b.reshape(row, [-1])]);
     });

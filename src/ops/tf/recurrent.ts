@@ -1,7 +1,7 @@
 /** Recurrent cells in one operator: LSTM and GRU blocks, and the LSTM over a whole sequence as a Scan. */
 import type { ValueType } from "../../ir/types.js";
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
-import { dimOf, shapeFrom, upTo } from "./helpers.js";
+import { counting, dimOf, shapeFrom } from "./helpers.js";
 import { compute, like } from "./kernels.js";
 
 interface Cell {
@@ -77,7 +77,7 @@ export const blockLstm = defineTfOp({
     const back = b.slice(w, [features], [Number.MAX_SAFE_INTEGER], [0]);
     const given = k("Add", [k("MatMul", [x, rows]), bias]);
     // Steps from `length` on give zeros and change nothing.
-    const steps = typeof time === "number" ? b.int64(upTo(time)) : b.op("Range", [b.int64(0), time, b.int64(1)]);
+    const steps = counting(b, time);
     const live = b.op("Less", [steps, b.cast(b.reshape(length, []), "int64")]);
     const type = (v: Val, dims: readonly (number | string)[]): ValueType => ({ kind: "tensor", dtype: v.dtype, shape: dims });
     const rowsOf = x.shape?.[1] ?? "?";

@@ -5,8 +5,10 @@
 import { isStatic } from "../../ir/dims.js";
 import { typedOf } from "../../ir/payload.js";
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
-import { counting, dimOf, shapeFrom, upTo } from "./helpers.js";
+import { bounded, counting, dimOf, shapeFrom, upTo } from "./helpers.js";
 
+/** Places along a side that are worked out here; longer sides are worked out at run time. */
+const MOST = 65_536;
 interface Convention {
   readonly align: boolean;
   readonly half: boolean;
@@ -94,6 +96,7 @@ export const resizeNearest = defineTfOp({
       ({ from, to }) =>
         typeof from === "number" &&
         typeof to === "number" &&
+        to <= MOST &&
         upTo(to).every((i) => nearestIndex(i, from, to, c) === runtimeIndex(i, from, to, c)),
     );
     if (alike && (x.dtype === "float32" || x.dtype === "float16")) {
@@ -108,7 +111,7 @@ export const resizeNearest = defineTfOp({
     }
     let y = x;
     for (const { from, to, axis } of sizes) {
-      if (typeof from === "number" && typeof to === "number") {
+      if (typeof from === "number" && typeof to === "number" && to <= MOST) {
         y = b.gather(y, b.int64(upTo(to).map((i) => nearestIndex(i, from, to, c))), axis);
         continue;
       }
@@ -252,10 +255,12 @@ export const scaleAndTranslate = defineTfOp({
     const [height, width] = b.numbers(n.in(1), "the size");
     const [scales, shifts] = [floats(n, n.in(2)), floats(n, n.in(3))];
     const [from, across] = [x.shape?.[1], x.shape?.[2]];
+    bounded(n, Math.max(height ?? 0, width ?? 0), MOST, "the size of its result");
     const kernel = kernels[n.string("kernel_type", "lanczos3")];
     if (kernel === undefined) return n.refuse(`its kernel '${n.string("kernel_type")}' is not known`);
     if (height === undefined || width === undefined || from === undefined || across === undefined || !isStatic(from) || !isStatic(across))
       return n.refuse("the image's size is not known at compile time", "give the graph's inputs shapes");
+    bounded(n, Math.max(from * height, across * width), 1 << 24, "the weights of its rows or columns");
     const matrix = (side: 0 | 1, size: number, to: number): Val =>
       b.const("float32", [to, size], spanWeights(size, to, scales[side] ?? 1, shifts[side] ?? 0, kernel, n.bool("antialias", true)));
     return mixed(b, x, matrix(0, from, height), matrix(1, across, width), height, width);

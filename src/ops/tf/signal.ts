@@ -2,7 +2,7 @@
 import { defineTfOp } from "./define.js";
 import { counting } from "./helpers.js";
 
-const MAX_WINDOW = 1 << 13;
+const MAX_WINDOW = 1 << 12;
 /** Windows under a periodic Hann bell, padded to a power of two; magnitude or power of half the spectrum. [samples, channels] to [channels, frames, bins]. */
 export const audioSpectrogram = defineTfOp({
   name: "AudioSpectrogram",

@@ -1,12 +1,14 @@
 /** Cutting tensors apart and putting them together: slices with every mask, splits, packs, reversals, rotations. */
 import { isStatic } from "../../ir/dims.js";
 import { defineTfOp, type TfBuilder, type TfNode, type Val } from "./define.js";
-import { fromFront, upTo } from "./helpers.js";
+import { bounded, fromFront, upTo } from "./helpers.js";
 import { plainType } from "./kernels.js";
 
 /** Beyond every dimension; ONNX takes it for the end (with a negative step the other way round). */
 const END = Number.MAX_SAFE_INTEGER;
 const START = Number.MIN_SAFE_INTEGER;
+/** Results of one node. */
+const MOST = 65_536;
 
 /** One place of begin, end or strides: a number where it is known, else where to find it. */
 type Place = number | Val;
@@ -185,7 +187,7 @@ export const unpack = defineTfOp({
   name: "Unpack",
   to: ["Split", "Squeeze"],
   lower: (n, b) => {
-    const [x, count, axis] = [n.in(0), n.int("num"), n.int("axis", 0)];
+    const [x, count, axis] = [n.in(0), bounded(n, n.int("num"), MOST, "the number of its results"), n.int("axis", 0)];
     if (count === 0) return [];
     return parts(b, x, new Array<number>(count).fill(1), axis).map((p) => b.squeeze(p, [axis]));
   },
@@ -197,7 +199,8 @@ export const split = defineTfOp({
   name: "Split",
   to: ["Split"],
   lower: (n, b) => {
-    const [axis, x, count] = [b.number(n.in(0), "the axis"), n.in(1), n.int("num_split")];
+    const [axis, x] = [b.number(n.in(0), "the axis"), n.in(1)];
+    const count = bounded(n, n.int("num_split"), MOST, "the number of its results");
     const dim = x.shape?.[axis < 0 ? axis + (x.rank ?? 0) : axis];
     if (count === 1) return [x];
     if (typeof dim === "number") return parts(b, x, new Array<number>(count).fill(Math.floor(dim / count)), axis);
@@ -208,7 +211,8 @@ export const splitV = defineTfOp({
   name: "SplitV",
   to: ["Split", "Where", "Equal", "Sub", "ReduceSum"],
   lower: (n, b) => {
-    const [x, sizes, axis, count] = [n.in(0), n.in(1), b.number(n.in(2), "the axis"), n.int("num_split")];
+    const [x, sizes, axis] = [n.in(0), n.in(1), b.number(n.in(2), "the axis")];
+    const count = bounded(n, n.int("num_split"), MOST, "the number of its results");
     const known = sizes.numbers;
     if (count === 1) return [x];
     if (known !== undefined && !known.includes(-1)) return parts(b, x, known, axis);

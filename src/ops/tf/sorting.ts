@@ -15,8 +15,10 @@ export const topKV2 = defineTfOp({
   name: "TopKV2",
   outs: ["values", "indices"],
   to: ["TopK", "Cast"],
+  why: "results that need not be sorted are",
   lower: (n, b) => {
     const k = b.reshape(b.cast(n.in(1), "int64"), [1]);
+    if (!n.bool("sorted", true)) b.remark("unsorted results come in descending order here; TensorFlow leaves the order open");
     const [values, indices] = top(n, b, n.in(0), k, true);
     return [values, b.cast(indices, n.type("index_type", "int32"))];
   },

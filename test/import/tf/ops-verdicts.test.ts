@@ -4,7 +4,7 @@ import { importTf } from "../../../src/import/tf/index.js";
 import { unreadableNodes } from "../../../src/import/tf/unreadable.js";
 import { lookup } from "../../../src/ops/registry.js";
 import { allTfOps, lookupTf } from "../../../src/ops/tf/registry.js";
-import { graphDef, node, placeholder } from "../../support/tf-graph.js";
+import { constant, graphDef, int, ints, node, placeholder, text } from "../../support/tf-graph.js";
 
 /** What TF-TRT converted. */
 const TF_TRT =
@@ -46,4 +46,34 @@ it("names what cannot be read and still makes what does not depend on it", () =>
 it("marks what differs from run to run", () => {
   for (const name of ["RandomUniform", "RandomStandardNormal", "Multinomial", "RandomShuffle"])
     expect(lookupTf(name)?.random, name).toBe(true);
+});
+it("refuses counts that no graph means instead of writing them out", () => {
+  const huge = 2 ** 31 - 1;
+  const cases: readonly (readonly [string, readonly string[], Parameters<typeof node>[3]])[] = [
+    ["Unpack", ["x"], { num: int(huge) }],
+    ["Split", ["axis", "x"], { num_split: int(huge) }],
+    ["DynamicPartition", ["x", "axis"], { num_partitions: int(huge) }],
+    [
+      "ExtractImagePatches",
+      ["image"],
+      { ksizes: ints(1, 60000, 60000, 1), strides: ints(1, 1, 1, 1), rates: ints(1, 1, 1, 1), padding: text("SAME") },
+    ],
+    ["MatrixDiagV3", ["x", "axis", "huge", "huge", "zero"], {}],
+    ["AudioSpectrogram", ["x"], { window_size: int(huge), stride: int(1) }],
+    ["FakeQuantWithMinMaxArgs", ["x"], { num_bits: int(huge) }],
+  ];
+  for (const [op, ins, attrs] of cases) {
+    const g = importTf(
+      graphDef([
+        placeholder("x", 1, [4]),
+        placeholder("image", 1, [1, 8, 8, 1]),
+        constant("axis", 3, [], [0]),
+        constant("huge", 3, [], [huge]),
+        constant("zero", 1, [], [0]),
+        node("y", op, ins, attrs),
+      ]),
+      { outputs: ["y"] },
+    );
+    expect(unreadableNodes(g)[0]?.extra?.doc ?? "", op).toMatch(/2147483647|3600000000|out of reach|4611686014132420600/);
+  }
 });
