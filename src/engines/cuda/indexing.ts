@@ -56,13 +56,17 @@ export function add(a: Index, b: Index | number): Index {
 
 export function scale(a: Index, by: number): Index {
   if (by === 1) return a;
-  return by === 0 ? ZERO : { constant: a.constant * by, terms: a.terms.map((t) => ({ atom: t.atom, factor: t.factor * by })) };
+  return by === 0 ? ZERO : { constant: a.constant * by + 0, terms: a.terms.map((t) => ({ atom: t.atom, factor: t.factor * by })) };
 }
 export const subtract = (a: Index, b: Index): Index => add(a, scale(b, -1));
 
 /** Rounds towards minus infinity; `by` is positive. */
 export function divide(a: Index, by: number): Index {
   if (by === 1) return a;
+  // A quotient's quotient is one quotient.
+  const [only, second] = a.terms;
+  if (only?.atom.kind === "div" && second === undefined && only.factor === 1 && a.constant === 0)
+    return divide(only.atom.inner, only.atom.by * by);
   const [whole, rest] = split(a, by);
   const { min, max } = range(rest);
   if (Math.floor(min / by) === Math.floor(max / by)) return add(whole, Math.floor(min / by));

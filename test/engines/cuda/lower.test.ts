@@ -1,0 +1,119 @@
+import { describe, expect, it } from "vitest";
+import { type LowerOptions, lower, NotEmitted, refusals } from "../../../src/engines/cuda/lower.js";
+import { h200 } from "../../../src/engines/cuda/templates/index.js";
+import { parse } from "../../../src/ir/parse.js";
+
+const options: LowerOptions = { precision: "fp16", device: h200 };
+/** The launches of a plan: kernel name without its number, and the nodes it computes. */
+const launches = (text: string, precision: LowerOptions["precision"] = "fp16"): string[] =>
+  lower(parse(text), { ...options, precision }).plan.operations.map((o) =>
+    o.kind === "launch" ? `${o.launch.kernel.replace(/^k\d+_/, "")}: ${[...o.launch.nodes].sort().join(" ")}` : o.kind,
+  );
+const sourceOf = (text: string, precision: LowerOptions["precision"] = "fp32"): string => {
+  const { source } = lower(parse(text), { ...options, precision }).plan.sources[0] as { source: string };
+  return source.slice(source.indexOf('extern "C"'));
+};
+
+describe("fusion", () => {
+  it("makes one kernel of an elementwise chain, views and broadcasts included", () => {
+    expect(
+      launches(`graph "g" opset {"": 18} (%x: float32[8, 16], %b: float32[16]) -> (%y) {
+        %a: float32[8, 16] = Add(%x, %b) @"add"
+        %s: float32[8, 16] = Sigmoid(%a) @"sigmoid"
+        %m: float32[8, 16] = Mul(%a, %s) @"mul"
+        %y: float32[16, 8] = Transpose(%m) {perm = [1, 0]} @"transpose"
+      }`),
+    ).toEqual(["Transpose: transpose"]);
+  });
+  it("ends a product with bias, activation and residual", () => {
+    expect(
+      launches(`graph "g" opset {"": 18} (%x: float32[64, 128], %w: float32[128, 256], %b: float32[256], %r: float32[64, 256]) -> (%y) {
+        %p: float32[64, 256] = MatMul(%x, %w) @"product"
+        %a: float32[64, 256] = Add(%p, %b) @"bias"
+        %g: float32[64, 256] = Relu(%a) @"relu"
+        %y: float32[64, 256] = Add(%g, %r) @"residual"
+      }`).filter((l) => !l.startsWith("pack")),
+    ).toEqual(["matmul: bias product relu residual"]);
+  });
+  it("gives the join of two products to the later one", () => {
+    const found = launches(`graph "g" opset {"": 18} (%x: float32[64, 64], %w: float32[64, 64], %v: float32[64, 64]) -> (%y) {
+      %p: float32[64, 64] = MatMul(%x, %w) @"first"
+      %q: float32[64, 64] = MatMul(%x, %v) @"second"
+      %e: float32[64, 64] = Exp(%p) @"exp"
+      %y: float32[64, 64] = Add(%e, %q) @"join"
+    }`).filter((l) => !l.startsWith("pack"));
+    expect(found).toEqual(["matmul: exp first", "matmul: join second"]);
+  });
+  it("writes a result that two kernels need, once", () => {
+    expect(
+      launches(
+        `graph "g" opset {"": 18} (%x: float32[64, 128], %g: float32[128]) -> (%y, %z) {
+        %a: float32[64, 128] = Exp(%x) @"exp"
+        %y: float32[64, 128] = LayerNormalization(%a, %g) @"norm"
+        %z: float32[64, 1] = ReduceMax(%a, %axes) @"max"
+        const %axes = int64[1] [1]
+      }`
+          .replace(/\n\s+const %axes = int64\[1\] \[1\]/, "")
+          .replace("{\n", "{\n const %axes = int64[1] [1]\n"),
+      ),
+    ).toEqual(["Exp: exp", "LayerNormalization: norm", "ReduceMax: max"]);
+  });
+  it("merges products of one operand with constant weights", () => {
+    const w = (name: string): string => `const %${name} = float32[2, 2] [1.0, 2.0, 3.0, 4.0]\n`;
+    const found = launches(`graph "g" opset {"": 18} (%x: float32[4, 2]) -> (%a, %b) {
+      ${w("w")}${w("v")}
+      %a: float32[4, 2] = MatMul(%x, %w) @"a"
+      %b: float32[4, 2] = MatMul(%x, %v) @"b"
+    }`);
+    expect(found.filter((l) => l.startsWith("matmul"))).toHaveLength(1);
+  });
+});
+
+describe("emitted text", () => {
+  it("of an addition: vector loads and stores, nothing else", () => {
+    expect(
+      sourceOf(`graph "g" opset {"": 18} (%x: float32[2048, 256], %y: float32[2048, 256]) -> (%z) {
+        %z: float32[2048, 256] = Add(%x, %y) @"add"
+      }`),
+    ).toMatchInlineSnapshot(`
+      "extern "C" __global__ void __launch_bounds__(256) k0_Add(const float* __restrict__ p0, const float* __restrict__ p1, float* __restrict__ out) {
+        const int i = blockIdx.x * 256 + threadIdx.x;
+        const Pack<float, 4> v12 = load_pack<float, 4>(p0 + 4 * i);
+        const float f0 = v12.e[0];
+        const Pack<float, 4> v13 = load_pack<float, 4>(p1 + 4 * i);
+        const float f1 = v13.e[0];
+        const float f2 = (f0 + f1);
+        const float f3 = v12.e[1];
+        const float f4 = v13.e[1];
+        const float f5 = (f3 + f4);
+        const float f6 = v12.e[2];
+        const float f7 = v13.e[2];
+        const float f8 = (f6 + f7);
+        const float f9 = v12.e[3];
+        const float f10 = v13.e[3];
+        const float f11 = (f9 + f10);
+        store_pack<float, 4>(out + 4 * i, {{f2, f5, f8, f11}});
+      }
+      "
+    `);
+  });
+  it("is the same every time", () => {
+    const text = `graph "g" opset {"": 18} (%x: float32[2, 3, 16, 16]) -> (%y) {
+      %a: float32[2, 3, 16, 16] = Softmax(%x) {axis = 1} @"softmax"
+      %y: float32[2, 3, 8, 8] = MaxPool(%a) {kernel_shape = [2, 2], strides = [2, 2]} @"pool"
+    }`;
+    expect(sourceOf(text)).toBe(sourceOf(text));
+  });
+});
+
+describe("refusals", () => {
+  it("name the node and say why", () => {
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[1, 1, 4, 4]) -> (%y) {
+      const %s = float32[4] [1.0, 1.0, 2.0, 2.0]
+      %y: float32[1, 1, 8, 8] = Resize(%x, _, %s) {mode = "cubic"} @"up"
+    }`);
+    expect(() => lower(g, options)).toThrow(NotEmitted);
+    expect(() => lower(g, options)).toThrow("Resize 'up': cubic resizing has no kernel");
+    expect([...refusals(g, options).values()].map((r) => r.why)).toEqual(["cubic resizing has no kernel"]);
+  });
+});
