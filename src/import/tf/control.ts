@@ -8,7 +8,7 @@ import { Editor } from "../../ir/edit.js";
 import type { DType, Shape, ValueId, ValueType } from "../../ir/types.js";
 import type { BodyRef, ListHandle, TfValue, Val } from "../../ops/tf/define.js";
 import { dense, denseItems } from "../../ops/tf/list-values.js";
-import { Builder } from "./builder.js";
+import { Builder, refused } from "./builder.js";
 import { countBody, counted } from "./counted.js";
 
 export const controlError = defineError<{ what: string; fix?: string }>("P1309", "control flow cannot be read", ({ what, fix }) => ({
@@ -115,16 +115,24 @@ export function lowerLoop(b: Builder, loop: LoopParts): readonly TfValue[] {
     carried.forEach((i, k) => {
       const [v, t] = [initials[i], types[k]];
       if (v?.kind !== "list" || v.items !== undefined || t?.kind !== "tensor" || t.shape === undefined) return;
-      const items = zeros(b, v, t.shape.slice(1));
-      if (items === undefined)
-        throw controlError(
-          { what: "a list's elements have dims that only the loop's body reveals", fix: "give the graph's inputs fixed shapes" },
-          b.place,
-        );
+      const items = zeros(b, v, t.shape.slice(1)) ?? zerosLikeFirst(b, v, i, loop, initials);
       initials[i] = { ...v, items };
       types[k] = joined(items.fact.type, t);
     });
   }
+}
+
+/** Zeros for a list whose elements have dims that only a run reveals: those of what a first iteration, run before the loop, writes. */
+function zerosLikeFirst(b: Builder, list: ListHandle, i: number, loop: LoopParts, initials: readonly TfValue[]): Val {
+  const written = loop.body(b, initials)[i];
+  const items = written?.kind === "list" ? denseItems(b, written) : undefined;
+  if (items === undefined || list.dtype === "string")
+    throw refused(
+      { why: "the shape of a list's elements is not known before the loop that writes them", fix: "give the graph's inputs fixed shapes" },
+      b.place,
+    );
+  const element = b.op("Shape", [items], { start: 1 });
+  return b.fill(list.dtype, 0, b.concat([b.reshape(list.size, [1]), element], 0));
 }
 
 /** A loop that certainly runs never or once is no loop: its body is smaller without the Loop around it. */
@@ -211,20 +219,20 @@ function emit(b: Builder, loop: LoopParts, initials: readonly TfValue[], carried
   }
   const states = live.filter((i) => !count.counters.has(i) && !count.scans.has(i));
   const scans = live.filter((i) => count.scans.has(i));
-  const results_ = [
+  const bodyResults = [
     ...states.map((i) => inner.use(tensorBehind(results[i]) as Val)),
     ...scans.map((i) => inner.use(inner.valueOf(count.scans.get(i) as ValueId))),
   ];
   countBody(
     parts,
     count,
-    results_.map((v) => v.id),
+    bodyResults.map((v) => v.id),
   );
   const formals = new Set(
     [0, 1].map((k) => inner.editor.inputs[k]).concat(states.map((i) => inner.use(tensorBehind(attempt.vars[i]) as Val).id)),
   );
   inner.editor.setInputs(inner.editor.inputs.filter((v) => formals.has(v)));
-  const body = inner.close([inner.valueOf(inner.editor.inputs[1] as ValueId), ...results_]);
+  const body = inner.close([inner.valueOf(inner.editor.inputs[1] as ValueId), ...bodyResults]);
   const outs = b.ops(
     "Loop",
     [b.int64(count.trips), b.scalar("bool", true), ...states.map((i) => tensorBehind(initials[i]) as Val)],

@@ -194,7 +194,7 @@ describe("TensorFlow 2", () => {
       expect(await run(g, new Tensor("int32", [k], []), scalar(-2))).toEqual([[want]]);
   });
   /** while (i < n) { list[i] = v; v = v * 2; i += 1 } */
-  const while_ = (n: number): Graph => {
+  const while_ = (n: number, x: readonly NodeSpec[] = [placeholder("x", FLOAT, [-1, 2])]): Graph => {
     const args = [
       ["i", INT32],
       ["v", FLOAT],
@@ -204,10 +204,10 @@ describe("TensorFlow 2", () => {
     return importTf(
       graphDef(
         [
-          placeholder("x", FLOAT, [-1, 2]),
+          ...x,
           placeholder("n", INT32, []),
           constant("zero", INT32, [], [0]),
-          constant("any", INT32, [2], [-1, 2]),
+          x.length > 1 ? constant("any", INT32, [1], [-1]) : constant("any", INT32, [2], [-1, 2]),
           node("list", "TensorListReserve", ["any", n < 0 ? "n" : "fixed"], { element_dtype: T, shape_type: I }),
           constant("fixed", INT32, [], [n]),
           node("loop", "While", ["zero", "x", "list", n < 0 ? "n" : "fixed"], { cond: func("cond"), body: func("body") }),
@@ -262,6 +262,23 @@ describe("TensorFlow 2", () => {
     expect(ops.filter((op) => op === "ScatterND" || op === "Less")).toEqual([]);
     const dynamic = while_(-1).nodes.find((n) => n.op === "Loop");
     expect(dynamic?.ins[0]).toBeUndefined();
+  });
+  it("a list whose elements' dims only a run reveals takes those of the first iteration", async () => {
+    const x = new Tensor("float32", [1, 0, 3, 4], [4]);
+    const g = while_(-1, [
+      placeholder("raw", FLOAT, [4]),
+      constant("none", FLOAT, [], [0]),
+      node("big", "Greater", ["raw", "none"], { T }),
+      node("where", "Where", ["big"], { T: type(BOOL) }),
+      constant("flat", INT32, [1], [-1]),
+      node("picked", "Reshape", ["where", "flat"], { T: type(9) }),
+      constant("axis", INT32, [], [0]),
+      node("x", "GatherV2", ["raw", "picked", "axis"], { Tparams: T, Tindices: type(9), Taxis: I }),
+    ]);
+    expect(await run(g, x, new Tensor("int32", [2], []))).toEqual([
+      [1, 3, 4, 2, 6, 8],
+      [4, 12, 16],
+    ]);
   });
   it("a loop that runs once, or never, is none", async () => {
     const x = new Tensor("float32", [1, 2], [1, 2]);
