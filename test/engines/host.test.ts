@@ -349,6 +349,21 @@ describe("the guard against ONNX Runtime's crash on sequences of a wrong rank", 
   });
 });
 
+describe("outputs that nobody reads", () => {
+  it.each([
+    ["TopK", "%a, %b = TopK(%x, %k)", "%a", [3, 2]],
+    ["TopK, the other one", "%a, %b = TopK(%x, %k)", "%b", [2n, 1n]],
+    ["MaxPool's optional one", "%u, %i = MaxPool(%w) {kernel_shape = [3]}\n %a = Squeeze(%u)", "%a", 3],
+    ["Split keeps their number", "%a, %b, %c = Split(%x) {num_outputs = 3}", "%a", [1]],
+  ])("%s", async (_, call, out, expected) => {
+    const s = await session(
+      `graph "g" opset {"": 18} (%x: float32[3]) -> (${out}) {\n const %k = int64[1] [2]\n const %ax = int64[2] [0, 1]\n %w = Unsqueeze(%x, %ax)\n ${call}\n }`,
+    );
+    const [result] = Object.values(await s.run({ x: new Tensor("float32", [1, 2, 3], [3]) }));
+    expect(elements(result)).toEqual(Array.isArray(expected) ? expected : [expected]);
+  });
+});
+
 describe("ONNX Runtime's own failures", () => {
   it("name the node and keep the native text", async () => {
     const s = await session(`graph "g" opset {"": 18} (%x: float32[N], %i: int64[M]) -> (%y) { %y = Gather(%x, %i) @"pick" }`);
