@@ -1,8 +1,9 @@
-/** Replaces shape arithmetic whose result inference knows by constants. */
-import { isStatic } from "../ir/dims.js";
+/** Replaces shape arithmetic whose result inference knows by constants, and what Reshape can work out for itself. */
+import { isStatic, sameDim } from "../ir/dims.js";
 import { Editor } from "../ir/edit.js";
-import { makeConstant } from "../ir/payload.js";
-import type { Graph } from "../ir/types.js";
+import { int64Constant, makeConstant } from "../ir/payload.js";
+import type { Graph, Node, ValueId } from "../ir/types.js";
+import { type Fact, shapeOf } from "../ops/define.js";
 import { deep, definePass, type PassContext } from "./pass.js";
 
 export const foldShapes = definePass({
@@ -31,5 +32,25 @@ function folded(g: Graph, context: PassContext): Graph {
       draft.replaceUses(v, draft.addConstant(`${draft.value(v).name}.folded`, makeConstant(type.dtype, type.shape, elements)));
     }
   }
+  for (const n of g.nodes) openReshape(draft, n, facts);
   return draft.finish();
+}
+
+/**
+ * A Reshape needs no arithmetic for dims that stay where they are (0 copies them) nor for one that follows from the others (-1), so that open
+ * dims, a batch for instance, are not computed at all.
+ */
+function openReshape(draft: Editor, { id }: Node, facts: (v: ValueId) => Fact): void {
+  const n = draft.node(id);
+  const [x, shape] = n?.ins ?? [];
+  const [y] = n?.outs ?? [];
+  if (n?.op !== "Reshape" || n.domain !== "" || x === undefined || shape === undefined || y === undefined) return;
+  if (draft.constant(shape) !== undefined || facts(x).type.kind !== "tensor") return;
+  const [from, to] = [shapeOf(facts(x)), shapeOf(facts(y))];
+  if (from === undefined || to === undefined || to.includes(0)) return;
+  const dims = to.map((d, i) => (isStatic(d) ? d : sameDim(d, from[i] ?? "?") === true ? 0 : -1));
+  // With both, an empty tensor could not say what -1 is.
+  if (dims.filter((d) => d === -1).length > (dims.includes(0) ? 0 : 1)) return;
+  const { allowzero: _, ...attrs } = n.attrs;
+  draft.patch(n.id, { ins: [x, draft.addConstant(`${draft.value(y).name}.shape`, int64Constant(dims))], attrs });
 }

@@ -5,6 +5,7 @@ import { evaluate } from "../../src/engines/host/index.js";
 import { parse } from "../../src/ir/parse.js";
 import { print } from "../../src/ir/print.js";
 import { inferGraph } from "../../src/ops/infer.js";
+import { deadCode } from "../../src/passes/dead-code.js";
 import { foldBatchNorm } from "../../src/passes/fold-batchnorm.js";
 import { foldConstants } from "../../src/passes/fold-constants.js";
 import { foldShapes } from "../../src/passes/fold-shapes.js";
@@ -146,6 +147,73 @@ describe("fold-shapes", () => {
       ),
     );
     expect(done.text).toContain("const %s.folded = int64[2] [2, 3]");
+  });
+});
+
+describe("fold-shapes: Reshape with open dims", () => {
+  const reshaped = (x: string, ...lines: string[]): string => graph(`%x: float32[${x}]`, "%y", ...lines, "%y = Reshape(%x, %t)");
+  const shapeOf = (axis: number, name: string): string[] => [`const %i${name} = int64[1] [${axis}]`, `%${name} = Gather(%s, %i${name})`];
+  it.each<[string, string, readonly string[], string]>([
+    [
+      "copies what stays",
+      "n, 6",
+      ["%s = Shape(%x)", ...shapeOf(0, "a"), "const %c = int64[2] [2, 3]", "%t = Concat(%a, %c) {axis = 0}"],
+      "int64[3] [0, 2, 3]",
+    ],
+    [
+      "copies two dims that stay",
+      "n, m, 6",
+      ["%s = Shape(%x)", ...shapeOf(0, "a"), ...shapeOf(1, "b"), "const %c = int64[2] [2, 3]", "%t = Concat(%a, %b, %c) {axis = 0}"],
+      "int64[4] [0, 0, 2, 3]",
+    ],
+    [
+      "leaves one to follow",
+      "n, 4, 6",
+      [
+        "%s = Shape(%x)",
+        ...shapeOf(0, "a"),
+        "const %f = int64[1] [4]",
+        "%p = Mul(%a, %f)",
+        "const %c = int64[1] [6]",
+        "%t = Concat(%p, %c) {axis = 0}",
+      ],
+      "int64[2] [-1, 6]",
+    ],
+  ])("%s", async (_, x, lines, wanted) => {
+    const done = await applied([foldShapes, deadCode], reshaped(x, ...lines));
+    expect(done.nodes).toEqual(["%y = Reshape(%x, %y.shape)"]);
+    expect(done.text).toContain(`const %y.shape = ${wanted}`);
+    expect(await difference(done)).toBe(0);
+  });
+  it.each<[string, string, readonly string[]]>([
+    [
+      "two dims that are neither",
+      "n, m, 6",
+      [
+        "%s = Shape(%x)",
+        ...shapeOf(0, "a"),
+        ...shapeOf(1, "b"),
+        "const %f = int64[1] [2]",
+        "%p = Mul(%a, %f)",
+        "const %c = int64[1] [3]",
+        "%t = Concat(%b, %p, %c) {axis = 0}",
+      ],
+    ],
+    [
+      "one that follows beside one that stays",
+      "n, m, 6",
+      [
+        "%s = Shape(%x)",
+        ...shapeOf(0, "a"),
+        ...shapeOf(1, "b"),
+        "const %f = int64[1] [2]",
+        "%p = Mul(%b, %f)",
+        "const %c = int64[1] [3]",
+        "%t = Concat(%a, %p, %c) {axis = 0}",
+      ],
+    ],
+  ])("leaves %s", async (_, x, lines) => {
+    expect((await applied(foldShapes, reshaped(x, ...lines))).nodes.at(-1)).toBe("%y = Reshape(%x, %t)");
   });
 });
 
