@@ -293,7 +293,6 @@ export const spectra = defineTfOp({
 });
 export const others = defineTfOp({
   names: [
-    "Mfcc",
     "Unbatch",
     "UnbatchGrad",
     "Batch",

@@ -1,6 +1,6 @@
 /** TensorFlow's diagonals, bands, decompositions (by what they must satisfy), special functions (by tabulated values). */
 import { expect, it } from "vitest";
-import { bool, int, text } from "../../support/tf-graph.js";
+import { bool, float, int, text } from "../../support/tf-graph.js";
 import { check, ci, f, i, plain, run, t, want, wf, wi } from "../../support/tf-ops.js";
 
 const upTo = (n: number): number[] => Array.from({ length: n }, (_, k) => k);
@@ -205,4 +205,33 @@ it("shows a pure tone in its own bin", async () => {
   expect(y?.dims).toEqual([1, 3, 5]);
   // A Hann window of 8 samples sums to 4: the bin of the tone has (4 / 2)^2, its neighbours a quarter.
   close(plain(y).slice(0, 5), [0, 1, 4, 1, 0]);
+});
+
+it("gives cepstral coefficients of a spectrum, bin by bin", async () => {
+  const [bins, rate, bands, low, high, count] = [33, 8000, 6, 50, 3000, 4];
+  const mel = (hertz: number): number => 1127 * Math.log1p(hertz / 700);
+  const spectrum = upTo(bins).map((k) => Math.fround(1 + Math.cos(k) ** 2));
+  const hertz = (0.5 * rate) / (bins - 1);
+  const centre = (c: number): number => mel(low) + ((mel(high) - mel(low)) / (bands + 1)) * (c + 1);
+  const energies = new Array<number>(bands).fill(0);
+  for (let k = Math.floor(1.5 + low / hertz); k <= Math.floor(high / hertz); k++) {
+    const m = mel(k * hertz);
+    let channel = 0;
+    while (channel < bands && centre(channel) < m) channel++;
+    channel--;
+    const weight = (centre(channel + 1) - m) / (centre(channel + 1) - centre(channel));
+    const magnitude = Math.sqrt(spectrum[k] ?? 0);
+    if (channel >= 0) energies[channel] = (energies[channel] ?? 0) + magnitude * weight;
+    if (channel + 1 < bands) energies[channel + 1] = (energies[channel + 1] ?? 0) + magnitude * (1 - weight);
+  }
+  const wanted = upTo(count).map((i) =>
+    energies.reduce((s, e, j) => s + Math.sqrt(2 / bands) * Math.cos((i * Math.PI * (j + 0.5)) / bands) * Math.log(Math.max(e, 1e-12)), 0),
+  );
+  const attrs = {
+    filterbank_channel_count: int(bands),
+    dct_coefficient_count: int(count),
+    lower_frequency_limit: float(low),
+    upper_frequency_limit: float(high),
+  };
+  await check("Mfcc", [f([1, 1, bins], spectrum), i([], [rate])], attrs, wf([1, 1, count], wanted));
 });
