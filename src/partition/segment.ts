@@ -14,9 +14,10 @@
  * The number of engine segments is at most the number of waves, which no order can undercut with one engine class.
  */
 import { type Edges, heaviestFirst, reversed } from "./dag.js";
+import { number } from "./number.js";
 import { refine } from "./refine.js";
 import { trim } from "./trim.js";
-import { alternationBound, contract, type Dag, earliest, type Values } from "./waves.js";
+import { contract, type Dag, earliest, latest, type Values } from "./waves.js";
 
 export { edgesOf } from "./dag.js";
 export type { Values } from "./waves.js";
@@ -55,25 +56,74 @@ export interface Segmentation {
 
 /** Above this many nodes three rounds of the steps must do; below, eight. Taking pieces away is sound at any time, so any round may be the last. */
 const LARGE = 200_000;
+/** Up to this many nodes other starts are tried too, and what measures best is kept. */
+const SMALL = 20_000;
 
 export function segment(input: SegmentInput): Segmentation {
   const g: Dag = { n: input.n, successors: input.successors, predecessors: reversed(input.n, input.successors) };
   const values = input.values ?? unitValues(g);
   const order = heaviestFirst(values.bytes);
+  const by = (start: Start): Arrangement => arrange(g, input, values, order, start);
+  let best = by("ties");
+  // Where nothing had to be given up, ties have not been beaten.
+  if (input.n <= SMALL && best.demoted.includes(1)) {
+    for (const start of ["earliest", "latest"] as const) {
+      const other = by(start);
+      if (other.penalty < best.penalty) best = other;
+    }
+  }
+  return { ...number(g, best.engine, best.level, best.demoted, input.overlap), trimmed: best.trimmed };
+}
+
+/** Where levels start from: ties by bytes, or one end of every window, from which minimum cuts alone go on. */
+type Start = "ties" | "earliest" | "latest";
+interface Arrangement {
+  readonly engine: Uint8Array;
+  readonly level: Int32Array;
+  readonly demoted: Uint8Array;
+  readonly trimmed: Uint8Array;
+  readonly penalty: number;
+}
+
+/** Steps 1 to 4 from one start. */
+function arrange(g: Dag, input: SegmentInput, values: Values, order: Int32Array, start: Start): Arrangement {
   const engine = Uint8Array.from(input.engine);
-  const demoted = new Uint8Array(input.n);
-  const rounds = input.n > LARGE ? 3 : 8;
+  const demoted = new Uint8Array(g.n);
+  const rounds = g.n > LARGE ? 3 : 8;
   let level = earliest(g, engine);
   for (let round = 0, settled = false; round < rounds && !settled; round++) {
-    level = contract(g, engine, values, order);
+    if (start === "ties") level = contract(g, engine, values, order);
+    else if (round > 0 || start === "latest") level = start === "earliest" ? earliest(g, engine) : latest(g, engine);
     settled = !demote(g, input, values, engine, level, demoted);
     // The last round must not spend itself on pieces: what refinement leaves is judged once more.
     if ((settled || round === rounds - 1) && refine(g, engine, values, level) > 0)
       settled = !demote(g, input, values, engine, level, demoted);
   }
-  const trimmed = new Uint8Array(input.n);
+  const trimmed = new Uint8Array(g.n);
   trim(g, engine, values, level, (v) => input.size[v] === 0 && input.forced?.[v] !== 1, trimmed);
-  return { ...number(g, engine, level, demoted, input.overlap), trimmed };
+  return { engine, level, demoted, trimmed, penalty: g.n > SMALL ? 0 : penaltyOf(input, values, engine, level, demoted) };
+}
+
+/** Microseconds of the order of: a start and a synchronisation per segment, the bytes that cross, compute that was given to the host. */
+function penaltyOf(input: SegmentInput, values: Values, engine: Uint8Array, level: Int32Array, demoted: Uint8Array): number {
+  const waves = new Set<number>();
+  let penalty = 0;
+  for (let v = 0; v < input.n; v++) {
+    if (engine[v] !== 0) waves.add((level[v] as number) * 256 + (engine[v] as number));
+    if (demoted[v] === 1) penalty += 5 * (input.size[v] as number);
+  }
+  const { producer, readers, bytes, exported } = values;
+  for (let t = 0; t < producer.length; t++) {
+    const p = producer[t] as number;
+    if (p < 0) continue;
+    let crosses = engine[p] !== 0 && exported?.[t] === 1;
+    for (let e = readers.starts[t] as number; !crosses && e < (readers.starts[t + 1] as number); e++) {
+      const r = readers.targets[e] as number;
+      crosses = engine[r] !== engine[p] || (engine[p] !== 0 && level[r] !== level[p]);
+    }
+    if (crosses) penalty += 1 + (bytes[t] as number) / 50e3;
+  }
+  return penalty + 20 * waves.size;
 }
 
 /** One tensor of weight 1 per node. */
@@ -163,100 +213,4 @@ function demote(g: Dag, input: SegmentInput, values: Values, engine: Uint8Array,
     engine[v] = 0;
   }
   return changed;
-}
-
-/** Steps 5 and 6: waves that hold nodes, in order. Host waves with no engine wave between them are one part. */
-function number(
-  g: Dag,
-  engine: Uint8Array,
-  level: Int32Array,
-  demoted: Uint8Array,
-  overlap: SegmentInput["overlap"],
-): Omit<Segmentation, "trimmed"> {
-  let depth = 0;
-  let classes = 1;
-  for (let v = 0; v < g.n; v++) {
-    if ((level[v] as number) > depth) depth = level[v] as number;
-    if ((engine[v] as number) >= classes) classes = (engine[v] as number) + 1;
-  }
-  const apart = overlap === undefined ? { early: undefined, us: 0 } : aside(g, engine, level, classes, depth, overlap);
-  // Slots of a level: for each class its early pieces, then (from `classes` on) its wave.
-  const slots = 2 * classes;
-  const slotOf = (v: number): number => (level[v] as number) * slots + (apart.early?.[v] === 1 ? 0 : classes) + (engine[v] as number);
-  const used = new Uint8Array((depth + 1) * slots);
-  for (let v = 0; v < g.n; v++) used[slotOf(v)] = 1;
-  const indexOf = new Int32Array(used.length).fill(-1);
-  const engineOf: number[] = [];
-  for (let w = 0; w < used.length; w++) {
-    if (used[w] === 0) continue;
-    const c = w % classes;
-    if (c !== 0 || engineOf[engineOf.length - 1] !== 0) engineOf.push(c);
-    indexOf[w] = engineOf.length - 1;
-  }
-  const segmentOf = new Int32Array(g.n);
-  for (let v = 0; v < g.n; v++) segmentOf[v] = indexOf[slotOf(v)] as number;
-  return {
-    segmentOf,
-    engineOf: Uint8Array.from(engineOf),
-    count: engineOf.length,
-    lowerBound: alternationBound(g, engine),
-    demoted,
-    overlapUs: apart.us,
-  };
-}
-
-/** Step 6: marks the nodes that go to their wave's early segment. Only class 1: what a higher class reads at its level may wait itself. */
-function aside(
-  g: Dag,
-  engine: Uint8Array,
-  level: Int32Array,
-  classes: number,
-  depth: number,
-  { us, startUs }: { readonly us: Float64Array; readonly startUs: readonly number[] },
-): { readonly early: Uint8Array; readonly us: number } {
-  const waits = new Uint8Array(g.n);
-  const hostUs = new Float64Array(depth + 1);
-  for (let v = 0; v < g.n; v++) {
-    const l = level[v] as number;
-    if (engine[v] === 0) hostUs[l] = (hostUs[l] as number) + (us[v] as number);
-    if (engine[v] !== 1) continue;
-    for (let e = g.predecessors.starts[v] as number; e < (g.predecessors.starts[v + 1] as number); e++) {
-      const p = g.predecessors.targets[e] as number;
-      if (level[p] === l && (engine[p] === 0 || (engine[p] === 1 && waits[p] === 1))) waits[v] = 1;
-    }
-  }
-  // A piece waits as a whole: one of its nodes that does would split it otherwise.
-  for (let v = g.n - 1; v >= 0; v--) {
-    if (engine[v] !== 1 || waits[v] === 1) continue;
-    for (let e = g.successors.starts[v] as number; e < (g.successors.starts[v + 1] as number); e++) {
-      const t = g.successors.targets[e] as number;
-      if (level[t] === level[v] && engine[t] === 1 && waits[t] === 1) waits[v] = 1;
-    }
-  }
-  for (let v = 0; v < g.n; v++) {
-    if (engine[v] !== 1 || waits[v] === 1) continue;
-    for (let e = g.predecessors.starts[v] as number; e < (g.predecessors.starts[v + 1] as number); e++) {
-      const p = g.predecessors.targets[e] as number;
-      if (level[p] === level[v] && engine[p] === 1 && waits[p] === 1) waits[v] = 1;
-    }
-  }
-  const earlyUs = new Float64Array(depth + 1);
-  const rest = new Uint8Array(depth + 1);
-  for (let v = 0; v < g.n; v++) {
-    if (engine[v] !== 1) continue;
-    const l = level[v] as number;
-    if (waits[v] === 1) rest[l] = 1;
-    else earlyUs[l] = (earlyUs[l] as number) + (us[v] as number);
-  }
-  let total = 0;
-  const early = new Uint8Array(g.n);
-  const split = new Uint8Array(depth + 1);
-  for (let l = 0; l <= depth && classes > 1; l++) {
-    const saved = Math.min(earlyUs[l] as number, hostUs[l] as number) - (startUs[1] ?? 0);
-    if (rest[l] === 0 || saved <= 0) continue;
-    split[l] = 1;
-    total += saved + (startUs[1] ?? 0);
-  }
-  for (let v = 0; v < g.n; v++) if (engine[v] === 1 && waits[v] === 0 && split[level[v] as number] === 1) early[v] = 1;
-  return { early, us: total };
 }

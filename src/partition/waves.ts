@@ -40,8 +40,10 @@ export function earliest(g: Dag, engine: Uint8Array): Int32Array {
   return level;
 }
 
-/** The greatest levels that keep the depth. */
-export function latest(g: Dag, engine: Uint8Array, depth: number): Int32Array {
+const deepest = (level: Int32Array): number => level.reduce((a, l) => Math.max(a, l), 0);
+
+/** The greatest levels that keep the depth, by default the least one. */
+export function latest(g: Dag, engine: Uint8Array, depth = deepest(earliest(g, engine))): Int32Array {
   const { starts, targets } = g.successors;
   const level = new Int32Array(g.n).fill(depth);
   for (let v = g.n - 1; v >= 0; v--) {
@@ -88,8 +90,7 @@ const TIE_BUDGET = 2048;
  */
 export function contract(g: Dag, engine: Uint8Array, values: Values, order: Int32Array): Int32Array {
   const low = earliest(g, engine);
-  let depth = 0;
-  for (let v = 0; v < g.n; v++) if ((low[v] as number) > depth) depth = low[v] as number;
+  const depth = deepest(low);
   if (depth === 0) return low;
   const windows = new Windows(g, engine, low, latest(g, engine, depth));
   const { producer, readers, exported } = values;
