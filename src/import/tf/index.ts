@@ -106,8 +106,9 @@ function readWhole(path: string): Uint8Array {
     if (!statSync(path).isFile()) throw cannotRead({ what: "it is not a regular file" }, { file: path });
     return readFileSync(path);
   } catch (cause) {
-    if (cause instanceof Error && "syscall" in cause) throw cannotRead({ what: cause.message }, { file: path }, cause);
-    throw cause;
+    // Files beyond 2 GiB are refused here as well: a protobuf cannot be larger.
+    if (cause instanceof PartitaError || !(cause instanceof Error)) throw cause;
+    throw cannotRead({ what: cause.message }, { file: path }, cause);
   }
 }
 
@@ -133,7 +134,7 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
       if (model.nodes.get(node.name) !== node)
         throw malformed({ what: "a placeholder in a function is no input" }, { file, node: node.name, op: node.op });
       const name = m.inputNames.get(`${node.name}:0`) ?? `${node.name}:0`;
-      const v = declare(name, placeholderType(view, name.replace(/:0$/, "")));
+      const v = declare(name, placeholderType(view, name.replace(/:0$/, ""), model.producer));
       made.push({ id: v.id, index: node.index });
       return v;
     },
@@ -240,9 +241,11 @@ function defaultOutputs(model: RawModel): readonly string[] {
 }
 
 /** Dims that a placeholder leaves open are symbols of its name. */
-function placeholderType(view: NodeView, name: string): ValueType {
+function placeholderType(view: NodeView, name: string, producer: number): ValueType {
   const dtype = view.type("dtype");
-  const declared = view.has("shape") ? view.shape("shape") : undefined;
+  const said = view.has("shape") ? view.shape("shape") : undefined;
+  // Graphs of TensorFlow before version 24 of the format wrote an unknown shape as that of a scalar.
+  const declared = said?.length === 0 && producer > 0 && producer < 24 ? undefined : said;
   return { kind: "tensor", dtype, shape: symbolic(declared, name) };
 }
 export const symbolic = (dims: readonly number[] | undefined, name: string): Shape =>
