@@ -31,8 +31,8 @@ export function page(ops, tfOps) {
   for (const [name, def] of tfOps) {
     for (const op of def.to) {
       const { direct, parts } = tensorflow.get(op) ?? { direct: [], parts: 0 };
-      // A lowering into many operators spells none of them.
-      tensorflow.set(op, def.to.length <= 3 ? { direct: [...direct, name], parts } : { direct, parts: parts + 1 });
+      // A lowering into many operators spells the first one listed, with the help of the others.
+      tensorflow.set(op, def.to.length <= 3 || def.to[0] === op ? { direct: [...direct, name], parts } : { direct, parts: parts + 1 });
     }
   }
   const domains = new Map();
