@@ -99,7 +99,8 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
       for (int j = 0; j < BKEYS / 8; j++)
 #pragma unroll
         for (int e = 0; e < 4; e++) s[i][j][e] = 0.f;
-#pragma unroll
+    // Unrolled whole, the loads of Q would crowd the registers.
+#pragma unroll(KEEP_Q ? DIM_P / 16 : 2)
     for (int d = 0; d < DIM_P / 16; d++) {
       if constexpr (!KEEP_Q) {
 #pragma unroll

@@ -90,9 +90,9 @@ export function attentionTactics(p: AttentionProblem, device: DeviceModel): Atte
     ? [64, 32].map((keys) => ({ template: "attention-simt" as const, queries: 64, keys, warps: 4 }))
     : shapes.flatMap(([queries, warps]) => [64, 128, 32].map((keys) => ({ template: "attention" as const, queries, keys, warps })));
   const wide = Math.max(p.dim, p.dimV);
-  // Heads of more than 128 channels leave registers for 32 keys at a time.
+  // Heads of more than 128 channels leave registers for 64 keys at a time.
   const fits = (t: AttentionTactic) =>
-    attentionShared(p, t) <= device.sharedPerBlock && (t.keys === 32 || wide <= 128) && (simt || registers(p, t) <= 250);
+    attentionShared(p, t) <= device.sharedPerBlock && (t.keys <= (simt ? 32 : 64) || wide <= 128) && (simt || registers(p, t) <= 250);
   const cost = (t: AttentionTactic) => {
     const blocks = Math.ceil(p.queries / t.queries) * p.heads * p.batch;
     const resident = Math.min(
