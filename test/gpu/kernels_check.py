@@ -354,6 +354,8 @@ def main():
     ap.add_argument("--peers", type=int, default=1)
     ap.add_argument("--budget", type=float, default=170)
     ap.add_argument("--arch", default="")
+    ap.add_argument("--summary", default="", help="write the best tactic of every case and the worst errors as JSON")
+    ap.add_argument("--commit", default="", help="what the summary says the kernels were made from")
     ap.add_argument("--cache", default=os.path.join(tempfile.gettempdir(), "kernels-check"))
     o = ap.parse_args()
     start = time.time()
@@ -468,6 +470,18 @@ def main():
     for name, x in best.items():
         print("%-30s %9.2f us (first guess %8.2f) floor %8.2f peer %s %7.1f T/s %s" % (
             name, x["us"], first.get(name, float("nan")), x["floor"], "%8.2f" % x["peer"] if x.get("peer") else "       -", x["tflops"], x["tactic"]))
+    if o.summary:
+        worst = {}
+        for x in lines:
+            precision = x["case"].rsplit("_", 1)[1]
+            worst[precision] = max(worst.get(precision, 0.0), x.get("error", math.inf), x.get("error_after", 0.0))
+        round3 = lambda v: None if v is None else float("%.4g" % v)
+        cases = [dict(case=n, tactic=x["tactic"], us=round3(x["us"]), first=round3(first.get(n)), floor=round3(x["floor"]), peer=round3(x.get("peer")), tflops=round3(x["tflops"]))
+                 for n, x in sorted(best.items())]
+        head = dict(schema="partita.kernels/1", device=torch.cuda.get_device_name(), torch=torch.__version__, date=time.strftime("%Y-%m-%d"), commit=o.commit,
+                    kernels=len(lines), wrong=sum(not x.get("ok") for x in lines), worst=worst)
+        with open(o.summary, "w") as f:
+            f.write(json.dumps(head, indent=1)[:-2] + ',\n "cases": [\n' + ",\n".join("  " + json.dumps(c) for c in cases) + "\n ]\n}\n")
     print("%d kernels, %d wrong or faulted, %.1f s" % (len(lines), sum(not x.get("ok") for x in lines), time.time() - start))
     return 1 if bad else 0
 

@@ -190,7 +190,7 @@ export function hopperShared(t: HopperTactic, kb: number): number {
 }
 /** Where accumulators crowd the registers, the producer is a whole warpgroup that hands its own over. */
 const producerGroup = (t: HopperTactic) => (t.rows / 64) * t.bn >= (t.warpgroups > 2 ? 128 : 192);
-export const hopperThreads = (t: HopperTactic): number => t.warpgroups * 128 + (producerGroup(t) ? 128 : 32);
+const hopperThreads = (t: HopperTactic): number => t.warpgroups * 128 + (producerGroup(t) ? 128 : 32);
 
 /** The wgmma instruction of 64 rows and `n` columns as a function. */
 function wgmmaText(n: number, dtype: Precision): string {

@@ -126,7 +126,7 @@ function fits(c: Contraction, t: TiledTactic, device: DeviceModel): boolean {
 }
 
 /** Microseconds a tile-per-block kernel is expected to take. */
-export function estimate(c: Contraction, t: TiledTactic, device: DeviceModel): number {
+function estimate(c: Contraction, t: TiledTactic, device: DeviceModel): number {
   const bytes = elementBytes[c.dtype];
   const simt = t.template === "simt";
   const depth = stageDepth(t, bytes);
@@ -187,7 +187,7 @@ const hopperTiles: readonly (readonly [64 | 128, number, number, boolean, number
 ];
 
 /** Microseconds a persistent kernel is expected to take. */
-export function estimateHopper(form: HopperForm, t: HopperTactic, device: DeviceModel): number {
+function estimateHopper(form: HopperForm, t: HopperTactic, device: DeviceModel): number {
   const bm = hopperRows(t);
   const tile = bm * t.bn;
   const tiles = Math.ceil(form.M / bm) * Math.ceil(form.N / t.bn) * form.batches;

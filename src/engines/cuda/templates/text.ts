@@ -105,7 +105,7 @@ export function epilogueFunction(epilogue: EpilogueText, V: number, accumulator:
   return lines.join("\n");
 }
 
-export interface Insertions {
+interface Insertions {
   readonly name: string;
   /** Text for `//@constants`. */
   readonly constants: string;
