@@ -9,6 +9,7 @@ import { type ImportTfOptions, importTf } from "../../../src/import/tf/index.js"
 import { demandReadable } from "../../../src/import/tf/unreadable.js";
 import { bytesOf as payload } from "../../../src/ir/payload.js";
 import {
+  BOOL,
   bytesOf,
   constant,
   FLOAT,
@@ -178,7 +179,22 @@ describe("GraphDefs", () => {
       "w: input 0 is a list, a tensor is needed",
     ]);
   });
-  it("P1332 and P1333: functions nested too deep, and functions that call each other many times over", () => {
+  it("P1332: branches nested too deep", () => {
+    const depth = 70;
+    const nodes: NodeSpec[] = [x];
+    for (let k = 0; k < depth; k++) {
+      nodes.push(placeholder(`p${k}`, BOOL, []));
+      nodes.push(node(`s${k}`, "Switch", [k === 0 ? "x" : `s${k - 1}:1`, `p${k}`], { T }));
+      nodes.push(node(`no${k}`, "Neg", [`s${k}`], { T }));
+    }
+    nodes.push(node("inner", "Square", [`s${depth - 1}:1`], { T }));
+    for (let k = depth - 1; k >= 0; k--)
+      nodes.push(node(`m${k}`, "Merge", [`no${k}`, k === depth - 1 ? "inner" : `m${k + 1}`], { T, N: int(2) }));
+    expect(failure(() => read(nodes, { outputs: ["m0"] }))).toMatch(
+      /^P1332 m\.pb.*: loops, branches and calls are nested more than 60 deep\. Check for a function that calls itself; flatten the model where it is made\.$/,
+    );
+  });
+  it("P1306 and P1333: functions nested too deep, and functions that call each other many times over", () => {
     const chain = Array.from(
       { length: 70 },
       (_, i): FunctionSpec => ({
