@@ -117,13 +117,8 @@ export const compute = (n: TfNode, b: TfBuilder): Compute => {
   };
 };
 
-/** As `compute`, with float64 also for elements that go through many steps: the whole of `f` runs in the carrier of its hardest operator. */
-export function inFloat(b: TfBuilder, x: Val, f: (x: Val) => Val): Val {
-  return x.dtype === "float32" || x.dtype === "float64" ? f(x) : b.via(x, "float32", f);
-}
-
 /** The types a scalar constant may have. */
-export type Plain = Exclude<DType, "string">;
+type Plain = Exclude<DType, "string">;
 export function plainType(n: TfNode, d: DType): Plain {
   return d === "string" ? n.refuse("strings have no arithmetic here", "cut the graph behind it with `inputs`") : d;
 }
