@@ -25,6 +25,12 @@ interface Load {
   readonly group: string;
 }
 
+/** A vector load that may be issued long before its value is needed. */
+export interface EarlyRead {
+  readonly type: string;
+  readonly load: string;
+}
+
 export class Block implements Scope {
   readonly #lines: (string | Load)[] = [];
   readonly #memo = new Map<string, string>();
@@ -34,6 +40,7 @@ export class Block implements Scope {
   readonly #indent: string;
   readonly #outer: Block | undefined;
   #guard: string | undefined;
+  #early: { readonly eligible: (view: View) => boolean; readonly known: ReadonlySet<string>; readonly packs: EarlyRead[] } | undefined;
   /** Values that are at hand in a register whatever the index: the result of the kernel's heavy operator, along its epilogue. */
   readonly overrides = new Map<number, string>();
 
@@ -118,6 +125,15 @@ export class Block implements Scope {
     return name;
   }
 
+  /**
+   * Vector loads of eligible views whose address needs no more than these variables are left to whoever runs this text: it finds them as
+   * members of `early`, in the order of the list that is returned once the block is rendered.
+   */
+  readEarly(eligible: (view: View) => boolean, variables: readonly string[]): readonly EarlyRead[] {
+    this.#early = { eligible, known: new Set(variables), packs: [] };
+    return this.#early.packs;
+  }
+
   /** The lines, with loads of neighbours joined. */
   render(): readonly string[] {
     const out: string[] = [];
@@ -142,6 +158,18 @@ export class Block implements Scope {
         pack = this.fresh("v");
         packs.set(key, pack);
         const whole = `load_pack<${type}, ${width}>(${l.pointer} + ${at(start)})`;
+        const early = this.#early;
+        if (
+          early !== undefined &&
+          l.guard === undefined &&
+          early.eligible(l.view) &&
+          (l.base.match(/[A-Za-z_]\w*/g) ?? []).every((n) => early.known.has(n))
+        ) {
+          out.push(`${this.#indent}const Pack<${type}, ${width}> ${pack} = early.p${early.packs.length};`);
+          early.packs.push({ type: `Pack<${type}, ${width}>`, load: whole });
+          out.push(`${this.#indent}const ${register} ${l.name} = ${widen(`${pack}.e[${l.offset - start}]`)};`);
+          continue;
+        }
         out.push(
           l.guard === undefined
             ? `${this.#indent}const Pack<${type}, ${width}> ${pack} = ${whole};`

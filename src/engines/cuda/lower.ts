@@ -8,7 +8,7 @@ import { makeConstant, smallNumbers, typedOf } from "../../ir/payload.js";
 import type { Constant, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
 import { doneSite, inferGraph } from "../../ops/infer.js";
-import { Block } from "./block.js";
+import { Block, type EarlyRead } from "./block.js";
 import { type Fused, fuse, type Weight } from "./fusion.js";
 import { add, delinear, type Index, linear, product, rowMajor, scale, variable } from "./indexing.js";
 import { type Inline, inline, inlineOps, reshapedIndex } from "./inline.js";
@@ -683,8 +683,10 @@ class Lowering {
     batchDims: readonly number[],
   ): { readonly text: EpilogueText; readonly parameters: ParameterList; readonly out: View } {
     const parameters = new ParameterList();
-    const write = (V: number): string => {
+    const write = (V: number): { readonly body: string; readonly early: readonly EarlyRead[] } => {
       const b = new Block(parameters);
+      // A residual is large and its address known from the start: it is fetched while the product is still being summed.
+      const early = b.readEarly((view) => !view.buffer.startsWith("weight"), ["m", "nv", "b"]);
       b.line(`const int nv = n / ${V};`);
       const done = Array.from({ length: V }, (_, k) => {
         const n = add(scale(variable("nv", columns / V - 1), V), k);
@@ -703,16 +705,34 @@ class Lowering {
         done.map((d) => d.index),
         done.map((d) => d.value),
       );
-      return b.render().join("\n");
+      return { body: b.render().join("\n"), early };
     };
     const width = 16 / storage(out.dtype).bytes;
     let vector = Math.min(8, width);
     while (vector > 1 && columns % vector !== 0) vector /= 2;
     // Every width names the same parameters in the same order: the text of one is written now, to know them.
-    write(vector);
+    const reads = write(vector).early.length > 0;
     const type = storage(out.dtype).type;
+    const early: EpilogueText["early"] = reads
+      ? {
+          type: (V) =>
+            `struct { ${write(V)
+              .early.map((e, i) => `${e.type} p${i};`)
+              .join(" ")} }`,
+          body: (V) =>
+            `  const int nv = n / ${V};\n  return {${write(V)
+              .early.map((e) => e.load)
+              .join(", ")}};`,
+        }
+      : undefined;
     return {
-      text: { prelude: PRELUDE, params: [...parameters.declarations(), `${type}* __restrict__ out`], body: write, vector },
+      text: {
+        prelude: PRELUDE,
+        params: [...parameters.declarations(), `${type}* __restrict__ out`],
+        body: (V) => write(V).body,
+        vector,
+        ...(early === undefined ? {} : { early }),
+      },
       parameters,
       out,
     };
