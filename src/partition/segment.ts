@@ -57,7 +57,7 @@ export interface Segmentation {
 /** Above this many nodes three rounds of the steps must do; below, eight. Taking pieces away is sound at any time, so any round may be the last. */
 const LARGE = 200_000;
 /** Up to this many nodes other starts are tried too, and what measures best is kept. */
-const SMALL = 20_000;
+const SMALL = 5_000;
 
 export function segment(input: SegmentInput): Segmentation {
   const g: Dag = { n: input.n, successors: input.successors, predecessors: reversed(input.n, input.successors) };
@@ -69,7 +69,7 @@ export function segment(input: SegmentInput): Segmentation {
   if (input.n <= SMALL && best.demoted.includes(1)) {
     for (const start of ["earliest", "latest"] as const) {
       const other = by(start);
-      if (other.penalty < best.penalty) best = other;
+      if (other.givenUp <= best.givenUp && other.penalty < best.penalty) best = other;
     }
   }
   return { ...number(g, best.engine, best.level, best.demoted, input.overlap), trimmed: best.trimmed };
@@ -82,6 +82,8 @@ interface Arrangement {
   readonly level: Int32Array;
   readonly demoted: Uint8Array;
   readonly trimmed: Uint8Array;
+  /** Compute that went to the host for want of company. */
+  readonly givenUp: number;
   readonly penalty: number;
 }
 
@@ -101,16 +103,17 @@ function arrange(g: Dag, input: SegmentInput, values: Values, order: Int32Array,
   }
   const trimmed = new Uint8Array(g.n);
   trim(g, engine, values, level, (v) => input.size[v] === 0 && input.forced?.[v] !== 1, trimmed);
-  return { engine, level, demoted, trimmed, penalty: g.n > SMALL ? 0 : penaltyOf(input, values, engine, level, demoted) };
+  let givenUp = 0;
+  for (let v = 0; v < g.n; v++) if (demoted[v] === 1) givenUp += input.size[v] as number;
+  return { engine, level, demoted, trimmed, givenUp, penalty: g.n > SMALL ? 0 : penaltyOf(input, values, engine, level) };
 }
 
-/** Microseconds of the order of: a start and a synchronisation per segment, the bytes that cross, compute that was given to the host. */
-function penaltyOf(input: SegmentInput, values: Values, engine: Uint8Array, level: Int32Array, demoted: Uint8Array): number {
+/** Microseconds of the order of: a start and a synchronisation per segment, and the tensors that cross. */
+function penaltyOf(input: SegmentInput, values: Values, engine: Uint8Array, level: Int32Array): number {
   const waves = new Set<number>();
   let penalty = 0;
   for (let v = 0; v < input.n; v++) {
     if (engine[v] !== 0) waves.add((level[v] as number) * 256 + (engine[v] as number));
-    if (demoted[v] === 1) penalty += 5 * (input.size[v] as number);
   }
   const { producer, readers, bytes, exported } = values;
   for (let t = 0; t < producer.length; t++) {
