@@ -739,20 +739,24 @@ async function failureOf(run: () => unknown): Promise<unknown> {
 
 describe("coded errors", () => {
   mkdirSync(folder, { recursive: true });
-  it.each(TRIGGERS.map((t) => [`${t.code} ${t.title}`, t] as const))("%s", async (_, t) => {
-    const error = await failureOf(t.run);
-    expect(error).toBeInstanceOf(PartitaError);
-    if (!(error instanceof PartitaError)) return;
-    expect(error.code, error.message).toBe(t.code);
-    expect(error.message.startsWith(`${t.code} `)).toBe(true);
-    for (const piece of t.says) {
-      if (typeof piece === "string") expect(error.message).toContain(piece);
-      else expect(error.message).toMatch(piece);
-    }
-    expect(error.fix).not.toBe("");
-    expect(error.where).toMatchObject(t.where ?? {});
-    expect(error.exit).toBe(t.exit ?? 1);
-  });
+  it.each(TRIGGERS.map((t) => [`${t.code} ${t.title}`, t] as const))(
+    "%s",
+    async (_, t) => {
+      const error = await failureOf(t.run);
+      expect(error).toBeInstanceOf(PartitaError);
+      if (!(error instanceof PartitaError)) return;
+      expect(error.code, error.message).toBe(t.code);
+      expect(error.message.startsWith(`${t.code} `)).toBe(true);
+      for (const piece of t.says) {
+        if (typeof piece === "string") expect(error.message).toContain(piece);
+        else expect(error.message).toMatch(piece);
+      }
+      expect(error.fix).not.toBe("");
+      expect(error.where).toMatchObject(t.where ?? {});
+      expect(error.exit).toBe(t.exit ?? 1);
+    },
+    120_000,
+  );
 });
 
 /** Codes that a test outside this file pins: the text of all of them but this one. */

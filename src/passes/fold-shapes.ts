@@ -1,5 +1,5 @@
 /** Replaces shape arithmetic whose result inference knows by constants, and what Reshape can work out for itself. */
-import { isStatic, sameDim } from "../ir/dims.js";
+import { isStatic, isUnknown, sameDim } from "../ir/dims.js";
 import { Editor } from "../ir/edit.js";
 import { int64Constant, makeConstant } from "../ir/payload.js";
 import type { Graph, Node, ValueId } from "../ir/types.js";
@@ -46,9 +46,14 @@ function openReshape(draft: Editor, { id }: Node, facts: (v: ValueId) => Fact): 
   const [y] = n?.outs ?? [];
   if (n?.op !== "Reshape" || n.domain !== "" || x === undefined || shape === undefined || y === undefined) return;
   if (draft.constant(shape) !== undefined || facts(x).type.kind !== "tensor") return;
-  const [from, to] = [shapeOf(facts(x)), shapeOf(facts(y))];
-  if (from === undefined || to === undefined || to.includes(0)) return;
-  const dims = to.map((d, i) => (isStatic(d) ? d : sameDim(d, from[i] ?? "?") === true ? 0 : -1));
+  const [from, to, elements] = [shapeOf(facts(x)), shapeOf(facts(y)), facts(shape).elements];
+  // The elements decide, not the result's dims: those may be what a file declares, and a shape that is fed at run time need not agree.
+  if (from === undefined || to === undefined || to.includes(0) || elements?.length !== to.length) return;
+  const dims = elements.map((e, i) => {
+    if (isUnknown(e) || e === -1) return -1;
+    if (isStatic(e)) return e;
+    return sameDim(e, from[i] ?? "?") === true ? 0 : -1;
+  });
   // With both, an empty tensor could not say what -1 is.
   if (dims.filter((d) => d === -1).length > (dims.includes(0) ? 0 : 1)) return;
   const { allowzero: _, ...attrs } = n.attrs;

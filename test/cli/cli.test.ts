@@ -336,5 +336,5 @@ describe("the program itself", () => {
       code: 1,
       stderr: expect.stringMatching(/^import\nerror: P1105 none\.onnx: the file does not exist\. Check the path\.\n$/) as string,
     });
-  });
+  }, 120_000);
 });
