@@ -8,21 +8,22 @@ import { makeConstant, smallNumbers, typedOf } from "../../ir/payload.js";
 import type { Constant, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
 import { doneSite, inferGraph } from "../../ops/infer.js";
+import { type Address, assemble, type BufferSize, type Lowered, type Step } from "./assemble.js";
 import { Block, type EarlyRead } from "./block.js";
 import { type Fused, fuse, type Weight } from "./fusion.js";
+import { attentionShape } from "./heads.js";
 import { add, delinear, type Index, linear, product, rowMajor, scale, variable } from "./indexing.js";
 import { type Inline, inline, inlineOps, reshapedIndex } from "./inline.js";
 import { type Kernel, mapKernel, ParameterList, reduceKernel, rowKernel, store, type Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
-import { type Life, planMemory } from "./memory.js";
 import { mergeProducts } from "./merge.js";
-import type { Arg, KernelPlan, Operation, Buffer as PlanBuffer, PortSpec, TensorMap, Translation } from "./plan.js";
 import { literal, pointwise } from "./pointwise.js";
+import { Probe } from "./probe.js";
 import { directConv, directGemm, directMatMul, gemmResult, type Reduction, reduction, reductionOps } from "./reduce.js";
 import { type RowProgram, rowOps, rowProgram } from "./rows.js";
 import type { Element, Scope } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
-import { PRELUDE, type Register, storage, storageOf } from "./storage.js";
+import { PRELUDE, storage, storageOf } from "./storage.js";
 import {
   type AttentionProblem,
   attentionKernel,
@@ -57,26 +58,6 @@ export interface LowerOptions {
 export type Problem =
   | { readonly kind: "gemm"; readonly key: string; readonly problem: GemmProblem; readonly tactics: readonly Tactic[] }
   | { readonly kind: "conv"; readonly key: string; readonly problem: ConvProblem; readonly tactics: readonly Tactic[] };
-export interface Lowered {
-  readonly plan: KernelPlan;
-  readonly weights: Uint8Array;
-}
-
-/** A whole buffer, an address inside one (bytes), or a tensor map over it. */
-type Address = BufferName | { readonly buffer: BufferName; readonly offset: number; readonly map?: TensorMap | undefined };
-
-/** One operation of the plan before buffers have addresses. */
-interface Step {
-  readonly writes: BufferName;
-  readonly reads: readonly BufferName[];
-  readonly scratch: readonly { readonly name: BufferName; readonly bytes: number; readonly zero: boolean }[];
-  readonly kernel: Pick<Kernel, "name" | "grid" | "block" | "shared"> & {
-    readonly cluster?: readonly [number, number, number] | undefined;
-  };
-  readonly args: readonly Address[];
-  readonly source: { readonly kind: "loop"; readonly text: string } | { readonly kind: "whole"; readonly text: string };
-  readonly nodes: readonly string[];
-}
 
 /** A node that an engine was asked to run and cannot: names the node and why. */
 export class NotEmitted extends Error {
@@ -88,6 +69,8 @@ export class NotEmitted extends Error {
     this.why = why;
   }
 }
+
+export type { Lowered };
 
 /** Throws `NotEmitted` for a node that no rule takes. All dims must be static. */
 export function lower(g: Graph, options: LowerOptions): Lowered {
@@ -119,7 +102,7 @@ class Lowering {
   readonly #heavy = new Map<Node, HeavyKind>();
   readonly #producer = new Map<ValueId, { readonly node: Node; readonly port: number }>();
   readonly #written = new Map<ValueId, View>();
-  readonly #buffers = new Map<BufferName, { readonly kind: PlanBuffer["kind"]; readonly bytes: number }>();
+  readonly #buffers = new Map<BufferName, BufferSize>();
   readonly #weights = new Map<BufferName, () => Uint8Array>();
   readonly #steps: Step[] = [];
   readonly #copies = new Map<string, View>();
@@ -788,153 +771,19 @@ class Lowering {
   // ---- the plan -------------------------------------------------------------------------------------------------------------------------
 
   #finish(): Lowered {
-    const steps = this.#ordered();
-    const lives: Life[] = [];
-    const span = new Map<BufferName, { from: number; to: number }>();
-    const touch = (name: BufferName, at: number): void => {
-      const known = span.get(name);
-      if (known === undefined) span.set(name, { from: at, to: at });
-      else known.to = at;
-    };
-    for (const [i, s] of steps.entries()) {
-      for (const name of [...s.reads, s.writes, ...s.scratch.map((x) => x.name)]) touch(name, i);
-    }
-    for (const [name, { kind, bytes }] of this.#buffers) {
-      const own = span.get(name);
-      if (kind === "arena" && own !== undefined) lives.push({ name, bytes, ...own });
-    }
-    const arena = planMemory(lives);
-    const blob = this.#blob();
-    const buffers: PlanBuffer[] = [];
-    const numbers = new Map<BufferName, number>();
-    for (const [name, { kind, bytes }] of this.#buffers) {
-      const offset = kind === "arena" ? arena.offsets.get(name) : kind === "weights" ? blob.offsets.get(name) : 0;
-      if (offset === undefined) continue;
-      numbers.set(name, buffers.length);
-      buffers.push({ kind, offset, bytes });
-    }
-    const number = (name: BufferName): number => {
-      const found = numbers.get(name);
-      if (found === undefined) throw new Error(`buffer '${name}' has no place`);
-      return found;
-    };
-    const operations: Operation[] = [];
-    for (const s of steps) {
-      for (const z of s.scratch) if (z.zero) operations.push({ kind: "clear", buffer: number(z.name), offset: 0, bytes: z.bytes });
-      const args = s.args.map(
-        (a): Arg =>
-          typeof a === "string"
-            ? { kind: "buffer", buffer: number(a), offset: 0 }
-            : a.map === undefined
-              ? { kind: "buffer", buffer: number(a.buffer), offset: a.offset }
-              : { kind: "tensorMap", buffer: number(a.buffer), offset: a.offset, map: a.map },
-      );
-      const { name, grid, block, shared, cluster } = s.kernel;
-      operations.push({ kind: "launch", launch: { kernel: name, grid, block, shared, cluster, args, nodes: s.nodes } });
-    }
-    const ports = (values: readonly ValueId[], kind: "input" | "output"): readonly PortSpec[] =>
-      values.map((v) => {
-        const { name } = valueAt(this.#g, v);
-        return { name, ...this.#tensor(v), buffer: number(`${kind} ${name}`) };
-      });
-    return {
-      plan: {
-        schema: "partita.cuda/1",
-        inputs: ports(this.#g.inputs, "input"),
-        outputs: ports(this.#g.outputs, "output"),
-        buffers,
-        arenaBytes: arena.bytes,
-        weightsBytes: blob.bytes.length,
-        operations,
-        sources: translations(steps),
-        arch: this.#options.device.arch,
-      },
-      weights: blob.bytes,
-    };
+    const ports = (
+      values: readonly ValueId[],
+    ): readonly { readonly name: string; readonly dims: readonly number[]; readonly dtype: DType }[] =>
+      values.map((v) => ({ name: valueAt(this.#g, v).name, ...this.#tensor(v) }));
+    return assemble({
+      steps: this.#steps,
+      buffers: this.#buffers,
+      weights: this.#weights,
+      inputs: ports(this.#g.inputs),
+      outputs: ports(this.#g.outputs),
+      arch: this.#options.device.arch,
+    });
   }
-
-  /** Steps after those that write what they read. */
-  #ordered(): readonly Step[] {
-    const writer = new Map(this.#steps.map((s) => [s.writes, s]));
-    const done = new Set<Step>();
-    const order: Step[] = [];
-    const visit = (start: Step): void => {
-      const stack: { step: Step; next: number }[] = [{ step: start, next: 0 }];
-      done.add(start);
-      for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
-        const name = top.step.reads[top.next++];
-        if (name === undefined) {
-          order.push(top.step);
-          stack.pop();
-          continue;
-        }
-        const before = writer.get(name);
-        if (before !== undefined && !done.has(before)) {
-          done.add(before);
-          stack.push({ step: before, next: 0 });
-        }
-      }
-    };
-    for (const s of this.#steps) if (!done.has(s)) visit(s);
-    return order;
-  }
-
-  #blob(): { readonly bytes: Uint8Array; readonly offsets: ReadonlyMap<BufferName, number> } {
-    const offsets = new Map<BufferName, number>();
-    let size = 0;
-    for (const [name, { kind, bytes }] of this.#buffers) {
-      if (kind !== "weights") continue;
-      offsets.set(name, size);
-      size += Math.ceil(bytes / 256) * 256;
-    }
-    const bytes = new Uint8Array(size);
-    for (const [name, offset] of offsets) bytes.set((this.#weights.get(name) as () => Uint8Array)(), offset);
-    return { bytes, offsets };
-  }
-}
-
-/** The sizes of an Attention node; throws `Refused` for what the kernel does not do. */
-function attentionShape(
-  s: Site,
-): Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "causal"> {
-  const [q, k, v] = [s.ins[0], s.ins[1], s.ins[2]];
-  if (q === undefined || k === undefined || v === undefined) throw new Refused("an operand is missing");
-  if (storage(q.dtype).register !== "float" || k.dtype !== q.dtype || v.dtype !== q.dtype) throw new Refused("its operands differ in type");
-  if (s.ins[4] !== undefined || s.ins[5] !== undefined || s.ins[6] !== undefined)
-    throw new Refused("a cache of keys and values has no kernel", "concatenate it in front");
-  if (s.outs.slice(1).some((o) => o !== undefined)) throw new Refused("its further outputs are not given out");
-  if (s.attrs.softcap !== 0) throw new Refused("capped scores have no kernel");
-  const flat = q.dims.length === 3;
-  const heads: number = flat ? s.attrs.q_num_heads : (q.dims[1] as number);
-  const kvHeads: number = flat ? s.attrs.kv_num_heads : (k.dims[1] as number);
-  const size = (x: Operand, n: number): number => (flat ? (x.dims[2] as number) / n : (x.dims[3] as number));
-  const length = (x: Operand): number => x.dims[flat ? 1 : 2] as number;
-  if (product(q.dims) === 0 || product(k.dims) === 0 || product(v.dims) === 0) throw new Refused("an empty operand has no kernel");
-  if (size(q, heads) > 256 || size(v, kvHeads) > 256) throw new Refused(`heads of ${size(q, heads)} channels have no kernel`);
-  return {
-    batch: q.dims[0] as number,
-    heads,
-    kvHeads,
-    queries: length(q),
-    keys: length(k),
-    dim: size(q, heads),
-    dimV: size(v, kvHeads),
-    scale: s.attrs.scale ?? 1 / Math.sqrt(size(q, heads)),
-    causal: s.attrs.is_causal ? { offset: 0 } : undefined,
-  };
-}
-
-/** Loops share translation units of a few kernels, so that they compile side by side; templates bring their own. */
-const PER_UNIT = 8;
-function translations(steps: readonly Step[]): readonly Translation[] {
-  const units: Translation[] = [];
-  const loops = steps.filter((s) => s.source.kind === "loop");
-  for (let i = 0; i < loops.length; i += PER_UNIT) {
-    const part = loops.slice(i, i + PER_UNIT);
-    units.push({ kernels: part.map((s) => s.kernel.name), source: `${PRELUDE}\n${part.map((s) => s.source.text).join("\n\n")}\n` });
-  }
-  for (const s of steps) if (s.source.kind === "whole") units.push({ kernels: [s.kernel.name], source: s.source.text });
-  return units;
 }
 
 function scalar(c: Constant): number | bigint {
@@ -945,33 +794,4 @@ function scalar(c: Constant): number | bigint {
 function halfScalar(c: Constant): number {
   const view = packed(c, { dims: [1], strides: [1], offset: 0 }, "float32");
   return new Float32Array(view.buffer, view.byteOffset, 1)[0] as number;
-}
-
-/** Asks what a value is: records loads, and whether anything is computed. */
-class Probe implements Scope {
-  readonly overrides: ReadonlyMap<number, string> = new Map();
-  readonly loads: { readonly view: View; readonly index: readonly Index[]; readonly name: string }[] = [];
-  computed = false;
-  #count = 0;
-
-  let(_: Register | "bool", expression: string): string {
-    if (!/^\w+$/.test(expression)) this.computed = true;
-    return expression;
-  }
-  index(): string {
-    this.computed = true;
-    return "0";
-  }
-  load(view: View, index: readonly Index[]): string {
-    const name = `load${this.#count++}`;
-    this.loads.push({ view, index, name });
-    return name;
-  }
-  guarded<T>(_: string, body: () => T): T {
-    this.computed = true;
-    return body();
-  }
-  fresh(prefix: string): string {
-    return `${prefix}${this.#count++}`;
-  }
 }

@@ -1,0 +1,36 @@
+/** What an Attention node asks of the attention kernel. */
+import { product } from "./indexing.js";
+import { type Operand, Refused, type Site } from "./site.js";
+import { storage } from "./storage.js";
+import type { AttentionProblem } from "./templates/index.js";
+
+/** The sizes of an Attention node; throws `Refused` for what the kernel does not do. */
+export function attentionShape(
+  s: Site,
+): Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "causal"> {
+  const [q, k, v] = [s.ins[0], s.ins[1], s.ins[2]];
+  if (q === undefined || k === undefined || v === undefined) throw new Refused("an operand is missing");
+  if (storage(q.dtype).register !== "float" || k.dtype !== q.dtype || v.dtype !== q.dtype) throw new Refused("its operands differ in type");
+  if (s.ins[4] !== undefined || s.ins[5] !== undefined || s.ins[6] !== undefined)
+    throw new Refused("a cache of keys and values has no kernel", "concatenate it in front");
+  if (s.outs.slice(1).some((o) => o !== undefined)) throw new Refused("its further outputs are not given out");
+  if (s.attrs.softcap !== 0) throw new Refused("capped scores have no kernel");
+  const flat = q.dims.length === 3;
+  const heads: number = flat ? s.attrs.q_num_heads : (q.dims[1] as number);
+  const kvHeads: number = flat ? s.attrs.kv_num_heads : (k.dims[1] as number);
+  const size = (x: Operand, n: number): number => (flat ? (x.dims[2] as number) / n : (x.dims[3] as number));
+  const length = (x: Operand): number => x.dims[flat ? 1 : 2] as number;
+  if (product(q.dims) === 0 || product(k.dims) === 0 || product(v.dims) === 0) throw new Refused("an empty operand has no kernel");
+  if (size(q, heads) > 256 || size(v, kvHeads) > 256) throw new Refused(`heads of ${size(q, heads)} channels have no kernel`);
+  return {
+    batch: q.dims[0] as number,
+    heads,
+    kvHeads,
+    queries: length(q),
+    keys: length(k),
+    dim: size(q, heads),
+    dimV: size(v, kvHeads),
+    scale: s.attrs.scale ?? 1 / Math.sqrt(size(q, heads)),
+    causal: s.attrs.is_causal ? { offset: 0 } : undefined,
+  };
+}
