@@ -1,5 +1,24 @@
 /** The public names. */
-export { compile, load, type ModelInput, report } from "./compile.js";
+import type { ModelInput } from "./compile.js";
+import type { CompileOptions } from "./options.js";
+import type { Report } from "./report/report.js";
+import type { Program } from "./runtime/program.js";
+
+// The compiler is loaded when it is first asked for something: a service that imports the package and compiles nothing yet starts at once.
+
+/** Compiles a model into a program. Throws a coded `PartitaError`; docs/errors.md lists the codes. */
+export async function compile(model: ModelInput, options: CompileOptions = {}): Promise<Program> {
+  return await (await import("./compile.js")).compile(model, options);
+}
+/** The partition report of a model; nothing is built, and no engine need be there. */
+export async function report(model: ModelInput, options: CompileOptions = {}): Promise<Report> {
+  return await (await import("./compile.js")).report(model, options);
+}
+/** Opens a bundle that `program.save` wrote. Throws P3001 to P3005. */
+export async function load(path: string): Promise<Program> {
+  return await (await import("./compile.js")).load(path);
+}
+export type { ModelInput } from "./compile.js";
 export { PartitaError, type Remark, type Verdict, type Where } from "./diagnostics.js";
 export { npyBytes, npzBytes, readNpy, readNpz, writeNpz } from "./npz.js";
 export type { CompileOptions, Precision, ProgressEvent, ShapeOption, TargetName } from "./options.js";
