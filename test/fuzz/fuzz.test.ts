@@ -28,6 +28,8 @@ test.each([
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, `${kind}.txt`), `${text}\n`);
   expect(result.failures, text).toEqual([]);
+  // Known: ONNX Runtime's threads now and then bring a process down after a run was abandoned. Rare, or something is new.
+  expect(result.deaths.length, text).toBeLessThan(Math.max(3, n / 1000));
   expect([...result.counts.values()].reduce((a, b) => a + b, 0)).toBe(n);
   expect(result.hungriest?.peak ?? 0).toBeLessThan(MEMORY_LIMIT);
   // Mutations that all ended one way would prove nothing.

@@ -24,6 +24,8 @@ export interface FuzzResult {
   readonly hungriest: Outcome | undefined;
   /** Deaths and hangs of ONNX Runtime on the file as it is, with no part of Partita running. */
   readonly referenceDeaths: readonly Outcome[];
+  /** Deaths of a process that did not repeat when the mutant at hand was run in one of its own. */
+  readonly deaths: readonly Outcome[];
   readonly ms: number;
 }
 
@@ -36,13 +38,21 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzResult> {
   const script = join(transpiled("test/fuzz", "test/support"), "test/fuzz/child.js");
   const folder = mkdtempSync(join(tmpdir(), "partita-fuzz-parent-"));
   const all: Outcome[] = [];
+  const deaths: Outcome[] = [];
   try {
     await Promise.all(
       Array.from({ length: options.processes }, (_, p) =>
-        lane(script, options, p, join(folder, `marker${p}`), (o) => {
-          all.push(o);
-          options.onOutcome?.(o);
-        }),
+        lane(
+          script,
+          options,
+          p,
+          join(folder, `marker${p}`),
+          (o) => {
+            all.push(o);
+            options.onOutcome?.(o);
+          },
+          (o) => void deaths.push(o),
+        ),
       ),
     );
   } finally {
@@ -58,20 +68,41 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzResult> {
     slowest: most((o) => o.ms),
     hungriest: most((o) => o.peak),
     referenceDeaths: all.filter((o) => o.kind.startsWith("ONNX Runtime alone")),
+    deaths,
     ms: performance.now() - start,
   };
 }
 
 /** One lane of mutants, in as many processes one after another as it takes. */
-async function lane(script: string, options: FuzzOptions, index: number, marker: string, report: (o: Outcome) => void): Promise<void> {
+async function lane(
+  script: string,
+  options: FuzzOptions,
+  index: number,
+  marker: string,
+  report: (o: Outcome) => void,
+  onDeath: (o: Outcome) => void,
+): Promise<void> {
   const end = (options.from ?? 0) + options.count;
   let next = (options.from ?? 0) + index;
+  // A process that dies may have been brought down by what earlier mutants left behind in ONNX Runtime's threads: the mutant at hand is run once
+  // more in a process of its own, and fails when that one dies too.
+  let suspect: number | undefined;
   while (next < end) {
+    const from = next;
+    let died: Outcome | undefined;
     next = await oneProcess(
       script,
-      { kind: options.kind, seed: options.seed, from: next, to: end, step: options.processes, data: options.data, marker },
-      report,
+      { kind: options.kind, seed: options.seed, from, to: end, step: options.processes, data: options.data, marker },
+      (o) => {
+        const death = o.kind === "FAIL" && o.what?.startsWith("the process ended by") === true;
+        if (death && suspect !== o.i) died = o;
+        else report(o);
+      },
     );
+    if (died === undefined) continue;
+    suspect = died.i;
+    next = died.i;
+    onDeath(died);
   }
 }
 
@@ -165,6 +196,7 @@ export function summary(r: FuzzResult): string {
     lines.push(
       `most memory: mutant ${r.hungriest.i}, ${(r.hungriest.peak / 2 ** 20).toFixed(0)} MiB (${r.hungriest.base}; ${r.hungriest.how}; ${r.hungriest.kind})`,
     );
+  for (const o of r.deaths) lines.push(`a process died near mutant ${o.i}: ${o.what?.slice(0, 300)}`);
   for (const o of r.failures.slice(0, 40))
     lines.push(`FAILED mutant ${o.i} (${o.base}; ${o.how}) at ${o.phase}, ${(o.peak / 2 ** 20).toFixed(0)} MiB: ${o.what}`);
   return lines.join("\n");
