@@ -1,5 +1,7 @@
 /** Operators on text, and the n-gram features made of it. */
+
 import { UNKNOWN } from "../ir/dims.js";
+import type { Node } from "../ir/types.js";
 import { hostOnly } from "./answers.js";
 import { absent, defineOp, flag, int, ints, optInt, optString, optStrings, shapeOf, tensor, word } from "./define.js";
 import { aInt, aInts, aText, fed } from "./samples.js";
@@ -8,6 +10,37 @@ import { broadcast, fact, perOutput } from "./shapes.js";
 const int8 = absent("text has no numeric scale");
 const on = hostOnly("GPU engines hold no strings", "tokenize on the host, in front of the model");
 const words = (...values: readonly string[]) => fed("string", [values.length], values);
+
+/**
+ * n-grams of n items lie in the pool from ngram_counts[n - 1] to ngram_counts[n], and each has one entry of ngram_indexes. ONNX Runtime trusts
+ * that, and ends the process where it does not hold.
+ */
+function checkPool(at: {
+  readonly attrs: {
+    readonly max_gram_length: number;
+    readonly min_gram_length: number;
+    readonly ngram_counts: readonly number[];
+    readonly ngram_indexes: readonly number[];
+  };
+  readonly node: Node;
+  fail(what: string, fix: string): never;
+}): void {
+  const fix = "export the vectorizer again: its pool, counts and indexes do not belong together";
+  const { ngram_counts: counts, ngram_indexes: indexes, max_gram_length: longest, min_gram_length: shortest } = at.attrs;
+  const raw = at.node.attrs["pool_int64s"] ?? at.node.attrs["pool_strings"];
+  const pool = raw?.kind === "ints" || raw?.kind === "strings" ? raw.value.length : 0;
+  if (shortest < 1 || longest < shortest || longest > counts.length)
+    at.fail(`grams of ${shortest} to ${longest} items, counts for ${counts.length}`, fix);
+  let grams = 0;
+  counts.forEach((from, i) => {
+    const to = counts[i + 1] ?? pool;
+    if (from < 0 || to < from || to > pool || (to - from) % (i + 1) !== 0)
+      at.fail(`the pool of ${pool} has no whole ${i + 1}-grams from ${from} to ${to}`, fix);
+    grams += (to - from) / (i + 1);
+  });
+  if (grams !== indexes.length) at.fail(`${grams} n-grams in the pool, ${indexes.length} indexes`, fix);
+  if (indexes.some((x) => x < 0)) at.fail("an index is negative", fix);
+}
 
 export const stringNormalizer = defineOp({
   name: "StringNormalizer",
@@ -51,6 +84,7 @@ export const tfIdfVectorizer = defineOp({
   role: "compute",
   infer: (at) => {
     const s = shapeOf(at.in.x);
+    checkPool(at);
     const features = at.attrs.ngram_indexes.reduce((a, b) => Math.max(a, b + 1), 0);
     return [fact("float32", s === undefined ? undefined : [...s.slice(0, -1), features])];
   },

@@ -349,6 +349,19 @@ describe("the guard against ONNX Runtime's crash on sequences of a wrong rank", 
   });
 });
 
+it("Einsum of an operand of unknown rank takes its term's rank and refuses the others with P2002", async () => {
+  const s = await session(`graph "g" opset {"": 18} (%x: float32) -> (%y) {
+    %y = Einsum(%x) {equation = "ij->ji"} @"swap"
+  }`);
+  const { y } = await s.run({ x: new Tensor("float32", [1, 2, 3, 4, 5, 6], [2, 3]) });
+  expect(y?.dims).toEqual([3, 2]);
+  expect(elements(y)).toEqual([1, 4, 2, 5, 3, 6]);
+  for (const dims of [[], [6], [1, 2, 3]]) {
+    const error = await failure(s.run({ x: new Tensor("float32", new Float32Array(dims.reduce((a, d) => a * d, 1)), dims) }));
+    expect(error.message).toMatch(/^P2002 node 'swap\/rank' \(Transpose\): .*does not match input rank/);
+  }
+});
+
 describe("outputs that nobody reads", () => {
   it.each([
     ["TopK", "%a, %b = TopK(%x, %k)", "%a", [3, 2]],

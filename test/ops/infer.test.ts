@@ -26,6 +26,27 @@ describe("errors", () => {
     expect(() => inferGraph(graph)).toThrow(/node 'node'/);
   });
 });
+it.each([
+  ["the pool of 4 has no whole 2-grams from 1 to 4", [0, 1], [0, 1]],
+  ["the pool of 4 has no whole 1-grams from 3 to 2", [3, 2], [0, 1]],
+  ["3 n-grams in the pool, 2 indexes", [0, 2], [0, 1]],
+  ["an index is negative", [0, 2], [0, 1, -1]],
+  ["grams of 1 to 2 items, counts for 1", [0], [0, 1, 2, 3]],
+])("TfIdfVectorizer whose parts disagree, which ends ONNX Runtime's process: %s", (text, counts, indexes) => {
+  const ints = (value: readonly number[]) => ({ kind: "ints" as const, value: [...value] });
+  const int = (value: number) => ({ kind: "int" as const, value });
+  const attrs: Attrs = {
+    max_gram_length: int(2),
+    max_skip_count: int(0),
+    min_gram_length: int(1),
+    mode: { kind: "string", value: "TF" },
+    ngram_counts: ints(counts),
+    ngram_indexes: ints(indexes),
+    pool_int64s: ints([5, 6, 7, 8]),
+  };
+  const graph = single("TfIdfVectorizer", [t("int64", [3])], attrs);
+  expect(() => inferGraph(graph)).toThrow(expect.objectContaining({ code: "P1501", message: expect.stringContaining(text) }));
+});
 it("inference wins over a wrong declaration, and a declaration fills what inference leaves open", () => {
   const e = new Editor({ name: "g", opsets: { "": 18 } });
   const x = e.addInput("x", t("float32", [2, "n"]));

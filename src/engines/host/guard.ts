@@ -4,7 +4,8 @@
  * A known wrong result: at full optimisation a Transpose is folded into a MatMul that has a 1-D operand, which then multiplies the wrong
  * axis. A vector operand beside a transposed one is made a matrix, which is not affected, and squeezed back.
  *
- * A crash: LSTM, GRU and RNN read three dims of their input before they look whether it has three, and end the process.
+ * A crash: LSTM, GRU and RNN read three dims of their input, and Einsum as many as its term has letters, before they look whether the input
+ * has them, and end the process.
  *
  * A needless refusal: Range runs on operands of one element and rank 1, but its shape inference refuses them once their rank is known.
  */
@@ -15,24 +16,41 @@ import type { Attr, Graph, Node, ValueId } from "../../ir/types.js";
 import { deep } from "../../passes/pass.js";
 
 export function guarded(g: Graph): Graph {
-  return deep(g, (inner) => rankedSequences(scalarRanges(vectorProducts(inner))));
+  return deep(g, (inner) => ranked(scalarRanges(vectorProducts(inner))));
 }
 
-/** Recurrent operators whose input may have any rank read it through a Transpose in place, which refuses every rank but 3. */
-function rankedSequences(g: Graph): Graph {
-  const open = g.nodes.filter((n) => {
-    const [x] = n.ins;
-    return RECURRENT.has(n.op) && n.domain === "" && x !== undefined && shapeOfType(typeAt(g, x)) === undefined;
+/** Operators that trust their inputs' ranks read those of unknown rank through a Transpose in place, which refuses every other rank. */
+function ranked(g: Graph): Graph {
+  const open = g.nodes.flatMap((n) => {
+    const ranks = trustedRanks(n);
+    const ins = n.ins.map((v, i) =>
+      v === undefined || ranks[i] === undefined || shapeOfType(typeAt(g, v)) !== undefined ? undefined : ranks[i],
+    );
+    return ins.some((rank) => rank !== undefined) ? [{ n, ranks: ins }] : [];
   });
   if (open.length === 0) return g;
   const draft = new Editor(g);
-  for (const n of open) {
-    const [x, ...rest] = n.ins;
-    const perm: Attr = { kind: "ints", value: [0, 1, 2] };
-    const same = draft.add({ op: "Transpose", ins: [x], outs: 1, name: `${n.name}/rank`, attrs: { perm }, origin: n.origin ?? [n.name] });
-    draft.patch(n.id, { ins: [same.outs[0], ...rest] });
+  for (const { n, ranks } of open) {
+    const ins = n.ins.map((v, i) => {
+      const rank = ranks[i];
+      if (v === undefined || rank === undefined) return v;
+      const perm: Attr = { kind: "ints", value: Array.from({ length: rank }, (_, axis) => axis) };
+      return draft.add({ op: "Transpose", ins: [v], outs: 1, name: `${n.name}/rank`, attrs: { perm }, origin: n.origin ?? [n.name] })
+        .outs[0];
+    });
+    draft.patch(n.id, { ins });
   }
   return draft.finish();
+}
+
+/** By input: the rank that ONNX Runtime takes for granted. */
+function trustedRanks(n: Node): readonly (number | undefined)[] {
+  if (n.domain !== "") return [];
+  if (RECURRENT.has(n.op)) return [3];
+  const equation = n.attrs["equation"];
+  if (n.op !== "Einsum" || equation?.kind !== "string" || typeof equation.value !== "string") return [];
+  const [terms = ""] = equation.value.replaceAll(/\s/g, "").split("->");
+  return terms.split(",").map((term) => (term.includes("...") ? undefined : term.length));
 }
 const RECURRENT: ReadonlySet<string> = new Set(["LSTM", "GRU", "RNN"]);
 
