@@ -1,0 +1,48 @@
+/** What the parts of quantization exchange: feeds, runners, ranges, and where quantizers go. */
+import type { Graph, NodeId, ValueId } from "../ir/types.js";
+import type { TensorLike } from "../tensor.js";
+
+/** One set of inputs by the graph's input names. */
+export type Feeds = Readonly<Record<string, TensorLike>>;
+
+/** Feeds that can be read again from the start, in the same order. */
+export interface FeedStore {
+  /** Number of feeds. */
+  readonly length: number;
+  /** SHA-256 over names, types, dims and bytes of all feeds, independent of their order. */
+  readonly hash: string;
+  all(): AsyncIterable<Feeds>;
+  /** Two disjoint stores; `share` (0 to 1) of the feeds go to the second. Which ones depends on the feeds' content alone. */
+  split(share: number): readonly [FeedStore, FeedStore];
+}
+
+/** Evaluates graphs; compile.ts supplies ONNX Runtime. Quantization imports no engine. */
+export interface Runner {
+  open(graph: Graph): Promise<OpenGraph>;
+}
+export interface OpenGraph {
+  /** Values of the graph's outputs by name. May be called concurrently. */
+  run(feeds: Feeds): Promise<Readonly<Record<string, TensorLike>>>;
+  dispose(): Promise<void>;
+}
+
+/** How the range of a tensor is chosen from its histogram. */
+export type RangeMethod = "max" | "percentile-99.9" | "percentile-99.99" | "percentile-99.999" | "percentile-99.9999" | "entropy" | "mse";
+
+/** By value name: the largest magnitude that stays unclipped; the scale is amax / 127. */
+export type Ranges = ReadonlyMap<string, number>;
+
+/** A place in a graph where a tensor could be quantized, and what was decided. */
+export interface QuantizerDecision {
+  readonly value: ValueId;
+  /** The value's name. */
+  readonly name: string;
+  /** The node that reads it quantized, or undefined where a quantizer serves every reader. */
+  readonly reader: NodeId | undefined;
+  /** "activation": per tensor; "weight": per output channel; "bias": int32; "float": left as it was. */
+  readonly kind: "activation" | "weight" | "bias" | "float";
+  /** Why, in words for the report: the rule that placed or refused it. */
+  readonly why: string;
+  /** Per tensor one scale; per channel one for each. Empty for "float". */
+  readonly scales: readonly number[];
+}
