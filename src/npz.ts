@@ -21,6 +21,8 @@ const fromDescr: Readonly<Record<string, NumericDType>> = {
   f4: "float32",
   f8: "float64",
   f2: "float16",
+  // NumPy has no bfloat16: arrays of the type that ml_dtypes and TensorFlow register are written as two opaque bytes.
+  V2: "bfloat16",
   i1: "int8",
   i2: "int16",
   i4: "int32",
@@ -35,6 +37,7 @@ const toDescr: Readonly<Record<NumericDType, string>> = {
   float32: "<f4",
   float64: "<f8",
   float16: "<f2",
+  bfloat16: "<V2",
   int8: "|i1",
   int16: "<i2",
   int32: "<i4",

@@ -6,6 +6,8 @@ export interface TensorDataByType {
   float64: Float64Array;
   /** IEEE half bits. */
   float16: Uint16Array;
+  /** The upper half of a binary32's bits. onnxruntime-common has no such tensors. */
+  bfloat16: Uint16Array;
   int8: Int8Array;
   int16: Int16Array;
   int32: Int32Array;
@@ -32,6 +34,7 @@ const arrays = {
   float32: Float32Array,
   float64: Float64Array,
   float16: Uint16Array,
+  bfloat16: Uint16Array,
   int8: Int8Array,
   int16: Int16Array,
   int32: Int32Array,

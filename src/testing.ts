@@ -1,7 +1,7 @@
 /** `partita/testing`: passes as text in, text out; operators and engines against ONNX Runtime. Works under any test runner: failures throw. */
 import type { Engine } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
-import { halfToNumber } from "./ir/numeric.js";
+import { elementNumber } from "./ir/numeric.js";
 import { type ParseOptions, parse } from "./ir/parse.js";
 import { print } from "./ir/print.js";
 import type { Graph } from "./ir/types.js";
@@ -33,7 +33,7 @@ export async function checkPass(pass: Pass, before: string, after: string): Prom
 /** Runs a graph on ONNX Runtime as it stands, inputs in the graph's order; `level` says how far ONNX Runtime itself may rewrite it. */
 export async function runGraph(g: Graph, inputs: readonly TensorLike[], level: "basic" | "all" = "basic"): Promise<readonly Tensor[]> {
   const artifact = await hostEngine.build(inferGraph(g).graph, { target: { sm: 0, tensorrt: 0, precision: "fp32" } });
-  const executable = await hostEngine.open({ ...artifact, settings: { level } }, { streams: 1, threads: 1 });
+  const executable = await hostEngine.open({ ...artifact, settings: { ...artifact.settings, level } }, { streams: 1, threads: 1 });
   try {
     return await executable.run(inputs);
   } finally {
@@ -63,7 +63,7 @@ export function relativeError(actual: readonly TensorLike[], expected: readonly 
       worst = Number.POSITIVE_INFINITY;
       return;
     }
-    const value = (t: TensorLike, k: number): number => (t.type === "float16" ? halfToNumber(t.data[k] as number) : Number(t.data[k]));
+    const value = (t: TensorLike, k: number): number => elementNumber(t.type, t.data[k]);
     let [difference, scale] = [0, 0];
     for (let k = 0; k < e.data.length; k++) {
       const [x, y] = [value(a, k), value(e, k)];

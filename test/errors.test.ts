@@ -544,15 +544,15 @@ const TRIGGERS: readonly Trigger[] = [
   {
     code: "P2004",
     title: "an output that cannot leave",
-    run: () => compile(parse('graph "g" opset {"": 21} (%x: float32[2]) -> (%y) { %y = Cast(%x) {to = 16} @"c" }')),
-    says: ["value 'y': the output is bfloat16[2]", "Name other outputs"],
+    run: () => compile(parse('graph "g" opset {"": 21} (%x: float32[2]) -> (%y) { %y = Cast(%x) {to = 17} @"c" }')),
+    says: ["value 'y': the output is float8e4m3fn[2]", "Name other outputs"],
     where: { value: "y" },
   },
   {
     code: "P2004",
     title: "an input that cannot be fed",
-    run: () => compile(parse('graph "g" opset {"": 21} (%x: bfloat16[2]) -> (%y) { %y = Cast(%x) {to = 1} @"c" }')),
-    says: ["value 'x': the input is bfloat16[2]", "Put a Cast before it"],
+    run: () => compile(parse('graph "g" opset {"": 21} (%x: float8e5m2[2]) -> (%y) { %y = Cast(%x) {to = 1} @"c" }')),
+    says: ["value 'x': the input is float8e5m2[2]", "Put a Cast before it"],
   },
   {
     code: "P2005",

@@ -12,6 +12,7 @@ describe("npy", () => {
     new Tensor("int64", [1n, -(2n ** 62n)], [2, 1]),
     new Tensor("bool", [1, 0, 1, 1], [2, 2]),
     new Tensor("float16", [15360], []),
+    new Tensor("bfloat16", [0x3f80, 0xc000], [2]),
     new Tensor("uint8", [], [0, 4]),
     new Tensor("string", ["häß", "", "𝄞x"], [3]),
   ])("writes and reads $type $dims", (t) => {

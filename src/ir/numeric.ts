@@ -28,6 +28,10 @@ export function numberToBfloat16(x: number): number {
   return encodeSmall(x, 8, 7, 127, { infinity: 0x7f80, nan: 0x7fc0, largest: undefined });
 }
 
+/** An element of a tensor as a number: float16 and bfloat16 are held as bits. */
+export const elementNumber = (type: string, element: unknown): number =>
+  type === "float16" ? halfToNumber(element as number) : type === "bfloat16" ? bfloat16ToNumber(element as number) : Number(element);
+
 interface Specials {
   readonly infinity: number | undefined;
   readonly nan: number;

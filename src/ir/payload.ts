@@ -120,7 +120,7 @@ export function aligned(bytes: Uint8Array, width: number): Uint8Array {
   return bytes.byteOffset % width === 0 ? bytes : Uint8Array.prototype.slice.call(bytes);
 }
 
-/** A typed view of a constant whose dtype has a typed array (float16 as bits). Throws P1101, P1102. */
+/** A typed view of a constant whose dtype has a typed array (float16 and bfloat16 as bits). Throws P1101, P1102. */
 export function typedOf(
   c: Constant,
 ):
@@ -134,13 +134,7 @@ export function typedOf(
   | Uint8Array
   | Uint32Array
   | BigUint64Array {
-  if (!isTensorDType(c.dtype) || c.dtype === "string") {
-    if (c.dtype === "bfloat16") {
-      const b = aligned(checkedBytes(c), 2);
-      return new Uint16Array(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength / 2);
-    }
-    return checkedBytes(c);
-  }
+  if (!isTensorDType(c.dtype) || c.dtype === "string") return checkedBytes(c);
   const Wanted = typedArrayOf(c.dtype);
   const b = aligned(checkedBytes(c), Wanted.BYTES_PER_ELEMENT);
   return new Wanted(b.buffer as ArrayBuffer, b.byteOffset, b.byteLength / Wanted.BYTES_PER_ELEMENT);
@@ -159,7 +153,7 @@ export function smallNumbers(c: Constant | undefined, limit = 4096): readonly nu
   if (c === undefined) return undefined;
   const count = elementCount(c.dims);
   if (count === undefined || count > limit) return undefined;
-  if (!isTensorDType(c.dtype) || c.dtype === "string" || c.dtype === "float16") return undefined;
+  if (!isTensorDType(c.dtype) || c.dtype === "string" || c.dtype === "float16" || c.dtype === "bfloat16") return undefined;
   return Array.from(typedOf(c) as ArrayLike<number | bigint>, Number);
 }
 

@@ -1,6 +1,6 @@
 /** What a node's weights look like: figures over a sample, so that a report of gigabytes of weights costs milliseconds. */
 
-import { halfToNumber } from "../ir/numeric.js";
+import { elementNumber } from "../ir/numeric.js";
 import { bytesOf, typedOf } from "../ir/payload.js";
 import type { Constant } from "../ir/types.js";
 
@@ -32,7 +32,7 @@ export function weightFigures(c: Constant): WeightFigures | undefined {
   else return undefined;
   let [min, max, sum, squares, zeros] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, 0, 0];
   for (let i = 0; i < sampled; i++) {
-    const x = c.dtype === "float16" ? halfToNumber(Number(numbers[i])) : Number(numbers[i]);
+    const x = elementNumber(c.dtype, numbers[i]);
     if (x < min) min = x;
     if (x > max) max = x;
     if (x === 0) zeros++;

@@ -4,7 +4,7 @@ import type { Artifact } from "../engines/engine.js";
 import { hostEngine } from "../engines/host/index.js";
 import { importOnnx } from "../import/onnx/index.js";
 import { valueAt } from "../ir/graph.js";
-import { halfToNumber, numberToHalf } from "../ir/numeric.js";
+import { elementNumber, numberToBfloat16, numberToHalf } from "../ir/numeric.js";
 import { isTensorDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import type { Feeds, Port } from "./session.js";
 
@@ -37,9 +37,11 @@ export function randomFeeds(inputs: readonly Port[], size: number, seed = 1): Re
             ? BigInt(Math.round(x))
             : p.type === "float16"
               ? numberToHalf(2 * x - 1)
-              : p.type.startsWith("float")
-                ? 2 * x - 1
-                : Math.round(x);
+              : p.type === "bfloat16"
+                ? numberToBfloat16(2 * x - 1)
+                : p.type.startsWith("float")
+                  ? 2 * x - 1
+                  : Math.round(x);
       }
       feeds[p.name] = new Tensor(p.type, data as never, dims);
     }
@@ -91,7 +93,7 @@ export function measure(actual: TensorLike | undefined, expected: TensorLike): M
       expected: `${expected.type}[${expected.dims}]`,
       sqnrDb: Number.NEGATIVE_INFINITY,
     };
-  const value = (t: TensorLike, i: number): number => (t.type === "float16" ? halfToNumber(t.data[i] as number) : Number(t.data[i]));
+  const value = (t: TensorLike, i: number): number => elementNumber(t.type, t.data[i]);
   let [maxError, index, scale, signal, noise] = [0, 0, 0, 0, 0];
   for (let i = 0; i < expected.data.length; i++) {
     if (expected.type === "string" ? actual.data[i] === expected.data[i] : Object.is(value(actual, i), value(expected, i))) {

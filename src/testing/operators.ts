@@ -3,7 +3,7 @@ import { encodeOnnx } from "../import/onnx/export.js";
 import { importOnnx } from "../import/onnx/index.js";
 import { Editor } from "../ir/edit.js";
 import { typeAt } from "../ir/graph.js";
-import { numberToHalf } from "../ir/numeric.js";
+import { numberToBfloat16, numberToHalf } from "../ir/numeric.js";
 import { fromTensor } from "../ir/payload.js";
 import type { Graph, Node, ValueId, ValueType } from "../ir/types.js";
 import { type AnyOp, engineNames, type Fact, type Sample, type SampleInput, type Slot } from "../ops/define.js";
@@ -54,7 +54,7 @@ function filled(s: SampleInput, next: () => number): Tensor {
   const draw = (): number | boolean =>
     s.dtype === "bool"
       ? next() < 0.5
-      : s.dtype.startsWith("float")
+      : /^b?float/.test(s.dtype)
         ? 4 * next() - 2
         : Math.floor(next() * 17) - (s.dtype.startsWith("u") ? 0 : 8);
   const values = s.fill === "random" ? Array.from({ length: count }, draw) : s.fill;
@@ -63,6 +63,12 @@ function filled(s: SampleInput, next: () => number): Tensor {
     return new Tensor(
       "float16",
       Uint16Array.from(values, (x) => numberToHalf(Number(x))),
+      s.dims,
+    );
+  if (s.dtype === "bfloat16")
+    return new Tensor(
+      "bfloat16",
+      Uint16Array.from(values, (x) => numberToBfloat16(Number(x))),
       s.dims,
     );
   return new Tensor(s.dtype, values as readonly number[], s.dims);

@@ -52,7 +52,7 @@ function digits(): readonly Subject[] {
 }
 
 /** onnxruntime-node ends the process when a result has a type that JavaScript lacks (bfloat16, float8, 4-bit). */
-const fetchable = (t: ValueType): boolean => t.kind === "tensor" && isTensorDType(t.dtype);
+const fetchable = (t: ValueType): boolean => t.kind === "tensor" && isTensorDType(t.dtype) && t.dtype !== "bfloat16";
 
 /** Every tensor on the way becomes an output, and declared types go: they would hide what inference itself says. */
 function exposed(g: Graph): Graph {

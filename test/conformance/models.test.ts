@@ -32,7 +32,7 @@ async function reference(
   const session =
     typeof model === "string" ? await ort.InferenceSession.create(model, options) : await ort.InferenceSession.create(model, options);
   const out = await session.run(
-    Object.fromEntries(Object.entries(feeds).map(([name, t]) => [name, new ort.Tensor(t.type, t.data as never, t.dims)])),
+    Object.fromEntries(Object.entries(feeds).map(([name, t]) => [name, new ort.Tensor(t.type as "float32", t.data as never, t.dims)])),
   );
   await session.release();
   return Object.fromEntries(

@@ -183,8 +183,24 @@ describe("element types", () => {
     // Eight bits of significand, ties to even.
     expect(elements(y)).toEqual([1, 1 + 2 ** -7]);
   });
+  it("bfloat16 crosses as its bits, in and out, and within bodies", async () => {
+    const s = await session(
+      `graph "g" opset {"": 21} (%x: bfloat16[N], %go: bool) -> (%y, %z, %x) {
+        %f = Cast(%x) {to = 1}
+        %d = Add(%f, %f)
+        %y = Cast(%d) {to = 16}
+        %z = If(%go) {
+          then_branch = graph "then" () captures (%a = %x) -> (%r) { %r = Identity(%a) }
+          else_branch = graph "else" () captures (%a = %y) -> (%r) { %r = Identity(%a) }
+        }
+      }`,
+    );
+    const bits = Uint16Array.from([0x3f80, 0xc040, 0x7f80, 0x7fc0, 0x0001, 0x8000]);
+    const { x, y, z } = await s.run({ x: new Tensor("bfloat16", bits, [6]), go: new Tensor("bool", [true], []) });
+    expect([y?.type, elements(y)]).toEqual(["bfloat16", [0x4000, 0xc0c0, 0x7f80, 0x7fc0, 0x0002, 0x8000]]);
+    expect([z?.type, elements(z), elements(x)]).toEqual(["bfloat16", [...bits], [...bits]]);
+  });
   it.each([
-    ["bfloat16", 16],
     ["uint4", 21],
     ["int4", 22],
     ["float8e4m3fn", 17],

@@ -303,7 +303,7 @@ function withExternal(): Uint8Array {
 }
 
 function sampleTensor(s: SampleInput): Tensor | undefined {
-  if (!isTensorDType(s.dtype)) return undefined;
+  if (!isTensorDType(s.dtype) || s.dtype === "bfloat16") return undefined;
   const count = s.dims.reduce((a, b) => a * b, 1);
   const values =
     s.fill === "random"

@@ -100,7 +100,7 @@ describe("samples", () => {
       throw e;
     }
     const out = await session.run(
-      Object.fromEntries(Object.entries(built.feeds).map(([k, t]) => [k, new ort.Tensor(t.type, t.data as never, t.dims)])),
+      Object.fromEntries(Object.entries(built.feeds).map(([k, t]) => [k, new ort.Tensor(t.type as "float32", t.data as never, t.dims)])),
     );
     await session.release();
     const symbolic = buildSample(def, sample, true);

@@ -141,7 +141,8 @@ class Wrapper {
   }
 }
 
-const plainType = (t: ValueType): boolean => t.kind === "unknown" || (t.kind === "tensor" && isTensorDType(t.dtype));
+const plainType = (t: ValueType): boolean =>
+  t.kind === "unknown" || (t.kind === "tensor" && isTensorDType(t.dtype) && t.dtype !== "bfloat16");
 
 /** The data sets of one test folder. Throws what the importer throws. */
 export function casesOf(dir: string): readonly Case[] | Skip {

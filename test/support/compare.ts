@@ -1,5 +1,5 @@
 /** Honest comparison of two tensors: the largest error, where it is, and both values. */
-import { halfToNumber } from "../../src/ir/numeric.js";
+import { elementNumber } from "../../src/ir/numeric.js";
 import type { TensorLike } from "../../src/tensor.js";
 
 export interface Comparison {
@@ -32,10 +32,10 @@ export function compareTensors(actual: TensorLike, expected: TensorLike, { rtolO
   if (actual.type !== expected.type) return bad(`type ${actual.type}, expected ${expected.type}`);
   if (actual.dims.length !== expected.dims.length || actual.dims.some((d, i) => d !== expected.dims[i]))
     return bad(`dims [${actual.dims}], expected [${expected.dims}]`);
-  const isFloat = expected.type.startsWith("float");
+  const isFloat = /^b?float/.test(expected.type);
   const read = (t: TensorLike, i: number): number | bigint | string => {
     const x = t.data[i] as number | bigint | string;
-    return t.type === "float16" && t.data instanceof Uint16Array ? halfToNumber(x as number) : x;
+    return (t.type === "float16" || t.type === "bfloat16") && t.data instanceof Uint16Array ? elementNumber(t.type, x) : x;
   };
   let maxError = 0;
   let index = -1;

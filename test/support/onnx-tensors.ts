@@ -77,7 +77,7 @@ function tensorOf(c: Cursor): ProtoValue {
     else c.skip();
   }
   const dtype = dtypeFromOnnx(code);
-  if (dtype === undefined || !isTensorDType(dtype)) {
+  if (dtype === undefined || !isTensorDType(dtype) || dtype === "bfloat16") {
     const count = dims.reduce((a, d) => a * d, 1);
     const values = dtype === undefined ? [] : numbersOf(dtype, count, raw ?? packedBytes(dtype, numbers.map(Number)));
     return { kind: "foreign", dtype, dims, values };

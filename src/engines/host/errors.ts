@@ -47,7 +47,7 @@ export const noCrossing = defineError<{ direction: "input" | "output"; type: str
   "an input or output has a type that ONNX Runtime does not hand over",
   ({ direction, type }) => ({
     what: `the ${direction} is ${type}`,
-    why: "ONNX Runtime's Node.js binding passes tensors of float16, float32, float64, (u)int8 to (u)int64, bool and string only",
+    why: "ONNX Runtime's Node.js binding passes tensors of float16, bfloat16, float32, float64, (u)int8 to (u)int64, bool and string only",
     fix:
       direction === "output"
         ? "name other outputs with `outputs`, or add a Cast behind it where the model is made"

@@ -14,6 +14,7 @@ import { typeText } from "../../ir/print.js";
 import type { Constant, Graph } from "../../ir/types.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
+import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
 import { noCrossing, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
 import { keeps } from "./keeps.js";
@@ -23,7 +24,7 @@ import { type HostWorker, pickWorker, SessionLost, workerDied } from "./pool.js"
 /** Models above this go to ONNX Runtime as files. */
 const IN_MEMORY = 1 << 30;
 /** Bump when the way a segment is written changes: caches hold artifacts by key. */
-const VERSION = "host/1";
+const VERSION = "host/2";
 
 export const hostEngine: Engine = {
   name: "host",
@@ -42,7 +43,7 @@ export const hostEngine: Engine = {
   async build(segment, context) {
     checkKernels(segment);
     checkInterface(segment);
-    const graph = guarded(segment);
+    const graph = carried(guarded(segment));
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
     let weights = 0;
     for (const c of graph.constants.values()) weights += payloadLength(c.data);
@@ -51,8 +52,9 @@ export const hostEngine: Engine = {
     const quantized = graph.nodes.some((n) => n.op === "QuantizeLinear" || n.op === "DequantizeLinear");
     const level: Level = quantized && context.target.precision !== "int8" ? "basic" : "all";
     const key = graphHash(graph, `${VERSION} ${level}`);
+    const bfloat16 = segment.outputs.flatMap((v, i) => (isBfloat16(segment, v) ? [i] : []));
     const signature = {
-      settings: { level },
+      settings: { level, ...(bfloat16.length === 0 ? {} : { bfloat16: bfloat16.join() }) },
       engine: "host" as const,
       key,
       inputs: names(graph.inputs),
@@ -149,6 +151,8 @@ class Stream {
   readonly #artifact: Artifact;
   readonly #threads: number;
   readonly #level: Level;
+  /** Outputs that come as float32 and are bfloat16. */
+  readonly #narrow: ReadonlySet<number>;
   #session = "";
   /** The worker's thread that the session lives in. */
   #generation = -1;
@@ -159,6 +163,7 @@ class Stream {
     this.#artifact = artifact;
     this.#threads = threads;
     this.#level = level;
+    this.#narrow = new Set(artifact.settings?.["bfloat16"]?.split(",").map(Number));
   }
 
   static async open(artifact: Artifact, threads: number, level: Level, except: readonly HostWorker[]): Promise<Stream> {
@@ -210,10 +215,11 @@ class Stream {
   }
 
   async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
-    const feeds = inputs.map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]);
+    const crossing = inputs.map((t) => (t.type === "bfloat16" ? widened(t) : t));
+    const feeds = crossing.map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]);
     const transfer: ArrayBuffer[] = [];
     if (options.transfer === true)
-      for (const t of inputs)
+      for (const t of crossing)
         if (ArrayBuffer.isView(t.data) && t.data.buffer instanceof ArrayBuffer && !transfer.includes(t.data.buffer))
           transfer.push(t.data.buffer);
     for (let attempt = 0; ; attempt++) {
@@ -223,7 +229,10 @@ class Stream {
           { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
           { transfer, signal: options.signal, generation: this.#generation },
         );
-        return out.map(([type, data, dims]) => new Tensor(type, data, dims));
+        return out.map(([type, data, dims], i) => {
+          const t = new Tensor(type, data, dims);
+          return this.#narrow.has(i) ? narrowed(t) : t;
+        });
       } catch (error) {
         if (!(error instanceof SessionLost)) throw error;
         if (attempt >= 3) throw workerDied({ why: "it was replaced several times in a row" });
