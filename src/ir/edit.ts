@@ -66,7 +66,8 @@ class NodeTable {
 export class Editor {
   readonly #name: string;
   readonly #values: (Value | undefined)[];
-  readonly #names = new Set<string>();
+  /** Names in use; made of the values when first asked for, as most edits name nothing. */
+  #names: Set<string> | undefined;
   readonly #constants: Map<ValueId, Constant>;
   readonly #nodes = new NodeTable();
   /** Anchors for placing new nodes: insertion order, refined by the topological sort at `finish`. */
@@ -91,7 +92,6 @@ export class Editor {
       this.#values = base.values.slice();
       this.#constants = new Map(base.constants);
       for (const n of base.nodes) this.#nodes.set(n.id, n);
-      for (const v of base.values) if (v !== undefined) this.#names.add(v.name);
       this.#nodeLimit = base.nodeLimit;
       this.#inputs = [...base.inputs];
       this.#captures = [...base.captures];
@@ -190,13 +190,21 @@ export class Editor {
 
   // ---- writing ------------------------------------------------------------------------------------------------------------------------
 
+  #taken(): Set<string> {
+    if (this.#names === undefined) {
+      this.#names = new Set();
+      for (const v of this.#values) if (v !== undefined) this.#names.add(v.name);
+    }
+    return this.#names;
+  }
   /** A name nobody has yet, `stem` itself if it is free. */
   freshName(stem: string): string {
     const wanted = stem === "" ? "v" : stem;
-    if (!this.#names.has(wanted)) return wanted;
+    const names = this.#taken();
+    if (!names.has(wanted)) return wanted;
     for (let i = this.#freshCounters.get(wanted) ?? 1; ; i++) {
       const candidate = `${wanted}.${i}`;
-      if (!this.#names.has(candidate)) {
+      if (!names.has(candidate)) {
         this.#freshCounters.set(wanted, i + 1);
         return candidate;
       }
@@ -204,10 +212,16 @@ export class Editor {
   }
   /** Declares a value; a node, `addInput` or `addConstant` must give it its origin. */
   declare(name: string, type: ValueType = UNKNOWN_TYPE): ValueId {
+    return this.#declare(this.freshName(name), type);
+  }
+  /** `declare` for a name that the caller knows to be new: an importer that has checked its file's names itself. */
+  declareUnique(name: string, type: ValueType = UNKNOWN_TYPE): ValueId {
+    return this.#declare(this.#names === undefined && name !== "" ? name : this.freshName(name), type);
+  }
+  #declare(name: string, type: ValueType): ValueId {
     const id = this.#values.length as ValueId;
-    const unique = this.freshName(name);
-    this.#names.add(unique);
-    this.#values.push({ id, name: unique, type });
+    this.#names?.add(name);
+    this.#values.push({ id, name, type });
     this.#changed = true;
     return id;
   }
@@ -241,9 +255,10 @@ export class Editor {
   rename(id: ValueId, name: string): void {
     const old = this.value(id);
     if (old.name === name) return;
-    this.#names.delete(old.name);
+    const names = this.#taken();
+    names.delete(old.name);
     const unique = this.freshName(name);
-    this.#names.add(unique);
+    names.add(unique);
     this.#values[id] = { ...old, name: unique };
     this.#changed = true;
   }

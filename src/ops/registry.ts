@@ -56,20 +56,23 @@ const families = {
 
 const key = (domain: string, op: string): string => (domain === "" ? op : `${domain}.${op}`);
 const byName = new Map<string, AnyOp>();
-/** ONNX spelling (operator name of any version) to the definitions that read it, newest `since` last. */
-const readers = new Map<string, { readonly def: AnyOp; readonly reading: OnnxReading }[]>();
+type Reader = { readonly def: AnyOp; readonly reading: OnnxReading };
+/** Domain, then ONNX spelling (operator name of any version), to the definitions that read it, newest `since` last. */
+const readers = new Map<string, Map<string, Reader[]>>();
 
 for (const def of Object.values(families) as readonly AnyOp[]) {
   const name = key(def.domain ?? "", def.name);
   if (byName.has(name)) throw new Error(`two operators are named '${name}'`);
   byName.set(name, def);
+  const ofDomain = readers.get(def.domain ?? "") ?? new Map<string, Reader[]>();
+  readers.set(def.domain ?? "", ofDomain);
   for (const reading of def.reads.onnx) {
-    const spelling = key(def.domain ?? "", reading.op ?? def.name);
-    const list = readers.get(spelling) ?? [];
+    const spelling = reading.op ?? def.name;
+    const list = ofDomain.get(spelling) ?? [];
     if (list.some((r) => r.reading.since === reading.since)) throw new Error(`'${spelling}' since ${reading.since} is read twice`);
     list.push({ def, reading });
     list.sort((a, b) => a.reading.since - b.reading.since);
-    readers.set(spelling, list);
+    ofDomain.set(spelling, list);
   }
 }
 
@@ -82,8 +85,13 @@ export function allOps(): readonly AnyOp[] {
 }
 
 /** How a node of an ONNX model is read: the entry with the largest `since` not above its operator set. */
-export function readingOf(domain: string, op: string, opset: number): { readonly def: AnyOp; readonly reading: OnnxReading } | undefined {
-  return readers.get(key(domain, op))?.findLast((r) => r.reading.since <= opset);
+export function readingOf(domain: string, op: string, opset: number): Reader | undefined {
+  const list = readers.get(domain)?.get(op) ?? [];
+  for (let i = list.length - 1; i >= 0; i--) {
+    const r = list[i];
+    if (r !== undefined && r.reading.since <= opset) return r;
+  }
+  return undefined;
 }
 
 /** The lowest operator set that has the canonical spelling; undefined for operators the registry does not know. */

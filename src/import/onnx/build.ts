@@ -3,13 +3,14 @@
  * are inlined, control-flow bodies become graphs with captures, Constant nodes become constants.
  */
 import { defineError, didYouMean } from "../../diagnostics.js";
-import { Editor } from "../../ir/edit.js";
+import { Editor, type NodeSpec } from "../../ir/edit.js";
 import { NO_ATTRS } from "../../ir/graph.js";
 import { int64Constant, makeConstant } from "../../ir/payload.js";
-import type { Attr, Attrs, Body, Constant, Graph, ValueId, Verbatim } from "../../ir/types.js";
+import type { Attr, Attrs, Body, Constant, Graph, ValueId, ValueType, Verbatim } from "../../ir/types.js";
 import type { RawNode, Rewriter } from "../../ops/define.js";
 import { readingOf } from "../../ops/registry.js";
 import type { RawAttr, RawFunction, RawGraph, RawModel, RawNodeProto } from "./model.js";
+import { type NameId, type Names, NameTable } from "./names.js";
 
 export const undefinedValue = defineError<{ name: string; near: string | undefined }>(
   "P1210",
@@ -68,7 +69,8 @@ const MAX_CALLS = 100;
 
 interface Scope {
   readonly editor: Editor;
-  readonly names: Map<string, ValueId | undefined>;
+  /** A name bound to nothing is an absent input of a function. */
+  readonly names: NameTable<ValueId> | Map<NameId, ValueId | undefined>;
   /** The enclosing graph of a body; undefined at the top and inside a function. */
   readonly parent: Scope | undefined;
   /** Values of `parent` that this scope's graph captures, in order of `editor.captures`. */
@@ -83,6 +85,7 @@ interface Scope {
 
 export class ModelBuilder {
   readonly #model: RawModel;
+  readonly #names: Names;
   readonly #file: string | undefined;
   readonly #functions = new Map<string, RawFunction>();
   #inlined = 0;
@@ -90,6 +93,7 @@ export class ModelBuilder {
 
   constructor(model: RawModel, file: string | undefined) {
     this.#model = model;
+    this.#names = model.names;
     this.#file = file;
     const written = model.functions.reduce((a, f) => a + f.nodes.length, model.graph?.nodes.length ?? 0);
     this.#mayInline = MAX_INLINED + MAX_GROWTH * written;
@@ -105,7 +109,8 @@ export class ModelBuilder {
     if (opset > 0) opsets.set("", opset);
     const verbatim = keep(m.doc === "" ? undefined : m.doc, m.metadata, m.unknown);
     const initialized = new Set(m.graph.initializers.map((i) => i.name));
-    const overridable = m.irVersion < 4 ? [] : m.graph.inputs.map((i) => i.name).filter((name) => initialized.has(name));
+    const overridden = m.irVersion < 4 ? [] : m.graph.inputs.map((i) => i.name).filter((name) => initialized.has(name));
+    const overridable = overridden.map((name) => this.#names.text(name));
     const editor = new Editor({
       name: m.graph.name,
       opsets: Object.fromEntries([...opsets].sort(([a], [b]) => (a < b ? -1 : 1))),
@@ -120,7 +125,7 @@ export class ModelBuilder {
       },
     });
     this.#fill(
-      { editor, names: new Map(), parent: undefined, captured: [], opsets, prefix: "", attributes: undefined, calls: [] },
+      { editor, names: new NameTable(), parent: undefined, captured: [], opsets, prefix: "", attributes: undefined, calls: [] },
       m.graph,
     );
     return editor.finish();
@@ -128,72 +133,79 @@ export class ModelBuilder {
 
   #fill(scope: Scope, g: RawGraph): void {
     const { editor, names } = scope;
-    const define = (name: string, id: ValueId): void => {
-      if (names.has(name)) throw definedTwice({ name }, { file: this.#file, value: name });
+    const define = (name: NameId, type: ValueType | undefined): ValueId => {
+      if (names.has(name)) throw definedTwice({ name: this.#names.text(name) }, { file: this.#file, value: this.#names.text(name) });
+      const id = editor.declareUnique(this.#names.text(name), type);
       names.set(name, id);
+      return id;
     };
-    const constants = new Set<string>();
+    const constants = new Set<NameId>();
     for (const { name, constant } of g.initializers) {
-      if (name === "") throw undefinedValue({ name: "", near: undefined }, { file: this.#file });
-      if (constants.has(name)) throw definedTwice({ name }, { file: this.#file, value: name });
+      if (name === 0) throw undefinedValue({ name: "", near: undefined }, { file: this.#file });
       constants.add(name);
-      define(name, editor.addConstant(name, constant));
+      editor.setConstant(define(name, undefined), constant);
     }
-    for (const { name, type } of g.inputs) {
-      // Up to IR version 3 every initializer is listed among the inputs; later ones list it to let callers override it. It is a constant here.
-      if (constants.has(name)) continue;
-      define(name, editor.addInput(name, type));
-    }
-    for (const outs of g.nodes.outputs()) {
-      for (const name of outs) if (name !== "") define(name, editor.declare(name, g.valueInfo.get(name)));
-    }
+    // Up to IR version 3 every initializer is listed among the inputs; later ones list it to let callers override it. It is a constant here.
+    const inputs = g.inputs.filter(({ name }) => !constants.has(name));
+    editor.setInputs(inputs.map(({ name, type }) => define(name, type)));
+    for (const outs of g.nodes.outputs()) for (const name of outs) if (name !== 0) define(name, g.valueInfo.get(name));
     for (const n of g.nodes) this.#node(scope, n);
+    const given = new Set([...editor.inputs, ...editor.captures]);
     editor.setOutputs(
       g.outputs.map(({ name, type }) => {
         const id = this.#resolve(scope, name, undefined);
-        if (id === undefined) throw undefinedValue({ name, near: undefined }, { file: this.#file, value: name });
-        if (type.kind !== "unknown" && editor.constant(id) === undefined && editor.producer(id) !== undefined) editor.setType(id, type);
+        if (id === undefined) throw undefinedValue({ name: "", near: undefined }, { file: this.#file, value: this.#names.text(name) });
+        if (type.kind !== "unknown" && editor.constant(id) === undefined && !given.has(id)) editor.setType(id, type);
         return id;
       }),
     );
   }
 
   /** The value a name stands for here; captures it from the enclosing graphs when needed. `undefined`: an absent optional input. */
-  #resolve(scope: Scope, name: string, node: RawNodeProto | undefined): ValueId | undefined {
-    if (name === "") return undefined;
-    if (scope.names.has(name)) return scope.names.get(name);
+  #resolve(scope: Scope, name: NameId, node: RawNodeProto | undefined): ValueId | undefined {
+    if (name === 0) return undefined;
+    const known = scope.names.get(name);
+    if (known !== undefined || scope.names.has(name)) return known;
     const outer = scope.parent === undefined ? undefined : this.#find(scope.parent, name);
     if (outer === undefined || scope.parent === undefined) {
-      const near = scope.names.size > 5000 ? undefined : didYouMean(name, scope.names.keys());
-      throw undefinedValue(
-        { name, near },
-        { file: this.#file, node: node?.name === "" ? node.outs[0] : node?.name, op: node?.op, value: name },
-      );
+      const text = this.#names.text(name);
+      const near =
+        this.#names.count > 5000
+          ? undefined
+          : didYouMean(
+              text,
+              Array.from(scope.names.keys(), (k) => this.#names.text(k)),
+            );
+      throw undefinedValue({ name: text, near }, { ...(node === undefined ? { file: this.#file } : this.#where(node)), value: text });
     }
-    const id = scope.editor.addCapture(name, scope.parent.editor.type(outer));
+    return this.#capture(scope, scope.parent, name, outer);
+  }
+  #capture(scope: Scope, parent: Scope, name: NameId, outer: ValueId): ValueId {
+    const id = scope.editor.addCapture(this.#names.text(name), parent.editor.type(outer));
     scope.names.set(name, id);
     scope.captured.push(outer);
     return id;
   }
-  #find(scope: Scope, name: string): ValueId | undefined {
+  #find(scope: Scope, name: NameId): ValueId | undefined {
     if (scope.names.has(name)) return scope.names.get(name);
     if (scope.parent === undefined) return undefined;
     const outer = this.#find(scope.parent, name);
-    if (outer === undefined) return undefined;
-    const id = scope.editor.addCapture(name, scope.parent.editor.type(outer));
-    scope.names.set(name, id);
-    scope.captured.push(outer);
-    return id;
+    return outer === undefined ? undefined : this.#capture(scope, scope.parent, name, outer);
+  }
+
+  /** A node as errors name it. */
+  #where(n: RawNodeProto): { readonly file: string | undefined; readonly node: string | undefined; readonly op: string } {
+    const [first] = n.outs;
+    return { file: this.#file, node: n.name === "" ? (first === undefined ? undefined : this.#names.text(first)) : n.name, op: n.op };
   }
 
   #node(scope: Scope, n: RawNodeProto): void {
-    const where = { file: this.#file, node: n.name === "" ? n.outs[0] : n.name, op: n.op };
     if (scope.calls.length > 0 && ++this.#inlined > this.#mayInline)
       throw endlessFunction(
         { name: scope.calls[0]?.split("\0")[1] ?? n.op, why: `would become more than ${this.#mayInline} nodes` },
-        where,
+        this.#where(n),
       );
-    if (n.op === "") throw namelessOperator({}, where);
+    if (n.op === "") throw namelessOperator({}, this.#where(n));
     const called =
       this.#functions.size === 0
         ? undefined
@@ -204,47 +216,46 @@ export class ModelBuilder {
       return;
     }
     const { editor } = scope;
-    const ins = n.ins.map((name) => this.#resolve(scope, name, n));
-    while (ins.length > 0 && ins[ins.length - 1] === undefined) ins.pop();
-    const outs = n.outs.map((name) => (name === "" ? undefined : scope.names.get(name)));
+    let given = n.ins.length;
+    while (given > 0 && n.ins[given - 1] === 0) given--;
+    const ins = new Array<ValueId | undefined>(given);
+    for (let i = 0; i < given; i++) ins[i] = this.#resolve(scope, n.ins[i] ?? 0, n);
+    const outs = n.outs.map((name) => (name === 0 ? undefined : scope.names.get(name)));
     const attrs = this.#attributes(scope, n);
     const opset = scope.opsets.get(n.domain);
-    if (opset === undefined && n.domain === "") throw badOpset({ domain: n.domain, version: 0 }, where);
+    if (opset === undefined && n.domain === "") throw badOpset({ domain: n.domain, version: 0 }, this.#where(n));
+    if (n.domain === "" && n.op === "Constant" && outs[0] !== undefined) {
+      const c = constantOfAttributes(attrs);
+      if (c === undefined) throw badAttribute({ what: "a Constant has none of the value attributes" }, this.#where(n));
+      editor.setConstant(outs[0], c);
+      return;
+    }
     const name = n.name === "" ? "" : scope.prefix + n.name;
     const origin =
       scope.prefix === ""
         ? undefined
         : [scope.calls.length > 0 && scope.prefix.endsWith("/") ? (scope.prefix.slice(0, -1).split("/")[0] ?? name) : name];
-    if (n.domain === "" && n.op === "Constant" && outs[0] !== undefined) {
-      const c = constantOfAttributes(attrs);
-      if (c === undefined) throw badAttribute({ what: "a Constant has none of the value attributes" }, where);
-      editor.setConstant(outs[0], c);
-      return;
-    }
-    const raw: RawNode = { op: n.op, name, ins, outs, attrs, opset: opset ?? 1 };
-    const verbatim = keep(n.doc === "" ? undefined : n.doc, n.metadata, n.unknown);
-    const found = readingOf(n.domain, n.op, opset ?? 1);
-    const asItIs = (op: string): void => {
-      editor.add({
-        op,
-        domain: n.domain,
-        name,
-        ins,
-        outs,
-        attrs,
-        origin,
-        overload: n.overload === "" ? undefined : n.overload,
-        extra: verbatim,
-      });
+    const spec: NodeSpec = {
+      op: n.op,
+      domain: n.domain,
+      name,
+      ins,
+      outs,
+      attrs,
+      origin,
+      overload: n.overload === "" ? undefined : n.overload,
+      extra: keep(n.doc === "" ? undefined : n.doc, n.metadata, n.unknown),
     };
-    if (found?.reading.adapt === undefined) {
-      asItIs(found?.def.name ?? n.op);
-      return;
+    const found = readingOf(n.domain, n.op, opset ?? 1);
+    if (found === undefined) editor.add(spec);
+    else if (found.reading.adapt === undefined) editor.add(found.def.name === n.op ? spec : { ...spec, op: found.def.name });
+    else {
+      const raw: RawNode = { op: n.op, name, ins, outs, attrs, opset: opset ?? 1 };
+      found.reading.adapt(
+        raw,
+        this.#rewriter(editor, raw, origin, () => editor.add(spec), this.#where(n)),
+      );
     }
-    found.reading.adapt(
-      raw,
-      this.#rewriter(editor, raw, origin, () => asItIs(n.op), where),
-    );
   }
 
   #rewriter(
@@ -277,13 +288,14 @@ export class ModelBuilder {
     const where = { file: this.#file, node: call.name, op: call.op };
     if (scope.calls.includes(key)) throw endlessFunction({ name: f.name, why: "calls itself" }, where);
     if (scope.calls.length >= MAX_CALLS) throw endlessFunction({ name: f.name, why: `is called more than ${MAX_CALLS} deep` }, where);
-    const stem = call.name !== "" ? call.name : (call.outs[0] ?? f.name);
-    const names = new Map<string, ValueId | undefined>();
-    f.ins.forEach((name, i) => names.set(name, this.#resolve(scope, call.ins[i] ?? "", call)));
-    const results = new Map<string, ValueId>();
+    const [first] = call.outs;
+    const stem = call.name !== "" ? call.name : first === undefined ? f.name : this.#names.text(first);
+    const names = new Map<NameId, ValueId | undefined>();
+    f.ins.forEach((name, i) => names.set(name, this.#resolve(scope, call.ins[i] ?? 0, call)));
+    const results = new Map<NameId, ValueId>();
     f.outs.forEach((name, i) => {
       const target = call.outs[i];
-      const id = target === undefined || target === "" ? undefined : scope.names.get(target);
+      const id = target === undefined || target === 0 ? undefined : scope.names.get(target);
       if (id !== undefined && !results.has(name)) results.set(name, id);
     });
     const attributes = new Map(f.defaults.map((a) => [a.name, a]));
@@ -302,16 +314,17 @@ export class ModelBuilder {
     };
     for (const n of f.nodes) {
       for (const name of n.outs) {
-        if (name === "") continue;
-        if (names.has(name)) throw definedTwice({ name }, { ...where, value: name });
-        names.set(name, results.get(name) ?? scope.editor.declare(prefix + name));
+        if (name === 0) continue;
+        const text = this.#names.text(name);
+        if (names.has(name)) throw definedTwice({ name: text }, { ...where, value: text });
+        names.set(name, results.get(name) ?? scope.editor.declare(prefix + text));
       }
     }
     for (const n of f.nodes) this.#node(inner, n);
     // An output that is one of the function's inputs (or asked for twice) has no node of its own.
     f.outs.forEach((name, i) => {
       const target = call.outs[i];
-      const id = target === undefined || target === "" ? undefined : scope.names.get(target);
+      const id = target === undefined || target === 0 ? undefined : scope.names.get(target);
       const source = this.#resolve(inner, name, call);
       if (id !== undefined && source !== undefined && id !== source)
         scope.editor.add({ op: "Identity", ins: [source], outs: [id], name: stem, origin: [stem] });
@@ -342,7 +355,7 @@ export class ModelBuilder {
 
   #attribute(scope: Scope, n: RawNodeProto, a: RawAttr): Attr {
     const fail = (what: string): never => {
-      throw badAttribute({ what }, { file: this.#file, node: n.name === "" ? n.outs[0] : n.name, op: n.op, attribute: a.name });
+      throw badAttribute({ what }, { ...this.#where(n), attribute: a.name });
     };
     const type = a.type !== 0 ? a.type : guessType(a);
     switch (type) {
@@ -428,7 +441,7 @@ function guessType(a: RawAttr): number {
   return 0;
 }
 
-const decoder = new TextDecoder("utf-8", { fatal: true });
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** Attribute strings are bytes; what is UTF-8 becomes text. */
 function utf8(bytes: Uint8Array): string | Uint8Array {
   try {

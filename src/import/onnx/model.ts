@@ -1,12 +1,13 @@
 /**
- * Decodes a ModelProto into plain records, without building a graph: names are still text, payloads are views or file ranges. Field
- * numbers are those of onnx.proto (IR version 13).
+ * Decodes a ModelProto into plain records, without building a graph: the names of values are numbers (names.ts), payloads are views or file
+ * ranges. Field numbers are those of onnx.proto (IR version 13).
  */
 import { defineError } from "../../diagnostics.js";
 import { symbol, UNKNOWN } from "../../ir/dims.js";
 import { byteLength, dtypeFromOnnx } from "../../ir/dtypes.js";
 import { elementCount } from "../../ir/payload.js";
 import type { Constant, Dim, DType, Payload, ValueType } from "../../ir/types.js";
+import { type NameId, Names } from "./names.js";
 import { BYTES, Cursor, FIXED32, VARINT } from "./wire.js";
 
 export const tooDeep = defineError<{ limit: number }>("P1202", "a model is nested too deep", ({ limit }) => ({
@@ -50,8 +51,8 @@ export interface RawAttr {
   ref?: string;
 }
 export interface RawNodeProto {
-  readonly ins: string[];
-  readonly outs: string[];
+  readonly ins: NameId[];
+  readonly outs: NameId[];
   name: string;
   op: string;
   domain: string;
@@ -65,15 +66,15 @@ export interface RawNodeProto {
 export interface RawNodes extends Iterable<RawNodeProto> {
   readonly length: number;
   /** The output names of each node. */
-  outputs(): Iterable<readonly string[]>;
+  outputs(): Iterable<readonly NameId[]>;
 }
 export interface RawGraph {
   name: string;
   nodes: RawNodes;
-  initializers: { readonly name: string; readonly constant: Constant }[];
-  inputs: { readonly name: string; readonly type: ValueType }[];
-  outputs: { readonly name: string; readonly type: ValueType }[];
-  valueInfo: Map<string, ValueType>;
+  initializers: { readonly name: NameId; readonly constant: Constant }[];
+  inputs: { readonly name: NameId; readonly type: ValueType }[];
+  outputs: { readonly name: NameId; readonly type: ValueType }[];
+  valueInfo: Map<NameId, ValueType>;
   doc: string | undefined;
   metadata: [string, string][] | undefined;
   unknown: Uint8Array | undefined;
@@ -82,14 +83,16 @@ export interface RawFunction {
   name: string;
   domain: string;
   overload: string;
-  ins: string[];
-  outs: string[];
+  ins: NameId[];
+  outs: NameId[];
   attrs: string[];
   defaults: RawAttr[];
   nodes: RawNodeProto[];
   opsets: Map<string, number>;
 }
 export interface RawModel {
+  /** What the numbers of names stand for. */
+  readonly names: Names;
   irVersion: number;
   producer: [string, string];
   domain: string;
@@ -106,78 +109,47 @@ export interface RawModel {
 export type ExternalData = (entries: ReadonlyMap<string, string>, bytes: number, name: string) => Payload;
 
 class DecodedNodes extends Array<RawNodeProto> implements RawNodes {
-  *outputs(): Iterable<readonly string[]> {
+  *outputs(): Iterable<readonly NameId[]> {
     for (const n of this) yield n.outs;
   }
 }
 
+/** Where each node's message lies; both walks read the bytes anew with one cursor. */
 class LazyNodes implements RawNodes {
   readonly #decoder: Decoder;
-  readonly #messages: Cursor[] = [];
+  readonly #whole: Cursor;
+  readonly #starts: number[] = [];
+  readonly #ends: number[] = [];
 
-  constructor(decoder: Decoder) {
+  constructor(decoder: Decoder, whole: Cursor) {
     this.#decoder = decoder;
+    this.#whole = whole;
   }
   get length(): number {
-    return this.#messages.length;
+    return this.#starts.length;
   }
-  add(message: Cursor): void {
-    this.#messages.push(message);
+  add(start: number, end: number): void {
+    this.#starts.push(start);
+    this.#ends.push(end);
   }
-  *outputs(): Iterable<readonly string[]> {
-    for (const m of this.#messages) {
-      const outs: string[] = [];
-      const c = m.again();
+  *outputs(): Iterable<readonly NameId[]> {
+    const c = this.#whole.over(0, 0);
+    for (let i = 0; i < this.#starts.length; i++) {
+      const outs: NameId[] = [];
+      c.move(this.#starts[i] as number, this.#ends[i] as number);
       while (c.next()) {
-        if (c.field === 2) outs.push(this.#decoder.text(c));
-        else c.skip();
+        if (c.field === 2) outs.push(this.#decoder.name(c));
+        else c.step();
       }
       yield outs;
     }
   }
   *[Symbol.iterator](): Iterator<RawNodeProto> {
-    for (const m of this.#messages) yield this.#decoder.node(m.again());
-  }
-}
-
-/** ASCII strings by their bytes: an open-addressing table, probed linearly. */
-class Names {
-  #slots = new Int32Array(1 << 12);
-  readonly #strings: string[] = [""];
-  readonly #hashes: number[] = [0];
-
-  take(bytes: Uint8Array, from: number, n: number, hash: number): string {
-    if (n === 0) return "";
-    const mask = this.#slots.length - 1;
-    for (let at = hash & mask; ; at = (at + 1) & mask) {
-      const k = this.#slots[at] as number;
-      if (k === 0) return this.#add(bytes, from, n, hash, at);
-      if (this.#hashes[k] !== hash) continue;
-      const s = this.#strings[k] as string;
-      if (s.length !== n) continue;
-      let i = 0;
-      while (i < n && s.charCodeAt(i) === bytes[from + i]) i++;
-      if (i === n) return s;
+    const c = this.#whole.over(0, 0);
+    for (let i = 0; i < this.#starts.length; i++) {
+      c.move(this.#starts[i] as number, this.#ends[i] as number);
+      yield this.#decoder.node(c);
     }
-  }
-  #add(bytes: Uint8Array, from: number, n: number, hash: number, at: number): string {
-    const s = Buffer.prototype.latin1Slice.call(bytes, from, from + n);
-    const k = this.#strings.length;
-    this.#strings.push(s);
-    this.#hashes.push(hash);
-    this.#slots[at] = k;
-    if (k * 2 > this.#slots.length) this.#grow();
-    return s;
-  }
-  #grow(): void {
-    const slots = new Int32Array(this.#slots.length * 2);
-    const mask = slots.length - 1;
-    for (let k = 1; k < this.#strings.length; k++) {
-      let at = (this.#hashes[k] as number) & mask;
-      while (slots[at] !== 0) at = (at + 1) & mask;
-      slots[at] = k;
-    }
-    this.#slots = slots;
   }
 }
 
@@ -186,9 +158,7 @@ export class Decoder {
   readonly #external: ExternalData;
   /** The file behind a skeleton; undefined when all bytes are at hand. */
   readonly #ranges: string | undefined;
-  readonly #interned = new Map<string, string>();
-  readonly #names = new Names();
-  readonly #decoder = new TextDecoder("utf-8", { fatal: true });
+  #names = new Names(new Uint8Array(0));
   #depth = 0;
 
   constructor(file: string | undefined, external: ExternalData, ranges?: string | undefined) {
@@ -199,7 +169,9 @@ export class Decoder {
 
   model(bytes: Uint8Array): RawModel {
     const c = new Cursor(bytes, 0, bytes.length, this.#file);
+    this.#names = new Names(bytes);
     const m: RawModel = {
+      names: this.#names,
       irVersion: 0,
       producer: ["", ""],
       domain: "",
@@ -217,19 +189,19 @@ export class Decoder {
           m.irVersion = this.#number(c);
           break;
         case 2:
-          m.producer[0] = this.text(c);
+          m.producer[0] = this.#text(c);
           break;
         case 3:
-          m.producer[1] = this.text(c);
+          m.producer[1] = this.#text(c);
           break;
         case 4:
-          m.domain = this.text(c);
+          m.domain = this.#text(c);
           break;
         case 5:
           m.version = this.#number(c);
           break;
         case 6:
-          m.doc = this.text(c);
+          m.doc = this.#text(c);
           break;
         case 7:
           m.graph = this.#graph(c.message(), true);
@@ -250,32 +222,19 @@ export class Decoder {
     return m;
   }
 
-  text(c: Cursor): string {
+  /** A text as its number: for the names of values. */
+  name(c: Cursor): NameId {
     const n = c.length();
     const from = c.at;
     c.at += n;
-    const { bytes } = c;
-    // Names come again and again: one that is known is found by its bytes, and no string is made of them.
-    let hash = 0x811c9dc5;
-    let ascii = true;
-    for (let i = from; i < from + n; i++) {
-      const byte = bytes[i] as number;
-      if (byte > 127) {
-        ascii = false;
-        break;
-      }
-      hash = Math.imul(hash ^ byte, 0x01000193);
-    }
-    if (ascii) return this.#names.take(bytes, from, n, hash >>> 0);
     try {
-      const s = this.#decoder.decode(bytes.subarray(from, from + n));
-      const known = this.#interned.get(s);
-      if (known !== undefined) return known;
-      this.#interned.set(s, s);
-      return s;
+      return this.#names.idOf(from, n);
     } catch (cause) {
       throw badText({ what: `the ${n} bytes of field ${c.field} are not UTF-8` }, { file: this.#file, offset: from }, cause);
     }
+  }
+  #text(c: Cursor): string {
+    return this.#names.text(this.name(c));
   }
 
   #number(c: Cursor): number {
@@ -287,9 +246,9 @@ export class Decoder {
     let domain = "";
     let version = 0;
     while (c.next()) {
-      if (c.field === 1) domain = this.text(c);
+      if (c.field === 1) domain = this.#text(c);
       else if (c.field === 2) version = this.#number(c);
-      else c.skip();
+      else c.step();
     }
     into.set(domain === "ai.onnx" ? "" : domain, version);
   }
@@ -297,9 +256,9 @@ export class Decoder {
   #entry(c: Cursor, list: [string, string][] | undefined): [string, string][] {
     const pair: [string, string] = ["", ""];
     while (c.next()) {
-      if (c.field === 1) pair[0] = this.text(c);
-      else if (c.field === 2) pair[1] = this.text(c);
-      else c.skip();
+      if (c.field === 1) pair[0] = this.#text(c);
+      else if (c.field === 2) pair[1] = this.#text(c);
+      else c.step();
     }
     if (list === undefined) return [pair];
     list.push(pair);
@@ -308,7 +267,7 @@ export class Decoder {
 
   /** `lazy`: nodes are decoded in passes over the bytes; those of bodies are decoded once, as a body in a body would be decoded again and again. */
   #graph(c: Cursor, lazy = false): RawGraph {
-    const nodes = lazy ? new LazyNodes(this) : new DecodedNodes();
+    const nodes = lazy ? new LazyNodes(this, c) : new DecodedNodes();
     if (++this.#depth > MAX_DEPTH) throw tooDeep({ limit: MAX_DEPTH }, { file: this.#file, offset: c.at });
     const g: RawGraph = {
       name: "",
@@ -324,11 +283,14 @@ export class Decoder {
     while (c.next()) {
       switch (c.field) {
         case 1:
-          if (nodes instanceof LazyNodes) nodes.add(c.message());
-          else nodes.push(this.node(c.message()));
+          if (nodes instanceof LazyNodes) {
+            const n = c.length();
+            nodes.add(c.at, c.at + n);
+            c.at += n;
+          } else nodes.push(this.node(c.message()));
           break;
         case 2:
-          g.name = this.text(c);
+          g.name = this.#text(c);
           break;
         case 5: {
           const { name, constant } = this.#tensor(c.message());
@@ -336,7 +298,7 @@ export class Decoder {
           break;
         }
         case 10:
-          g.doc = this.text(c);
+          g.doc = this.#text(c);
           break;
         case 11:
           g.inputs.push(this.#valueInfo(c.message()));
@@ -382,30 +344,30 @@ export class Decoder {
     while (c.next()) {
       switch (c.field) {
         case 1:
-          n.ins.push(this.text(c));
+          n.ins.push(this.name(c));
           break;
         case 2:
-          n.outs.push(this.text(c));
+          n.outs.push(this.name(c));
           break;
         case 3:
-          n.name = this.text(c);
+          n.name = this.#text(c);
           break;
         case 4:
-          n.op = this.text(c);
+          n.op = this.#text(c);
           break;
         case 5:
           (n.attrs ??= []).push(this.#attribute(c.message()));
           break;
         case 6:
-          n.doc = this.text(c);
+          n.doc = this.#text(c);
           break;
         case 7: {
-          const domain = this.text(c);
+          const domain = this.#text(c);
           n.domain = domain === "ai.onnx" ? "" : domain;
           break;
         }
         case 8:
-          n.overload = this.text(c);
+          n.overload = this.#text(c);
           break;
         case 9:
           n.metadata = this.#entry(c.message(), n.metadata);
@@ -423,7 +385,7 @@ export class Decoder {
     while (c.next()) {
       switch (c.field) {
         case 1:
-          name = this.text(c);
+          name = this.#text(c);
           break;
         case 2:
           a.f = this.#float(c);
@@ -465,13 +427,13 @@ export class Decoder {
           a.type = this.#number(c);
           break;
         case 21:
-          a.ref = this.text(c);
+          a.ref = this.#text(c);
           break;
         case 22:
           a.sparse = this.#sparse(c.message()).constant;
           break;
         default:
-          c.skip();
+          c.step();
       }
     }
     return Object.assign(a, { name });
@@ -503,16 +465,16 @@ export class Decoder {
     while (c.next()) {
       switch (c.field) {
         case 1:
-          f.name = this.text(c);
+          f.name = this.#text(c);
           break;
         case 4:
-          f.ins.push(this.text(c));
+          f.ins.push(this.name(c));
           break;
         case 5:
-          f.outs.push(this.text(c));
+          f.outs.push(this.name(c));
           break;
         case 6:
-          f.attrs.push(this.text(c));
+          f.attrs.push(this.#text(c));
           break;
         case 7:
           f.nodes.push(this.node(c.message()));
@@ -521,7 +483,7 @@ export class Decoder {
           this.#opset(c.message(), f.opsets);
           break;
         case 10: {
-          const domain = this.text(c);
+          const domain = this.#text(c);
           f.domain = domain === "ai.onnx" ? "" : domain;
           break;
         }
@@ -529,10 +491,10 @@ export class Decoder {
           f.defaults.push(this.#attribute(c.message()));
           break;
         case 13:
-          f.overload = this.text(c);
+          f.overload = this.#text(c);
           break;
         default:
-          c.skip();
+          c.step();
       }
     }
     return f;
@@ -540,13 +502,13 @@ export class Decoder {
 
   // ---- types ----------------------------------------------------------------------------------------------------------------------------
 
-  #valueInfo(c: Cursor): { name: string; type: ValueType } {
-    let name = "";
+  #valueInfo(c: Cursor): { name: NameId; type: ValueType } {
+    let name: NameId = 0;
     let type: ValueType = { kind: "unknown" };
     while (c.next()) {
-      if (c.field === 1) name = this.text(c);
+      if (c.field === 1) name = this.name(c);
       else if (c.field === 2) type = this.#type(c.message(), 0);
-      else c.skip();
+      else c.step();
     }
     return { name, type };
   }
@@ -576,7 +538,7 @@ export class Decoder {
           while (sub.next()) {
             if (sub.field === 1) key = this.#dtype(sub) ?? "int64";
             else if (sub.field === 2) of = this.#type(sub.message(), depth + 1);
-            else sub.skip();
+            else sub.step();
           }
           type = { kind: "map", key, of };
           break;
@@ -585,15 +547,15 @@ export class Decoder {
           const sub = c.message();
           let [domain, name] = ["", ""];
           while (sub.next()) {
-            if (sub.field === 1) domain = this.text(sub);
-            else if (sub.field === 2) name = this.text(sub);
-            else sub.skip();
+            if (sub.field === 1) domain = this.#text(sub);
+            else if (sub.field === 2) name = this.#text(sub);
+            else sub.step();
           }
           type = { kind: "opaque", domain, name };
           break;
         }
         default:
-          c.skip();
+          c.step();
       }
     }
     return type;
@@ -602,7 +564,7 @@ export class Decoder {
     let of: ValueType = { kind: "unknown" };
     while (c.next()) {
       if (c.field === 1) of = this.#type(c.message(), depth + 1);
-      else c.skip();
+      else c.step();
     }
     return of;
   }
@@ -625,7 +587,7 @@ export class Decoder {
         const dims = c.message();
         while (dims.next()) {
           if (dims.field !== 1) {
-            dims.skip();
+            dims.step();
             continue;
           }
           const d = dims.message();
@@ -637,31 +599,31 @@ export class Decoder {
               dim = n < 0 ? UNKNOWN : n;
             } else if (d.field === 2) {
               // Some exporters write numbers as text.
-              dim = symbol(this.text(d));
+              dim = symbol(this.#text(d));
               if (typeof dim === "number" && dim < 0) dim = UNKNOWN;
-            } else d.skip();
+            } else d.step();
           }
           shape.push(dim);
         }
-      } else c.skip();
+      } else c.step();
     }
     return dtype === undefined ? undefined : { dtype, shape };
   }
 
   // ---- tensors --------------------------------------------------------------------------------------------------------------------------
 
-  #sparse(c: Cursor): { name: string; constant: Constant } {
+  #sparse(c: Cursor): { name: NameId; constant: Constant } {
     const start = c.at;
-    let values: { name: string; constant: Constant } | undefined;
+    let values: { name: NameId; constant: Constant } | undefined;
     let indices: Constant | undefined;
     const dims: number[] = [];
     while (c.next()) {
       if (c.field === 1) values = this.#tensor(c.message());
       else if (c.field === 2) indices = this.#tensor(c.message()).constant;
       else if (c.field === 3) this.#ints(c, dims as (number | bigint)[]);
-      else c.skip();
+      else c.step();
     }
-    const where = { file: this.#file, offset: start, value: values?.name };
+    const where = { file: this.#file, offset: start, value: values === undefined ? undefined : this.#names.text(values.name) };
     const size = elementCount(dims);
     const nnz = values?.constant.dims[0] ?? 0;
     if (values === undefined || indices === undefined || size === undefined)
@@ -679,10 +641,10 @@ export class Decoder {
     };
   }
 
-  #tensor(c: Cursor): { name: string; constant: Constant } {
+  #tensor(c: Cursor): { name: NameId; constant: Constant } {
     const start = c.at;
     const end = c.end;
-    let name = "";
+    let name: NameId = 0;
     let number = 0;
     const dims: (number | bigint)[] = [];
     let raw: Payload | undefined;
@@ -702,7 +664,7 @@ export class Decoder {
           (strings ??= []).push(c.view());
           break;
         case 8:
-          name = this.text(c);
+          name = this.name(c);
           break;
         case 9:
           raw = { kind: "bytes", bytes: c.view() };
@@ -721,7 +683,7 @@ export class Decoder {
         case 10:
         case 11:
           fields = true;
-          c.skip();
+          c.step();
           break;
         case RANGE_FIELD:
           if (this.#ranges !== undefined) {
@@ -733,20 +695,20 @@ export class Decoder {
               offset: Number(view.getBigUint64(0, true)),
               length: Number(view.getBigUint64(8, true)),
             };
-          } else c.skip();
+          } else c.step();
           break;
         default:
-          c.skip();
+          c.step();
       }
     }
-    const where = { file: this.#file, offset: start, value: name === "" ? undefined : name };
+    const where = { file: this.#file, offset: start, value: name === 0 ? undefined : this.#names.text(name) };
     const dtype = dtypeFromOnnx(number);
     if (dtype === undefined) throw badTensorProto({ what: `its element type ${number} is unknown` }, where);
     const shape = dims.map(Number);
     const count = elementCount(shape);
     if (count === undefined)
       throw badTensorProto({ what: `its dims [${dims.join(", ")}] are not natural numbers with a representable product` }, where);
-    const done = (data: Payload): { name: string; constant: Constant } => ({ name, constant: { dtype, dims: shape, data } });
+    const done = (data: Payload): { name: NameId; constant: Constant } => ({ name, constant: { dtype, dims: shape, data } });
     if (dtype === "string") {
       const values = strings ?? [];
       if (values.length !== count)
@@ -754,7 +716,7 @@ export class Decoder {
       return done({ kind: "strings", values });
     }
     const needs = byteLength(dtype, count);
-    if (location === 1) return done(this.#external(external ?? new Map(), needs, name));
+    if (location === 1) return done(this.#external(external ?? new Map(), needs, this.#names.text(name)));
     if (raw !== undefined) {
       const has = raw.kind === "bytes" ? raw.bytes.length : raw.kind === "file" ? raw.length : 0;
       if (has !== needs)
@@ -785,7 +747,7 @@ export class Decoder {
     const c = new Cursor(bytes, start, end, this.#file);
     while (c.next()) {
       if (c.field !== field) {
-        c.skip();
+        c.step();
         continue;
       }
       if (c.type === BYTES) {
@@ -794,7 +756,7 @@ export class Decoder {
         elements += field === 4 ? run.length / 4 : field === 10 ? run.length / 8 : varints(run);
       } else {
         const from = c.at;
-        c.skip();
+        c.step();
         runs.push(bytes.subarray(from, c.at));
         elements++;
       }

@@ -20,7 +20,7 @@ export type Raise = (args: { what: string }, where: Where) => PartitaError;
 /** A read position in a range of bytes. Offsets in errors are those of the whole file. */
 export class Cursor {
   at: number;
-  readonly end: number;
+  end: number;
   readonly bytes: Uint8Array;
   readonly file: string | undefined;
   readonly #raise: Raise;
@@ -38,9 +38,14 @@ export class Cursor {
     this.file = file;
   }
 
-  /** The same message from its beginning; for cursors that have not moved. */
-  again(): Cursor {
-    return new Cursor(this.bytes, this.at, this.end, this.file, this.#raise);
+  /** Another cursor over a range of the same bytes. */
+  over(at: number, end: number): Cursor {
+    return new Cursor(this.bytes, at, end, this.file, this.#raise);
+  }
+  /** Starts anew at another range of the same bytes. */
+  move(at: number, end: number): void {
+    this.at = at;
+    this.end = end;
   }
 
   fail(what: string): never {
@@ -51,7 +56,10 @@ export class Cursor {
   next(): boolean {
     if (this.at >= this.end) return false;
     this.tagAt = this.at;
-    const tag = this.uint();
+    const byte = this.bytes[this.at] as number;
+    // Tags of one byte, fields up to 15, are nearly all of them.
+    if (byte < 0x80) this.at++;
+    const tag = byte < 0x80 ? byte : this.uint();
     this.field = Math.floor(tag / 8);
     this.type = tag & 7;
     if (this.field === 0 || this.field > 536_870_911) this.fail(`field number ${this.field} is not legal`);
@@ -126,7 +134,11 @@ export class Cursor {
     return new DataView(this.bytes.buffer, this.bytes.byteOffset + this.at - 4, 4).getFloat32(0, true);
   }
 
-  /** Steps over the current field, whatever it is, and returns its bytes with the tag. */
+  /** Steps over the current field, whatever it is. */
+  step(): void {
+    this.#skipBody(0);
+  }
+  /** The same, returning its bytes with the tag. */
   skip(): Uint8Array {
     this.#skipBody(0);
     return this.bytes.subarray(this.tagAt, this.at);
