@@ -79,7 +79,7 @@ export class Observer {
   #zeros = 0;
   #nonFinite = 0;
   #exponent = LEAST_EXPONENT;
-  #counts = new Float64Array(BINS);
+  #counts: Float64Array = new Float64Array(BINS);
 
   add(values: Float32Array): void {
     let [min, max] = [this.#min, this.#max];
