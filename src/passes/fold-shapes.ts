@@ -1,5 +1,5 @@
 /** Replaces shape arithmetic whose result inference knows by constants, and what Reshape can work out for itself. */
-import { isStatic, isUnknown, sameDim } from "../ir/dims.js";
+import { exactQuotient, isStatic, isUnknown, product, sameDim } from "../ir/dims.js";
 import { Editor } from "../ir/edit.js";
 import { int64Constant, makeConstant } from "../ir/payload.js";
 import type { Graph, Node, ValueId } from "../ir/types.js";
@@ -49,7 +49,11 @@ function openReshape(draft: Editor, { id }: Node, facts: (v: ValueId) => Fact): 
   const [from, to, elements] = [shapeOf(facts(x)), shapeOf(facts(y)), facts(shape).elements];
   // The elements decide, not the result's dims: those may be what a file declares, and a shape that is fed at run time need not agree.
   if (from === undefined || to === undefined || to.includes(0) || elements?.length !== to.length) return;
+  // What -1 stands for, where the open dims cancel: [N, 48, 4, 4] as [N, 48, -1] leaves 16.
+  const given = elements.filter((e) => e !== -1);
+  const left = given.length === elements.length - 1 && !given.some(isUnknown) ? exactQuotient(product(from), product(given)) : undefined;
   const dims = elements.map((e, i) => {
+    if (e === -1 && left !== undefined && isStatic(left)) return left;
     if (isUnknown(e) || e === -1) return -1;
     if (isStatic(e)) return e;
     return sameDim(e, from[i] ?? "?") === true ? 0 : -1;

@@ -179,6 +179,12 @@ describe("fold-shapes: Reshape with open dims", () => {
       ],
       "int64[2] [-1, 6]",
     ],
+    [
+      "works out what -1 stands for where the open dims cancel",
+      "n, 4, 6",
+      ["%s = Shape(%x)", ...shapeOf(0, "a"), "const %c = int64[1] [-1]", "%t = Concat(%a, %c) {axis = 0}"],
+      "int64[2] [0, 24]",
+    ],
   ])("%s", async (_, x, lines, wanted) => {
     const done = await applied([foldShapes, deadCode], reshaped(x, ...lines));
     expect(done.nodes).toEqual(["%y = Reshape(%x, %y.shape)"]);

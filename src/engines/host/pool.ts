@@ -129,7 +129,12 @@ export class HostWorker {
     } catch (cause) {
       throw runtimeMissing({ why: cause instanceof Error ? cause.message : String(cause) }, {}, cause);
     }
-    const worker = new Worker(new URL("./worker.mjs", import.meta.url), { workerData: { base: import.meta.url }, stderr: false });
+    const worker = new Worker(new URL("./worker.mjs", import.meta.url), {
+      workerData: { base: import.meta.url },
+      stderr: false,
+      // A process that was given its program as text says how to read it; a worker, whose program is a file, refuses to start with that.
+      execArgv: process.execArgv.filter((a, i, all) => !a.startsWith("--input-type") && all[i - 1] !== "--input-type"),
+    });
     worker.on("message", (reply: { id: number; result?: never; error?: string }) => {
       if (this.#running?.id !== reply.id) return;
       const { call } = this.#running;
