@@ -148,7 +148,7 @@ export class ModelBuilder {
     // Up to IR version 3 every initializer is listed among the inputs; later ones list it to let callers override it. It is a constant here.
     const inputs = g.inputs.filter(({ name }) => !constants.has(name));
     editor.setInputs(inputs.map(({ name, type }) => define(name, type)));
-    for (const outs of g.nodes.outputs()) for (const name of outs) if (name !== 0) define(name, g.valueInfo.get(name));
+    for (const name of g.nodes.outputs()) if (name !== 0) define(name, g.valueInfo.get(name));
     for (const n of g.nodes) this.#node(scope, n);
     const given = new Set([...editor.inputs, ...editor.captures]);
     editor.setOutputs(

@@ -65,8 +65,8 @@ export interface RawNodeProto {
 /** A graph's nodes in the file's order. Those of a whole model are decoded when asked for, so that they need not all be in memory at once. */
 export interface RawNodes extends Iterable<RawNodeProto> {
   readonly length: number;
-  /** The output names of each node. */
-  outputs(): Iterable<readonly NameId[]>;
+  /** The output names of all nodes, in order. */
+  outputs(): Iterable<NameId>;
 }
 export interface RawGraph {
   name: string;
@@ -109,8 +109,8 @@ export interface RawModel {
 export type ExternalData = (entries: ReadonlyMap<string, string>, bytes: number, name: string) => Payload;
 
 class DecodedNodes extends Array<RawNodeProto> implements RawNodes {
-  *outputs(): Iterable<readonly NameId[]> {
-    for (const n of this) yield n.outs;
+  *outputs(): Iterable<NameId> {
+    for (const n of this) yield* n.outs;
   }
 }
 
@@ -132,16 +132,14 @@ class LazyNodes implements RawNodes {
     this.#starts.push(start);
     this.#ends.push(end);
   }
-  *outputs(): Iterable<readonly NameId[]> {
+  *outputs(): Iterable<NameId> {
     const c = this.#whole.over(0, 0);
     for (let i = 0; i < this.#starts.length; i++) {
-      const outs: NameId[] = [];
       c.move(this.#starts[i] as number, this.#ends[i] as number);
       while (c.next()) {
-        if (c.field === 2) outs.push(this.#decoder.name(c));
+        if (c.field === 2) yield this.#decoder.name(c);
         else c.step();
       }
-      yield outs;
     }
   }
   *[Symbol.iterator](): Iterator<RawNodeProto> {

@@ -13,9 +13,9 @@ export class Names {
   readonly #view: DataView;
   readonly #bytes: Uint8Array;
   readonly #utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  #slots = new Int32Array(1 << 12);
+  /** Hash and number by turns: a probe that misses touches nothing else. */
+  #slots = new Int32Array(1 << 13);
   readonly #texts: string[] = [""];
-  readonly #hashes: number[] = [0];
   readonly #starts: number[] = [0];
   readonly #lengths: number[] = [0];
 
@@ -55,11 +55,11 @@ export class Names {
     }
     hash ^= hash >>> 13;
     const slots = this.#slots;
-    const mask = slots.length - 1;
-    for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
-      const id = slots[slot] as number;
+    const mask = slots.length - 2;
+    for (let slot = (hash << 1) & mask; ; slot = (slot + 2) & mask) {
+      const id = slots[slot + 1] as number;
       if (id === 0) return this.#add(start, n, hash, slot, (high & HIGH_BITS) === 0);
-      if (this.#hashes[id] === hash && this.#same(id, start, n)) return id;
+      if (slots[slot] === hash && this.#same(id, start, n)) return id;
     }
   }
 
@@ -78,21 +78,25 @@ export class Names {
     const s = ascii ? Buffer.prototype.latin1Slice.call(bytes, start, start + n) : this.#utf8.decode(bytes.subarray(start, start + n));
     const id = this.#texts.length;
     this.#texts.push(s);
-    this.#hashes.push(hash);
     this.#starts.push(start);
     this.#lengths.push(n);
-    this.#slots[slot] = id;
-    if (id * 2 > this.#slots.length) this.#grow();
+    this.#slots[slot] = hash;
+    this.#slots[slot + 1] = id;
+    if (id * 4 > this.#slots.length) this.#grow();
     return id;
   }
 
   #grow(): void {
-    const slots = new Int32Array(this.#slots.length * 2);
-    const mask = slots.length - 1;
-    for (let id = 1; id < this.#texts.length; id++) {
-      let slot = (this.#hashes[id] as number) & mask;
-      while (slots[slot] !== 0) slot = (slot + 1) & mask;
-      slots[slot] = id;
+    const old = this.#slots;
+    const slots = new Int32Array(old.length * 2);
+    const mask = slots.length - 2;
+    for (let i = 0; i < old.length; i += 2) {
+      const [hash, id] = [old[i] as number, old[i + 1] as number];
+      if (id === 0) continue;
+      let slot = (hash << 1) & mask;
+      while (slots[slot + 1] !== 0) slot = (slot + 2) & mask;
+      slots[slot] = hash;
+      slots[slot + 1] = id;
     }
     this.#slots = slots;
   }
