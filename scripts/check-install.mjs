@@ -25,6 +25,8 @@ try {
   if (example === undefined) throw new Error("README.md has no example between its markers");
   writeFileSync(join(folder, "example.mjs"), example);
   process.stdout.write(run(process.execPath, ["example.mjs"], folder));
+  // The same as text on the command line, which workers must survive.
+  run(process.execPath, ["--input-type=module", "--eval", example], folder);
   writeFileSync(
     join(folder, "import.mjs"),
     'const t = performance.now();\nawait import("partita");\nconsole.log(performance.now() - t);\n',
