@@ -142,6 +142,11 @@ export class Owned {
     this.#handles.push(handle);
     return handle;
   }
+  /** Releases one before the rest. */
+  drop(handle: AnyHandle): void {
+    this.#handles = this.#handles.filter((h) => h !== handle);
+    this.#addon.release(handle);
+  }
   /** Releases everything, whatever fails on the way; gives back the first failure. */
   release(): unknown {
     let failure: unknown;

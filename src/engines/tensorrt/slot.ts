@@ -1,0 +1,285 @@
+/**
+ * What one run needs for itself: an execution context, a stream, device memory for every input and output, pinned memory for small ones, and a
+ * CUDA graph of the dims that came last, once they came twice.
+ */
+import { Tensor, type TensorDType, type TensorLike, typedArrayOf } from "../../tensor.js";
+import { type Device, Owned } from "../cuda/device.js";
+import { gpuError } from "../cuda/errors.js";
+import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle } from "../cuda/native.js";
+import { badInput, planIncomplete } from "./errors.js";
+import type { Context, Engine, InputBinding, IoTensor, IoType, LayerTime, OutputBinding, RunRequest } from "./native.js";
+
+/** Up to this, arrays go through pinned memory: a copy here costs less than a staged one in the driver. */
+const SMALL = 1 << 20;
+/** Rows of dims whose outputs' dims are remembered. */
+const REMEMBERED = 64;
+
+const tensorTypes: Partial<Record<IoType, Exclude<TensorDType, "string">>> = {
+  float32: "float32",
+  float16: "float16",
+  bfloat16: "bfloat16",
+  int8: "int8",
+  int32: "int32",
+  int64: "int64",
+  uint8: "uint8",
+  bool: "bool",
+};
+/** The tensor type of an engine's input or output. Throws P2204 for one that tensors do not have. */
+export function tensorTypeOf(t: IoTensor): Exclude<TensorDType, "string"> {
+  const type = tensorTypes[t.dtype];
+  if (type === undefined) throw planIncomplete({ what: `'${t.name}' of the plan is of type ${t.dtype}, which no tensor has` });
+  return type;
+}
+
+interface Room {
+  readonly memory: MemoryHandle;
+  readonly bytes: number;
+}
+interface Pinned {
+  readonly handle: PinnedHandle;
+  readonly buffer: ArrayBuffer;
+}
+interface Captured {
+  readonly key: string;
+  readonly graph: GraphHandle;
+}
+
+export interface SlotParts {
+  readonly engine: Engine;
+  readonly context: Context;
+  readonly device: Device;
+  /** The engine's inputs and outputs in the artifact's order. */
+  readonly inputs: readonly IoTensor[];
+  readonly outputs: readonly IoTensor[];
+  /** Whether enqueueV3 is captured as a CUDA graph once dims come again. */
+  readonly graphs: boolean;
+}
+
+export class Slot {
+  readonly #parts: SlotParts;
+  readonly #owned: Owned;
+  readonly #stream: StreamHandle;
+  readonly #room = new Map<string, Room>();
+  readonly #pinned = new Map<string, Pinned>();
+  readonly #outputDims = new Map<string, readonly (readonly number[])[]>();
+  #captured: Captured | undefined;
+  #lastKey: string | undefined;
+  #graphs: boolean;
+
+  /** Throws P2105. */
+  constructor(parts: SlotParts) {
+    this.#parts = parts;
+    this.#owned = new Owned(parts.device.addon);
+    // A shape tensor's elements are baked into a graph.
+    this.#graphs = parts.graphs && [...parts.inputs, ...parts.outputs].every((t) => t.location === "device");
+    try {
+      this.#stream = this.#owned.own(parts.device.addon.streamCreate(parts.device.context));
+    } catch (error) {
+      throw gpuError(error, "creating a stream");
+    }
+  }
+
+  /** One inference. Throws P2205, P2217, P2218, P2104, P2105. */
+  async run(feeds: readonly TensorLike[]): Promise<readonly Tensor[]> {
+    const inputs = this.#inputs(feeds);
+    const key = inputs.map((i) => i.dims.join("x")).join();
+    const dims = this.#dimsOf(key, inputs);
+    const outputs = this.#outputs(dims);
+    if (this.#captured?.key === key) await this.#replay(this.#captured.graph, inputs, outputs);
+    else {
+      await this.#parts.context.run(this.#request(inputs, outputs));
+      if (this.#graphs && this.#lastKey === key) await this.#capture(key, inputs, outputs);
+    }
+    this.#lastKey = key;
+    return outputs.map((o) => o.tensor());
+  }
+
+  /** One inference with the time of each layer. */
+  async profile(feeds: readonly TensorLike[]): Promise<readonly LayerTime[]> {
+    const inputs = this.#inputs(feeds);
+    const outputs = this.#outputs(this.#dimsOf(inputs.map((i) => i.dims.join("x")).join(), inputs));
+    return (await this.#parts.context.profile(this.#request(inputs, outputs))).layers;
+  }
+
+  /** Milliseconds on the device of each of `count` replays at the dims of `feeds`; undefined where no graph can be captured. */
+  async time(feeds: readonly TensorLike[], warmup: number, count: number): Promise<Float64Array | undefined> {
+    for (let i = 0; i < 3 && this.#captured === undefined; i++) await this.run(feeds);
+    if (this.#captured === undefined) return undefined;
+    try {
+      return await this.#parts.device.addon.timeGraph(this.#stream, this.#captured.graph, warmup, count);
+    } catch (error) {
+      throw gpuError(error, "timing a TensorRT engine");
+    }
+  }
+
+  async release(): Promise<void> {
+    this.#drop();
+    await this.#parts.context.dispose();
+    this.#owned.release();
+  }
+
+  #inputs(feeds: readonly TensorLike[]): readonly Input[] {
+    const ports = this.#parts.inputs;
+    if (feeds.length !== ports.length)
+      throw badInput({ what: `${feeds.length} inputs were given, the engine takes ${ports.length}`, fix: "feed every input once" });
+    return ports.map((port, i) => {
+      const t = feeds[i] as TensorLike;
+      this.#fits(port, t);
+      const { data } = new Tensor(tensorTypeOf(port), t.data as never, t.dims);
+      const view = data as Uint8Array;
+      const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+      if (port.location === "host") return { name: port.name, dims: t.dims, memory: undefined, host: hostArray(bytes) };
+      const { memory } = this.#roomFor(port.name, bytes.length);
+      return { name: port.name, dims: t.dims, memory, host: this.#staged(port.name, bytes) };
+    });
+  }
+
+  /** Type, rank and profile of one input. Throws P2205. */
+  #fits(port: IoTensor, t: TensorLike): void {
+    const type = tensorTypeOf(port);
+    const said = `'${port.name}' is ${t.type} [${t.dims.join(", ")}]`;
+    const text = port.dims.map((d) => (d < 0 ? "?" : d)).join(", ");
+    if (t.type !== type || t.dims.length !== port.dims.length || port.dims.some((d, i) => d >= 0 && d !== t.dims[i]))
+      throw badInput(
+        { what: `${said}, the engine takes ${type} [${text}]`, fix: "feed a tensor of that type and those dims" },
+        { value: port.name },
+      );
+    const range = this.#parts.engine.range(port.name);
+    if (range === undefined || range.values === true) return;
+    const { min, max } = range;
+    if (t.dims.some((d, i) => d < (min[i] ?? 0) || d > (max[i] ?? d)))
+      throw badInput(
+        {
+          what: `${said}, the engine was built for [${min.join(", ")}] to [${max.join(", ")}]`,
+          fix: "compile with a wider range of shapes for the model's inputs",
+        },
+        { value: port.name },
+      );
+  }
+
+  #dimsOf(key: string, inputs: readonly Input[]): readonly (readonly number[])[] {
+    const known = this.#outputDims.get(key);
+    if (known !== undefined) return known;
+    const ports = this.#parts.outputs;
+    const all = inputs.every((i) => i.memory !== undefined);
+    const found = this.#parts.context.outputDims(
+      inputs.map((i) => ({ name: i.name, dims: i.dims, ...(i.memory === undefined ? { host: i.host } : {}) })),
+    );
+    const dims = ports.map((p) => {
+      const own = found[p.name];
+      if (own === undefined || own.some((d) => d < 0))
+        throw planIncomplete({ what: `the dims of output '${p.name}' depend on the data, and no room can be made for it` });
+      return own;
+    });
+    // Elements of shape tensors decide dims too, and are not in the key.
+    if (all) {
+      if (this.#outputDims.size >= REMEMBERED) this.#outputDims.clear();
+      this.#outputDims.set(key, dims);
+    }
+    return dims;
+  }
+
+  #outputs(dims: readonly (readonly number[])[]): readonly Output[] {
+    return this.#parts.outputs.map((port, i) => {
+      const own = dims[i] ?? [];
+      const Typed = typedArrayOf(tensorTypeOf(port));
+      const bytes = own.reduce((a, d) => a * d, Typed.BYTES_PER_ELEMENT);
+      const tensor = (buffer: ArrayBuffer): Tensor => new Tensor(tensorTypeOf(port), new Typed(buffer) as never, own);
+      if (port.location === "device" && bytes <= SMALL && bytes > 0) {
+        const { buffer } = this.#pinnedFor(port.name, bytes);
+        const host = new Uint8Array(buffer, 0, bytes);
+        return { name: port.name, memory: this.#roomFor(port.name, bytes).memory, host, tensor: () => tensor(host.slice().buffer) };
+      }
+      const buffer = new ArrayBuffer(bytes);
+      const memory = port.location === "host" ? undefined : this.#roomFor(port.name, bytes).memory;
+      return { name: port.name, memory, host: buffer, tensor: () => tensor(buffer) };
+    });
+  }
+
+  #request(inputs: readonly Input[], outputs: readonly Output[]): RunRequest {
+    return { stream: this.#stream, inputs: inputs.map(binding), outputs: outputs.map(binding) };
+  }
+
+  async #replay(graph: GraphHandle, inputs: readonly Input[], outputs: readonly Output[]): Promise<void> {
+    const copies = (list: readonly (Input | Output)[]): HostCopy[] =>
+      list.flatMap((b): HostCopy[] => (b.memory === undefined || b.host.byteLength === 0 ? [] : [[b.memory, 0, b.host]]));
+    try {
+      await this.#parts.device.addon.execute(this.#stream, graph, copies(inputs), copies(outputs));
+    } catch (error) {
+      throw gpuError(error, "running a TensorRT engine");
+    }
+  }
+
+  /** Some layers cannot be captured: the engine then runs without a graph for good. */
+  async #capture(key: string, inputs: readonly Input[], outputs: readonly Output[]): Promise<void> {
+    this.#drop();
+    const bare = <B extends Input | Output>(list: readonly B[]) => list.map(({ host: _, ...b }) => binding(b));
+    try {
+      const graph = await this.#parts.context.capture({
+        stream: this.#stream,
+        inputs: bare(inputs) as InputBinding[],
+        outputs: bare(outputs),
+      });
+      this.#captured = { key, graph };
+    } catch {
+      this.#graphs = false;
+    }
+  }
+  #drop(): void {
+    if (this.#captured === undefined) return;
+    this.#parts.device.addon.release(this.#captured.graph);
+    this.#captured = undefined;
+  }
+
+  /** Device memory that holds so many bytes; a graph that was captured over smaller memory goes with it. */
+  #roomFor(name: string, bytes: number): Room {
+    const known = this.#room.get(name);
+    const needed = Math.max(bytes, 256);
+    if (known !== undefined && known.bytes >= needed) return known;
+    this.#drop();
+    if (known !== undefined) this.#owned.drop(known.memory);
+    const room = { memory: this.#owned.own(this.#parts.device.allocate(`memory for '${name}'`, needed)), bytes: needed };
+    this.#room.set(name, room);
+    return room;
+  }
+  #pinnedFor(name: string, bytes: number): Pinned {
+    const known = this.#pinned.get(name);
+    if (known !== undefined && known.buffer.byteLength >= bytes) return known;
+    if (known !== undefined) this.#owned.drop(known.handle);
+    const pinned = this.#parts.device.pin(`pinned memory for '${name}'`, bytes);
+    this.#owned.own(pinned.handle);
+    this.#pinned.set(name, pinned);
+    return pinned;
+  }
+  /** Small arrays in pinned memory, large ones as they are. */
+  #staged(name: string, bytes: Uint8Array): HostArray {
+    if (bytes.length > SMALL || bytes.length === 0) return hostArray(bytes);
+    const { buffer } = this.#pinnedFor(name, bytes.length);
+    const copy = new Uint8Array(buffer, 0, bytes.length);
+    copy.set(bytes);
+    return copy;
+  }
+}
+
+interface Input {
+  readonly name: string;
+  readonly dims: readonly number[];
+  readonly memory: MemoryHandle | undefined;
+  readonly host: HostArray;
+}
+interface Output {
+  readonly name: string;
+  readonly memory: MemoryHandle | undefined;
+  readonly host: HostArray;
+  readonly tensor: () => Tensor;
+}
+
+/** Without keys that hold undefined: the addon reads a key that is there. */
+function binding<B extends { readonly name: string; readonly memory: MemoryHandle | undefined }>(b: B): B & InputBinding & OutputBinding {
+  const { memory, ...rest } = b;
+  return (memory === undefined ? rest : { ...rest, memory }) as unknown as B & InputBinding & OutputBinding;
+}
+
+/** The addon takes no shared memory. */
+const hostArray = (bytes: Uint8Array): HostArray =>
+  bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
