@@ -250,6 +250,7 @@ export function buildReport(parts: ReportParts): Report {
   for (const n of g.nodes) for (const out of n.outs) if (out !== undefined) maker.set(out, place.get(n.id) ?? 0);
   const weightBytes = (id: ValueId): number => factBytes(facts(id));
   let flops = 0;
+  const weights = new Map<ValueId, Weights[number] | undefined>();
   const nodes = g.nodes.map((n): ReportNode => {
     const cost = partition.costs.get(n.id) ?? { flops: 0, bytes: 0 };
     flops += cost.flops;
@@ -266,7 +267,7 @@ export function buildReport(parts: ReportParts): Report {
       after: readFrom(n, maker),
       notOn: verdicts.engines.flatMap((e) => (e === own ? [] : reasonFor(n.id, e, parts))),
       inputs: n.ins.map((id) => (id === undefined ? "" : typeText(facts(id).type))),
-      ...weightsOf(g, n, facts),
+      ...weightsOf(g, n, facts, weights),
     };
   });
   const segments = partition.segments.map((s): ReportSegment => {
@@ -393,21 +394,33 @@ function memoryOf({ graph: g, facts, bindings }: ReportParts): NonNullable<Repor
   return { peakBytes: Math.round(peakBytes), peakNode, live };
 }
 
-function weightsOf(g: Graph, n: Node, facts: ReportParts["facts"]): Pick<ReportNode, "weights"> {
-  const weights = n.ins.flatMap((id) => {
-    const c = id === undefined ? undefined : g.constants.get(id);
-    if (id === undefined || c === undefined) return [];
-    const figures = weightFigures(c);
-    return [
-      {
-        name: valueAt(g, id).name,
-        type: typeText(facts(id).type),
-        bytes: Math.round(factBytes(facts(id))),
-        ...(figures === undefined ? {} : { figures }),
-      },
-    ];
-  });
+type Weights = NonNullable<ReportNode["weights"]>;
+/** The constants a node reads; `seen` keeps those that many nodes read from being sampled again. */
+function weightsOf(
+  g: Graph,
+  n: Node,
+  facts: ReportParts["facts"],
+  seen: Map<ValueId, Weights[number] | undefined>,
+): Pick<ReportNode, "weights"> {
+  const weights: Weights = [];
+  for (const id of n.ins) {
+    if (id === undefined) continue;
+    if (!seen.has(id)) seen.set(id, weightOf(g, id, facts));
+    const weight = seen.get(id);
+    if (weight !== undefined) weights.push(weight);
+  }
   return weights.length === 0 ? {} : { weights };
+}
+function weightOf(g: Graph, id: ValueId, facts: ReportParts["facts"]): Weights[number] | undefined {
+  const c = g.constants.get(id);
+  if (c === undefined) return undefined;
+  const figures = weightFigures(c);
+  return {
+    name: valueAt(g, id).name,
+    type: typeText(facts(id).type),
+    bytes: Math.round(factBytes(facts(id))),
+    ...(figures === undefined ? {} : { figures }),
+  };
 }
 
 function supposition({ assumed, before: q }: NonNullable<ReportParts["whatIf"]>): NonNullable<ReportData["whatIf"]> {

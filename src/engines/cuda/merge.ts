@@ -16,7 +16,14 @@ interface Part {
 
 export function mergeProducts(g: Graph): Graph {
   const uses = new Map<ValueId, Node[]>();
-  for (const n of g.nodes) for (const v of n.ins) if (v !== undefined) uses.set(v, [...(uses.get(v) ?? []), n]);
+  for (const n of g.nodes) {
+    for (const v of n.ins) {
+      if (v === undefined) continue;
+      const users = uses.get(v);
+      if (users === undefined) uses.set(v, [n]);
+      else users.push(n);
+    }
+  }
   const outputs = new Set(g.outputs);
   const groups = new Map<string, Part[]>();
   for (const n of g.nodes) {
@@ -32,7 +39,9 @@ export function mergeProducts(g: Graph): Graph {
     const fits = bias !== undefined && bias.dims.length === 1 && bias.dims[0] === weight.dims[1] && bias.dtype === weight.dtype;
     const key = `${a} ${weight.dims[0]} ${weight.dtype} ${fits}`;
     const part: Part = { product: n, add: fits ? other : undefined, weight, bias: fits ? bias : undefined };
-    groups.set(key, [...(groups.get(key) ?? []), part]);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [part]);
+    else group.push(part);
   }
   const wide = [...groups.values()].filter((parts) => parts.length > 1);
   if (wide.length === 0) return g;
