@@ -4,16 +4,16 @@
  */
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defineError, didYouMean, type Remark, type Verdict } from "./diagnostics.js";
+import type { Remark, Verdict } from "./diagnostics.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
 import { type Artifact, type Engine, tensorrtAbsent } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
+import { cut, valueNamed } from "./import/cut.js";
 import { importModel } from "./import/index.js";
 import { demandReadable } from "./import/tf/unreadable.js";
-import { Editor } from "./ir/edit.js";
-import { readsOf, valueAt } from "./ir/graph.js";
+import { valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
-import type { Graph, NodeId, ValueId } from "./ir/types.js";
+import type { Graph, NodeId } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
 import { type Inferred, inferGraph } from "./ops/infer.js";
 import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
@@ -22,7 +22,6 @@ import { extractSegment } from "./partition/extract.js";
 import { problemOf } from "./partition/problem.js";
 import { assume, judge, type Verdicts } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
-import { deadCode } from "./passes/dead-code.js";
 import { type Keep, keepAccepted, keepAll, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
@@ -33,15 +32,6 @@ import { Program } from "./runtime/program.js";
 
 /** A path, a file URL, the bytes of a model, or a graph. */
 export type ModelInput = string | URL | Uint8Array | Graph;
-
-export const unknownOutput = defineError<{ name: string; near: string | undefined }>(
-  "P1003",
-  "an option names a value that the graph does not have",
-  ({ name, near }) => ({
-    what: `the graph has no value '${name}'`,
-    fix: near === undefined ? "list the values with `partita inspect --ir`" : `did you mean '${near}'?`,
-  }),
-);
 
 /** Everything up to the engines: what a report needs, with nothing built. */
 export interface Planned {
@@ -115,7 +105,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   step("import", 0);
   const imported =
     typeof model === "object" && "nodes" in model
-      ? model
+      ? cut(model, settings.inputs, settings.outputs)
       : await importModel(model instanceof URL ? fileURLToPath(model) : model, {
           signature: settings.signature,
           inputs: settings.inputs,
@@ -123,9 +113,9 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
           shapes: given,
           remarks: settings.onRemark,
         });
-  const original = canonicalOrder(cut(imported, settings.outputs));
+  const original = canonicalOrder(imported);
   // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
-  const own = (name: string): string => valueAt(original, known(original, name)).name;
+  const own = (name: string): string => valueAt(original, valueNamed(original, name)).name;
   const shapes = Object.fromEntries(Object.entries(given).map(([name, s]) => [own(name), s]));
   step("infer", 0.1);
   const noted: Remark[] = [];
@@ -210,33 +200,6 @@ const targetOf = (s: Settings): Target => ({ sm: 90, tensorrt: 110_200, precisio
 /** Dims of a range: those that do not vary are numbers, the others stay open. */
 function dynamicDims(s: Settings["shapes"][string]): readonly (number | string)[] {
   return s.opt.map((d, i) => (s.min[i] === s.max[i] ? d : "?"));
-}
-
-function known(g: Graph, name: string): ValueId {
-  const alias = g.extra?.aliases?.[name] ?? g.extra?.aliases?.[`${name}:0`];
-  const found = g.values.find((v) => v !== undefined && (v.name === name || v.name === `${name}:0` || v.name === alias));
-  if (found !== undefined) return found.id;
-  throw unknownOutput(
-    { name, near: didYouMean(name, g.values.flatMap((v) => (v === undefined ? [] : [v.name])).slice(0, 20_000)) },
-    { file: g.extra?.file, value: name },
-  );
-}
-
-/** The part of a graph that some values need. */
-function cut(g: Graph, outputs: readonly string[] | undefined): Graph {
-  if (outputs === undefined) return g;
-  const draft = new Editor(g);
-  draft.setOutputs(outputs.map((name) => known(g, name)));
-  const swept = deadCode.run(draft.finish(), {
-    remarks: () => {},
-    maxFoldedBytes: 0,
-    facts: () => () => ({ type: { kind: "unknown" } }),
-  }) as Graph;
-  const used = new Set<ValueId>(swept.outputs);
-  for (const n of swept.nodes) for (const v of readsOf(n)) used.add(v);
-  const trimmed = new Editor(swept);
-  trimmed.setInputs(swept.inputs.filter((v) => used.has(v)));
-  return trimmed.finish();
 }
 
 function nameOf(model: ModelInput, g: Graph): string {

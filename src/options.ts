@@ -41,7 +41,7 @@ export interface CompileOptions {
   readonly minimumSegmentSize?: number | undefined;
   /** Shapes of inputs, by name: fixed, or a range. */
   readonly shapes?: Readonly<Record<string, ShapeOption>> | undefined;
-  /** Cut the graph: these values become its inputs, what computes them is dropped. TensorFlow graphs; by value name. */
+  /** Cut the graph: these values become its inputs, what computes them is dropped. By value name. */
   readonly inputs?: readonly string[] | undefined;
   /** Cut the graph: only these outputs, by value name. */
   readonly outputs?: readonly string[] | undefined;

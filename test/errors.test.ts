@@ -128,6 +128,16 @@ const TRIGGERS: readonly Trigger[] = [
     run: () => compile(mlp(), { shapes: { elsewhere: [1] } }),
     says: ["no value 'elsewhere'", "partita inspect --ir"],
   },
+  {
+    code: "P1004",
+    title: "a cut at a value of unknown type",
+    run: () =>
+      compile(parse('graph "g" opset {"": 18, "own": 1} (%x: float32[2]) -> (%y) { %h = own.Op(%x) @"op"\n %y = Relu(%h) }'), {
+        inputs: ["h"],
+      }),
+    says: ["value 'h': the graph is to be cut here", "Cut it at a value whose type the model says"],
+    where: { value: "h" },
+  },
   // ---- files -------------------------------------------------------------------------------------------------------------------------------
   {
     code: "P1101",

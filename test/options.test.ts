@@ -1,9 +1,11 @@
 /** Every option: what it takes, what it refuses and in which words; defaults; shapes on the command line. */
+
 import { describe, expect, it } from "vitest";
 import { compile } from "../src/compile.js";
 import { PartitaError } from "../src/diagnostics.js";
 import { parse } from "../src/ir/parse.js";
 import { type CompileOptions, optionNames, parseNumber, parseShape, settle } from "../src/options.js";
+import { Tensor } from "../src/tensor.js";
 
 function refusal(run: () => unknown): PartitaError {
   try {
@@ -105,6 +107,37 @@ describe("options", () => {
     expect(await wrong({ shapes: { image: [1, 2] } })).toMatchObject({ code: "P1003", fix: "did you mean 'images'?" });
     const cut = await compile(g, { outputs: ["logits"], shapes: { images: { min: [1, 2], opt: [4, 2], max: [8, 2] } } });
     expect(cut.outputs.map((p) => p.name)).toEqual(["logits"]);
+  });
+  it("cut the graph at `inputs` and `outputs`", async () => {
+    const g = parse(
+      `graph "g" opset {"": 18} (%a: float32[N, 2], %b: float32[N, 2]) -> (%y, %h) {
+        const %w = float32[2] [1.0, 2.0]
+        %h = Mul(%a, %w) @"front"
+        %k = Add(%h, %b) @"middle"
+        %y = Neg(%k) @"back"
+      }`,
+    );
+    const ports = async (o: CompileOptions) => {
+      const { inputs, outputs } = await compile(g, o);
+      return [inputs.map((p) => `${p.name} ${p.type}[${p.dims}]`), outputs.map((p) => p.name)];
+    };
+    expect(await ports({ inputs: ["k"], outputs: ["y"] })).toEqual([["k float32[N,2]"], ["y"]]);
+    expect(await ports({ inputs: ["k"] })).toEqual([
+      ["k float32[N,2]", "a float32[N,2]"],
+      ["y", "h"],
+    ]);
+    // A constant may be fed as well, and an output that is cut off is what is fed.
+    expect(await ports({ inputs: ["w", "h"] })).toEqual([
+      ["w float32[2]", "h float32[N,2]", "b float32[N,2]"],
+      ["y", "h"],
+    ]);
+    const x = new Tensor("float32", [1, 2], [1, 2]);
+    await using session = await (await compile(g, { inputs: ["h"] })).createSession();
+    const out = await session.run({ h: x, b: x });
+    expect([Array.from(out["y"]?.data as Float32Array), Array.from(out["h"]?.data as Float32Array)]).toEqual([
+      [-2, -4],
+      [1, 2],
+    ]);
   });
   it("tell progress from 0 to 1 and stop at the signal", async () => {
     const g = parse('graph "g" opset {"": 18} (%x: float32[2]) -> (%y) { %y = Relu(%x) }');

@@ -223,7 +223,10 @@ export async function verifyCommand(
   const session = await program.createSession();
   try {
     const feeds = flags.input.length > 0 ? readFeeds(session.inputs, flags.input) : randomFeeds(session.inputs, 1);
-    const [ours, theirs] = [await session.run(feeds), await reference(path, feeds)];
+    const [ours, theirs] = [
+      await session.run(feeds),
+      await reference(path, feeds, { inputs: options.inputs, outputs: options.outputs, signature: options.signature }),
+    ];
     const rows = Object.entries(theirs).map(([name, expected]) => ({ name, ...measure(ours[name], expected) }));
     const ok = rows.every((r) => r.relative <= limit);
     if (flags.json === true) t.json({ schema: "partita.verify/1", ok, tolerance: limit, outputs: rows });

@@ -18,6 +18,7 @@ interface ModelFlags {
   readonly minSegmentSize?: string;
   readonly tune?: string;
   readonly shape?: readonly string[];
+  readonly inputs?: string;
   readonly outputs?: string;
   readonly signature?: string;
   readonly pin?: readonly string[];
@@ -71,6 +72,7 @@ export function commands(terminal: Terminal): Command {
       )
       .option("--min-segment-size <n>", "engine segments with fewer compute nodes stay on the host", "3")
       .option("--shape <name=dims>", "an input's shape: x=8x3x224x224, or min:opt:max; may be repeated", collect, [])
+      .option("--inputs <names>", "feed these values, and drop what computes them (comma-separated)")
       .option("--outputs <names>", "compile only what these values need (comma-separated)")
       .option("--signature <name>", "SavedModel signature", "serving_default")
       .option(
@@ -171,6 +173,7 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
     precision: flags.precision,
     minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
     shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
+    inputs: flags.inputs?.split(",").map((s) => s.trim()),
     outputs: flags.outputs?.split(",").map((s) => s.trim()),
     signature: flags.signature,
     tune: flags.tune,

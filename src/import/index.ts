@@ -3,6 +3,7 @@ import { closeSync, existsSync, openSync, readSync, type Stats, statSync } from 
 import { basename, join } from "node:path";
 import { defineError } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
+import { cut } from "./cut.js";
 import { importOnnx } from "./onnx/index.js";
 import { type ImportTfOptions, importTf } from "./tf/index.js";
 
@@ -61,7 +62,7 @@ export const detectBytes = (bytes: Uint8Array): "onnx" | "graphdef" =>
 
 export type ImportOptions = ImportTfOptions;
 
-/** Reads a model from a path or bytes. `inputs`, `outputs`, `signature` and `shapes` are for TensorFlow; ONNX graphs are cut by the caller. */
+/** Reads a model from a path or bytes. `signature` and `shapes` are for TensorFlow. Throws P1003, P1004, P11xx to P13xx. */
 export async function importModel(input: string | Uint8Array, options: ImportOptions = {}): Promise<Graph> {
   if (typeof input !== "string" && !(input instanceof Uint8Array))
     throw unknownFormat({ what: `a model is a path, a file URL, bytes or a graph; this is ${input === null ? "null" : typeof input}` });
@@ -69,7 +70,7 @@ export async function importModel(input: string | Uint8Array, options: ImportOpt
   const format = typeof input === "string" ? detect(input) : detectBytes(input);
   switch (format) {
     case "onnx":
-      return importOnnx(input);
+      return cut(importOnnx(input), options.inputs, options.outputs);
     case "graphdef":
     case "saved-model":
       return importTf(input, options);

@@ -9,9 +9,10 @@ import { run } from "../../src/cli/program.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import { parse } from "../../src/ir/parse.js";
-import { npyBytes, npzBytes, readNpz } from "../../src/npz.js";
+import { npyBytes, npzBytes, readNpz, writeNpz } from "../../src/npz.js";
 import { reportFromJSON } from "../../src/report/report.js";
 import { Tensor } from "../../src/tensor.js";
+import { FLOAT, graphDef, node, placeholder, type } from "../support/tf-graph.js";
 import { transpiled } from "../support/transpile.js";
 
 const folder = mkdtempSync(join(tmpdir(), "partita-cli-"));
@@ -183,6 +184,35 @@ describe("verify", () => {
     expect(strict.code).toBe(1);
     expect(strict.out).toMatch(/NOT within 0\n$/);
     expect((await partita(["verify", at("rounding.onnx")])).code).toBe(0);
+  });
+});
+
+describe("a part of a model", () => {
+  it("lies between --inputs and --outputs, for ONNX and TensorFlow alike", async () => {
+    writeFileSync(
+      at("chain.onnx"),
+      encodeOnnx(parse('graph "c" opset {"": 18} (%x: float32[2]) -> (%z) { %h = Neg(%x)\n %y = Abs(%h)\n %z = Sqrt(%y) }')),
+    );
+    const T = type(FLOAT);
+    writeFileSync(
+      at("chain.pb"),
+      graphDef([
+        placeholder("x", FLOAT, [2]),
+        node("h", "Neg", ["x"], { T }),
+        node("y", "Abs", ["h"], { T }),
+        node("z", "Sqrt", ["y"], { T }),
+      ]),
+    );
+    for (const [file, port] of [
+      ["chain.onnx", ""],
+      ["chain.pb", ":0"],
+    ] as const) {
+      writeNpz(at("h.npz"), [[`h${port}`, new Tensor("float32", [-4, 9], [2])]]);
+      const r = await partita(["run", at(file), "--inputs", "h", "--outputs", "y", "--input", at("h.npz"), "--json"]);
+      expect(r.json()).toMatchObject({ outputs: [{ name: `y${port}`, first: [4, 9] }] });
+      expect((await partita(["verify", at(file), "--inputs", "h", "--outputs", "y"])).out).toMatch(/verified\n$/);
+      expect((await partita(["verify", at(file)])).out).toMatch(/verified\n$/);
+    }
   });
 });
 
