@@ -1,5 +1,5 @@
 /** The interface of an engine: what it can take, how a segment becomes an artifact, how an artifact runs. */
-import { defineError, type Verdict } from "../diagnostics.js";
+import { defineError, type Remark, type Verdict } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
 import type { EngineName, Target } from "../ops/define.js";
 import type { Keep } from "../passes/lower.js";
@@ -20,8 +20,48 @@ export interface Artifact {
   readonly settings?: Readonly<Record<string, string>> | undefined;
 }
 
+/** What TensorRT is asked for besides the target. Every field has a default that suits most. */
+export interface TensorRtOptions {
+  /** Which product, where both are there. Default: TensorRT on the GPU it builds for, TensorRT-RTX otherwise. */
+  readonly library?: "tensorrt" | "rtx" | undefined;
+  /** 0 to 5: how long the builder looks for tactics. TensorRT's default is 3. */
+  readonly optimizationLevel?: number | undefined;
+  /** The plan loads in later versions of the same major version; it then brings host code, which a session must be allowed to run. Default false. */
+  readonly versionCompatible?: boolean | undefined;
+  /** Whether the plan runs on other GPUs than the one it was built on. Default "none". */
+  readonly hardwareCompatibility?: "none" | "ampere-plus" | "same-compute-capability" | undefined;
+  /** The plan holds no weights; they lie beside it and are put in when it is opened. Default false. */
+  readonly stripWeights?: boolean | undefined;
+  /** Whether weights can be exchanged later: with the same ones, or with any. Default "none". */
+  readonly refit?: "none" | "identical" | "all" | undefined;
+  /** Lets TensorRT use the structured sparsity of weights that have it. Default false. */
+  readonly sparseWeights?: boolean | undefined;
+  /** Bit set of TensorRT's tactic sources; its own default when absent. */
+  readonly tacticSources?: number | undefined;
+  /** Streams that one run may use besides its own; TensorRT's own choice when absent. */
+  readonly auxiliaryStreams?: number | undefined;
+  /** Measured tactics are kept on disk and used again: in the cache folder, or in a file of that name. Default true. */
+  readonly timingCache?: boolean | string | undefined;
+  /** How much the plan says of its layers. Default "names". */
+  readonly inspection?: "none" | "names" | "detailed" | undefined;
+  /** Runs at dims that come again are CUDA graphs. Default true. */
+  readonly cudaGraphs?: boolean | undefined;
+}
+/** Numbers for symbolic dims: smallest, the one to be fastest at, largest. */
+export interface DimRanges {
+  readonly min: ReadonlyMap<string, number>;
+  readonly opt: ReadonlyMap<string, number>;
+  readonly max: ReadonlyMap<string, number>;
+}
+
 export interface BuildContext {
   readonly target: Target;
+  /** Ranges of the graph's symbolic dims, where the user gave any. */
+  readonly ranges?: DimRanges | undefined;
+  /** Scratch memory the engine may take. */
+  readonly workspaceBytes?: number | undefined;
+  readonly tensorrt?: TensorRtOptions | undefined;
+  readonly onRemark?: ((remark: Remark) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   /** How long to look for the fastest way, on the GPU of this machine: not at all when absent. */
   readonly tune?: "none" | "quick" | "full" | undefined;
@@ -32,6 +72,8 @@ export interface OpenContext {
   readonly streams: number;
   /** Threads for one run. */
   readonly threads: number;
+  /** Whether plans may bring host code that is run: TensorRT plans built to be version-compatible. */
+  readonly allowHostCode?: boolean | undefined;
 }
 export interface RunOptions {
   readonly signal?: AbortSignal | undefined;
@@ -42,7 +84,17 @@ export interface RunOptions {
 /** A segment ready to run. `run` takes and gives tensors in the artifact's order of inputs and outputs; calls may overlap. */
 export interface Executable {
   run(inputs: readonly TensorLike[], options?: RunOptions): Promise<readonly Tensor[]>;
+  /** Microseconds of one run on the device, without copies to and from the host: the median of several. Undefined where that cannot be told. */
+  timeUs?(inputs: readonly TensorLike[]): Promise<number | undefined>;
+  /** What the engine made of the segment, with the time of each layer in one run where the device was asked. */
+  layers?(inputs: readonly TensorLike[]): Promise<readonly LayerFacts[]>;
   dispose(): Promise<void>;
+}
+/** A layer of a built engine. */
+export interface LayerFacts {
+  readonly name: string;
+  /** Microseconds of one run. */
+  readonly us?: number | undefined;
 }
 
 export interface Engine {

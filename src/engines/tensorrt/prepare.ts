@@ -9,8 +9,9 @@ import { elementCount, typedOf } from "../../ir/payload.js";
 import type { Constant, Graph, Node } from "../../ir/types.js";
 import type { Target } from "../../ops/define.js";
 import { inferGraph } from "../../ops/infer.js";
+import type { DimRanges } from "../engine.js";
 import type { ProfileRange } from "./native.js";
-import { noRanges, profileOf, type Ranges } from "./profile.js";
+import { noRanges, profileOf } from "./profile.js";
 import { atHalfPrecision } from "./typed.js";
 
 export interface Prepared {
@@ -23,7 +24,7 @@ export interface Prepared {
 }
 
 /** Throws P1151 past 2 GiB, P2230 and P2231 for what has no profile. */
-export function prepareSegment(segment: Graph, precision: Target["precision"], ranges: Ranges = noRanges): Prepared {
+export function prepareSegment(segment: Graph, precision: Target["precision"], ranges: DimRanges = noRanges): Prepared {
   const inferred = inferGraph(segment);
   const profile = profileOf(inferred.graph, inferred.facts, ranges);
   const graph = prepared(inferred.graph, precision);

@@ -3,16 +3,11 @@ import { isStatic, substitute } from "../../ir/dims.js";
 import { valueAt } from "../../ir/graph.js";
 import type { Dim, Graph, Node, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
+import type { DimRanges } from "../engine.js";
 import { openDim, openElements } from "./errors.js";
 import type { ProfileRange } from "./native.js";
 
-/** Numbers for symbolic dims: smallest, the one to be fastest at, largest. */
-export interface Ranges {
-  readonly min: ReadonlyMap<string, number>;
-  readonly opt: ReadonlyMap<string, number>;
-  readonly max: ReadonlyMap<string, number>;
-}
-export const noRanges: Ranges = { min: new Map(), opt: new Map(), max: new Map() };
+export const noRanges: DimRanges = { min: new Map(), opt: new Map(), max: new Map() };
 
 /** Inputs whose elements decide the dims of a result, by place. */
 const SHAPE_INPUTS: Readonly<Record<string, readonly number[]>> = {
@@ -35,7 +30,7 @@ const SHAPE_INPUTS: Readonly<Record<string, readonly number[]>> = {
 const MAX_SHAPE = 64;
 
 /** One range an input that needs one; none for a segment of fixed dims. Throws P2230, P2231. */
-export function profileOf(g: Graph, facts: (v: ValueId) => Fact, ranges: Ranges): readonly ProfileRange[] {
+export function profileOf(g: Graph, facts: (v: ValueId) => Fact, ranges: DimRanges): readonly ProfileRange[] {
   const shapes = shapeInputs(g);
   const found: ProfileRange[] = [];
   for (const v of g.inputs) {
@@ -51,7 +46,7 @@ export function profileOf(g: Graph, facts: (v: ValueId) => Fact, ranges: Ranges)
   return found;
 }
 
-function range(name: string, dims: readonly Dim[], ranges: Ranges): ProfileRange {
+function range(name: string, dims: readonly Dim[], ranges: DimRanges): ProfileRange {
   const at = (bindings: ReadonlyMap<string, number>): number[] =>
     dims.map((d) => {
       const bound = substitute(d, bindings);
