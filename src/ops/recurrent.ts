@@ -28,7 +28,11 @@ import { count, fact, traffic } from "./shapes.js";
 
 const int8 = absent("the recurrence feeds its own rounding back; kept in float");
 const engines = on(
-  absent("the steps of a recurrence depend on each other, and no kernel fuses them", "unroll short sequences where the model is made"),
+  when("layout 0, up to 2048 hidden units", (at) => {
+    if (at.attrs["layout"] === 1) return no("batch-first layout", "export the layer in its plain form");
+    const hidden = shapeOf(at.in["r"] as Fact)?.[2];
+    return typeof hidden === "number" && hidden > 2048 ? no(`${hidden} hidden units do not fit a block's shared memory`) : yes;
+  }),
   when("layout 0, no coupled gates", (at) =>
     at.attrs["layout"] === 1 || at.attrs["input_forget"] === true
       ? no(at.attrs["layout"] === 1 ? "batch-first layout" : "coupled input and forget gates", "export the layer in its plain form")
@@ -92,6 +96,13 @@ const common = {
   layout: int(0),
 };
 
+/** Weights of a size that keeps long recurrences from saturating. */
+const wave = (...dims: readonly number[]) =>
+  given(
+    "float32",
+    dims,
+    Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => Math.fround(0.15 * Math.sin(1.7 * i))),
+  );
 const operands = (gates: number, dirs: number) => ({
   x: random("float32", 3, 2, 4),
   w: random("float32", dirs, gates * 5, 4),
@@ -152,6 +163,30 @@ export const lstm = defineOp({
       outs: 3,
     };
     yield { name: "bidirectional", in: operands(4, 2), attrs: { hidden_size: aInt(5), direction: aText("bidirectional") }, outs: 3 };
+    yield {
+      name: "peepholes, states, clip",
+      in: {
+        ...operands(4, 1),
+        b: random("float32", 1, 40),
+        initialH: random("float32", 1, 2, 5),
+        initialC: random("float32", 1, 2, 5),
+        p: random("float32", 1, 15),
+      },
+      attrs: { hidden_size: aInt(5), clip: { kind: "float", value: 1.5 } },
+      outs: 3,
+    };
+    yield {
+      name: "many units, short rows",
+      in: {
+        x: random("float32", 7, 3, 20),
+        w: wave(2, 384, 20),
+        r: wave(2, 384, 96),
+        b: wave(2, 768),
+        lengths: given("int32", [3], [7, 4, 1]),
+      },
+      attrs: { hidden_size: aInt(96), direction: aText("bidirectional") },
+      outs: 3,
+    };
   },
 });
 export const gru = defineOp({
@@ -176,5 +211,17 @@ export const gru = defineOp({
       outs: 2,
     };
     yield { name: "bidirectional", in: operands(3, 2), attrs: { hidden_size: aInt(5), direction: aText("bidirectional") }, outs: 2 };
+    yield {
+      name: "many units, short rows",
+      in: {
+        x: random("float32", 6, 3, 20),
+        w: wave(2, 288, 20),
+        r: wave(2, 288, 96),
+        b: wave(2, 576),
+        lengths: given("int32", [3], [6, 3, 1]),
+      },
+      attrs: { hidden_size: aInt(96), direction: aText("bidirectional") },
+      outs: 2,
+    };
   },
 });

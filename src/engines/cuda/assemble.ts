@@ -20,7 +20,7 @@ export type Address = BufferName | { readonly buffer: BufferName; readonly offse
 
 /** One operation of the plan before buffers have addresses. */
 export interface Step {
-  readonly writes: BufferName;
+  readonly writes: readonly BufferName[];
   readonly reads: readonly BufferName[];
   readonly scratch: readonly { readonly name: BufferName; readonly bytes: number; readonly zero: boolean }[];
   readonly kernel: Pick<Kernel, "name" | "grid" | "block" | "shared"> & {
@@ -52,7 +52,7 @@ export function assemble(parts: Parts): Lowered {
     else known.to = at;
   };
   for (const [i, s] of steps.entries()) {
-    for (const name of [...s.reads, s.writes, ...s.scratch.map((x) => x.name)]) touch(name, i);
+    for (const name of [...s.reads, ...s.writes, ...s.scratch.map((x) => x.name)]) touch(name, i);
   }
   for (const [name, { kind, bytes }] of parts.buffers) {
     const own = span.get(name);
@@ -107,7 +107,7 @@ export function assemble(parts: Parts): Lowered {
 
 /** Steps after those that write what they read. */
 function ordered(steps: readonly Step[]): readonly Step[] {
-  const writer = new Map(steps.map((s) => [s.writes, s]));
+  const writer = new Map(steps.flatMap((s) => s.writes.map((w) => [w, s] as const)));
   const done = new Set<Step>();
   const order: Step[] = [];
   const visit = (start: Step): void => {

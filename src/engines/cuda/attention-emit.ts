@@ -66,7 +66,7 @@ export function emitAttention(e: Emission, s: Site, f: Fused, out: View, tail: T
   const [tactic] = attentionTactics(problem, e.options.device);
   if (tactic === undefined) throw new NotEmitted(s.node, "its heads are too large for one kernel");
   const kernel = attentionKernel(problem, tactic, e.name("attention"));
-  e.pushText(kernel, { ...views, out: placed, ...(mask === undefined ? {} : { mask }) }, undefined, target, nodes);
+  e.pushText(kernel, { ...views, out: placed, ...(mask === undefined ? {} : { mask }) }, undefined, [target], nodes);
 }
 
 /** A result's own dims over the memory of what becomes of it, when that only moves it and its last dim stays together. */

@@ -98,7 +98,7 @@ export class Emission extends Values {
 
   push(k: Kernel, nodes: readonly string[]): void {
     this.steps.push({
-      writes: k.parameters.at(-1) as BufferName,
+      writes: [k.parameters.at(-1) as BufferName],
       reads: k.parameters.slice(0, -1),
       scratch: [],
       kernel: k,
@@ -164,10 +164,11 @@ export class Emission extends Values {
     k: KernelText,
     operands: Readonly<Record<string, View>>,
     epilogue: { readonly parameters: ParameterList; readonly out: View } | undefined,
-    out: View,
+    outs: readonly View[],
     nodes: readonly string[],
   ): void {
     const args: Address[] = [];
+    const writes = outs.map((v) => v.buffer);
     const named = (operand: string): { readonly buffer: BufferName; readonly offset: number } => {
       const view = operands[operand];
       if (view === undefined) throw new Error(`${k.name} asks for an operand '${operand}'`);
@@ -197,8 +198,10 @@ export class Emission extends Values {
       }
     }
     this.steps.push({
-      writes: out.buffer,
-      reads: [...Object.values(operands).map((v) => v.buffer), ...(epilogue?.parameters.buffers() ?? [])].filter((b) => b !== out.buffer),
+      writes,
+      reads: [...Object.values(operands).map((v) => v.buffer), ...(epilogue?.parameters.buffers() ?? [])].filter(
+        (b) => !writes.includes(b),
+      ),
       scratch,
       kernel: k,
       args,

@@ -14,8 +14,8 @@ export type Weight =
   | {
       readonly kind: "heavy";
       readonly buffered: readonly number[];
-      /** What its kernel can do behind the result: anything that goes element by element, or only put it elsewhere. */
-      readonly ends: "any" | "views";
+      /** What its kernel can do behind the result: anything that goes element by element, only put it elsewhere, or store each of its results. */
+      readonly ends: "any" | "views" | "stores";
     };
 
 export interface FusionInput {
@@ -32,6 +32,8 @@ export interface Fused {
   readonly root: ValueId;
   /** From the heavy node's result to the root: points that everything passes through, the result and the root included. */
   readonly path: readonly ValueId[];
+  /** Further results of the heavy node that are wanted: written beside the root. */
+  readonly also: readonly ValueId[];
 }
 
 /** A light value read by operators over this many times more elements is written rather than computed again. */
@@ -45,7 +47,12 @@ export function fuse(input: FusionInput): readonly Fused[] {
   for (const [i, n] of g.nodes.entries()) {
     position.set(n, i);
     for (const v of n.outs) if (v !== undefined) producer.set(v, n);
-    for (const [slot, v] of n.ins.entries()) if (v !== undefined) uses.set(v, [...(uses.get(v) ?? []), { node: n, slot }]);
+    for (const [slot, v] of n.ins.entries()) {
+      if (v === undefined) continue;
+      const users = uses.get(v);
+      if (users === undefined) uses.set(v, [{ node: n, slot }]);
+      else users.push({ node: n, slot });
+    }
   }
   const weights = new Map(g.nodes.map((n) => [n, input.weight(n)]));
   const isOutput = new Set(g.outputs);
@@ -89,12 +96,20 @@ export function fuse(input: FusionInput): readonly Fused[] {
   const result: Fused[] = [];
   for (const n of [...g.nodes].reverse()) {
     if (weights.get(n)?.kind !== "heavy") continue;
-    const [v] = n.outs.filter((o) => o !== undefined);
-    if (v === undefined || (!sinks.has(v) && !isOutput.has(v))) continue;
-    if ((sinks.get(v)?.size ?? 0) === 0 && !roots.has(v)) continue;
+    const [v, ...also] = n.outs.filter((o): o is ValueId => o !== undefined && ((sinks.get(o)?.size ?? 0) > 0 || roots.has(o)));
+    if (v === undefined) continue;
     const path = [v];
     let current = v;
     const { ends } = weights.get(n) as Extract<Weight, { kind: "heavy" }>;
+    if (ends === "stores" || also.length > 0) {
+      // Nothing is fused behind one result of several.
+      for (const o of [v, ...also]) {
+        roots.add(o);
+        claimed.add(o);
+      }
+      result.push({ heavy: n, root: v, path, also });
+      continue;
+    }
     while (!roots.has(current)) {
       const next = onward(current, ends === "any");
       if (next === undefined) break;
@@ -104,10 +119,9 @@ export function fuse(input: FusionInput): readonly Fused[] {
     }
     roots.add(current);
     claimed.add(current);
-    result.push({ heavy: n, root: current, path });
+    result.push({ heavy: n, root: current, path, also });
   }
-  for (const v of roots) if (!claimed.has(v) && producer.has(v)) result.push({ heavy: undefined, root: v, path: [v] });
-  // Heavy nodes with further results are written one kernel a result by the emitter; light ones of many results are split among their roots.
+  for (const v of roots) if (!claimed.has(v) && producer.has(v)) result.push({ heavy: undefined, root: v, path: [v], also: [] });
   return result.sort((a, b) => order(a) - order(b));
 
   function order(f: Fused): number {

@@ -17,6 +17,7 @@ import { mapKernel, reduceKernel, rowKernel, type Tail } from "./loops.js";
 import { emitMatrix } from "./matrix-emit.js";
 import { mergeProducts } from "./merge.js";
 import { pointwise } from "./pointwise.js";
+import { emitRecurrent, recurrentOps, recurrentShape } from "./recurrent.js";
 import { directConv, directGemm, directMatMul, type Reduction, reduction, reductionOps } from "./reduce.js";
 import { type RowProgram, rowOps, rowProgram } from "./rows.js";
 import type { Element } from "./scope.js";
@@ -40,14 +41,43 @@ export function lower(g: Graph, options: LowerOptions): Lowered {
 export function refusals(g: Graph, options: LowerOptions): ReadonlyMap<NodeId, Refused> {
   return new Lowering(g, options).refusals();
 }
-const EMITTED: ReadonlySet<string> = new Set([...inlineOps, ...reductionOps, ...rowOps, "MatMul", "Gemm", "Conv", "Attention"]);
+const EMITTED: ReadonlySet<string> = new Set([
+  ...inlineOps,
+  ...reductionOps,
+  ...rowOps,
+  "MatMul",
+  "Gemm",
+  "Conv",
+  "Attention",
+  ...recurrentOps,
+]);
 /** Whether any rule takes the operator at all. */
 export const emits = (n: Node): boolean => n.domain === "" && EMITTED.has(n.op);
 
 type HeavyKind =
   | { readonly kind: "reduce"; readonly reduction: Reduction }
   | { readonly kind: "row"; readonly program: RowProgram }
-  | { readonly kind: "matmul" | "gemm" | "conv" | "attention" };
+  | { readonly kind: "matmul" | "gemm" | "conv" | "attention" | "recurrent" };
+
+/** Operands that a kernel reads from memory; the others are read as expressions. */
+const buffered: Readonly<Record<HeavyKind["kind"], readonly number[]>> = {
+  reduce: [],
+  row: [],
+  matmul: [0, 1],
+  gemm: [0, 1],
+  conv: [0, 1],
+  attention: [0, 1, 2, 3],
+  recurrent: [0, 1, 2, 3, 4, 5, 6, 7],
+};
+const ends: Readonly<Record<HeavyKind["kind"], "any" | "views" | "stores">> = {
+  reduce: "any",
+  row: "any",
+  matmul: "any",
+  gemm: "any",
+  conv: "any",
+  attention: "views",
+  recurrent: "stores",
+};
 
 class Lowering {
   readonly #e: Emission;
@@ -68,8 +98,8 @@ class Lowering {
       elements: (v) => product(this.#e.tensor(v).dims),
       known: (v) => this.#e.known(v),
     });
-    for (const f of fused)
-      this.#e.written.set(f.root, g.outputs.includes(f.root) ? this.#e.port("output", f.root) : this.#e.scratch(f.root));
+    for (const v of fused.flatMap((f) => [f.root, ...f.also]))
+      this.#e.written.set(v, g.outputs.includes(v) ? this.#e.port("output", v) : this.#e.scratch(v));
     for (const v of g.outputs) {
       if (this.#e.written.get(v)?.buffer === this.#e.outputName(v)) continue;
       // An input or a constant handed through.
@@ -126,8 +156,7 @@ class Lowering {
       const heavy = this.#heavyKind(s);
       if (heavy !== undefined) {
         this.#heavy.set(n, heavy);
-        const buffered = heavy.kind === "attention" ? [0, 1, 2, 3] : heavy.kind === "reduce" || heavy.kind === "row" ? [] : [0, 1];
-        return { kind: "heavy", buffered, ends: heavy.kind === "attention" ? "views" : "any" };
+        return { kind: "heavy", buffered: buffered[heavy.kind], ends: ends[heavy.kind] };
       }
       const light = inline(s);
       if (light === undefined) throw new Refused(`${n.op} has no kernel`);
@@ -161,6 +190,10 @@ class Lowering {
     if (op === "Attention") {
       attentionShape(s);
       return { kind: "attention" };
+    }
+    if (recurrentOps.includes(op)) {
+      recurrentShape(s);
+      return { kind: "recurrent" };
     }
     const rows = rowProgram(s);
     if (rows !== undefined) return { kind: "row", program: rows };
@@ -196,6 +229,9 @@ class Lowering {
       }
       case "row":
         this.#e.push(rowKernel(this.#e.name(label), heavy.program, out, tail), nodes);
+        return;
+      case "recurrent":
+        emitRecurrent(this.#e, s, f, nodes);
         return;
       case "attention":
         emitAttention(this.#e, s, f, out, tail, nodes);

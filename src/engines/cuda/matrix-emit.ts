@@ -59,7 +59,7 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
     };
     const made = kernel();
     if (made === undefined) throw new NotEmitted(s.node, "no tile fits");
-    e.pushText(made, { a: view, b: weights }, epilogue, out, nodes);
+    e.pushText(made, { a: view, b: weights }, epilogue, [out], nodes);
     return;
   }
   const inner = (v: View): boolean => v.strides.filter((st, i) => st === 1 || v.dims[i] === 1).length > 0;
@@ -88,10 +88,10 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
   );
   const tactic = choose(e, { kind: "gemm", problem, key: JSON.stringify(problem), tactics: gemmTactics(problem, device) });
   if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
-  e.pushText(gemmKernel(problem, tactic, epilogue.text, e.name(kind), device), { a, b }, epilogue, out, nodes);
+  e.pushText(gemmKernel(problem, tactic, epilogue.text, e.name(kind), device), { a, b }, epilogue, [out], nodes);
 }
 
-function choose(e: Emission, p: Problem): Tactic | undefined {
+export function choose(e: Emission, p: Problem): Tactic | undefined {
   e.options.onProblem?.(p);
   return p.tactics[e.options.picks?.get(p.key) ?? 0];
 }

@@ -10,6 +10,7 @@ export { attentionKernel, attentionTactics } from "./attention.js";
 export { depthwiseKernel, depthwiseTactics, isDepthwise } from "./depthwise.js";
 export type { ConvProblem, GemmProblem, Operand, Precision } from "./problem.js";
 export { convDepth, convFlops, convRows, gemmFlops } from "./problem.js";
+export { gatesOf, MOST_UNITS, type RecurrentProblem, recurrentKernel, type StateType } from "./recurrent.js";
 export type { AttentionTactic, DepthwiseTactic, DeviceModel, HopperTactic, Tactic, TiledTactic } from "./tactics.js";
 export { a100, convTactics, gemmTactics, h200, tacticName } from "./tactics.js";
 export type { EpilogueText, KernelArgument, KernelText } from "./text.js";
