@@ -101,6 +101,29 @@ it("a SavedModel runs under its signature's names, and under its tensors'", asyn
     await expect(session.run({ feature: x })).rejects.toThrow(/P3103 .*did you mean 'features'/i);
   }
 });
+it("a SavedModel and its frozen form give the same bits", async () => {
+  const frozen = join(folder, "keras.pb");
+  writeFileSync(
+    frozen,
+    graphDef([
+      placeholder("features", FLOAT, [-1, 2]),
+      constant("kernel", FLOAT, [2, 1], [10, 100]),
+      constant("bias", FLOAT, [1], [0.5]),
+      node("kernel/read", "Identity", ["kernel"], { T }),
+      node("dense/MatMul", "MatMul", ["features", "kernel/read"], { T }),
+      node("dense/BiasAdd", "BiasAdd", ["dense/MatMul", "bias"], { T }),
+    ]),
+  );
+  const features = new Tensor("float32", [0.1, -3.3, 7.7e-3, 1e8, Number.NaN, 1], [3, 2]);
+  const bits: string[] = [];
+  for (const model of [saved("twin"), frozen]) {
+    await using session = await (await compile(model)).createSession({ threads: 1 });
+    const [result] = Object.values(await session.run({ features }));
+    if (result !== undefined) bits.push(Buffer.from((result.data as Float32Array).buffer).toString("hex"));
+  }
+  expect(bits[0]).toBe(bits[1]);
+  expect(bits[0]).toHaveLength(24);
+});
 it("reports speak of the layers, not of the calls around them", async () => {
   const text = JSON.stringify((await report(saved("report"))).toJSON());
   expect(text).toContain("model/dense/");
