@@ -44,6 +44,8 @@ export interface TensorRtOptions {
   readonly timingCache?: boolean | string | undefined;
   /** How much the plan says of its layers. Default "names". */
   readonly inspection?: "none" | "names" | "detailed" | undefined;
+  /** TensorRT's messages that become remarks: of this severity and graver. Default "error". */
+  readonly log?: "error" | "warning" | "info" | "verbose" | undefined;
   /** Runs at dims that come again are CUDA graphs. Default true. */
   readonly cudaGraphs?: boolean | undefined;
 }
