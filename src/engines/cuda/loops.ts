@@ -4,7 +4,7 @@
  */
 import { Block } from "./block.js";
 import { add, constantIndex, delinear, type Index, linear, product, scale, text, variable } from "./indexing.js";
-import type { Reduction } from "./reduce.js";
+import type { Reduction } from "./reduction.js";
 import type { RowProgram } from "./rows.js";
 import type { Element, Scope } from "./scope.js";
 import { type Register, storage } from "./storage.js";

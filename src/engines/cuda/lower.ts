@@ -8,21 +8,26 @@ import type { DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
 import { doneSite } from "../../ops/infer.js";
 import { assemble, type Lowered } from "./assemble.js";
 import { emitAttention } from "./attention-emit.js";
+import { directConv, directGemm, directMatMul } from "./direct.js";
 import { Emission } from "./emission.js";
 import { type Fused, fuse, type Weight } from "./fusion.js";
 import { attentionShape } from "./heads.js";
 import { type Index, product } from "./indexing.js";
 import { inline, inlineOps, reshapedIndex } from "./inline.js";
 import { mapKernel, reduceKernel, rowKernel, type Tail } from "./loops.js";
+import { precisionOf } from "./matrix.js";
 import { emitMatrix } from "./matrix-emit.js";
 import { mergeProducts } from "./merge.js";
 import { pointwise } from "./pointwise.js";
+import { integerRegions } from "./quantized.js";
 import { emitRecurrent, recurrentOps, recurrentShape } from "./recurrent.js";
-import { directConv, directGemm, directMatMul, type Reduction, reduction, reductionOps } from "./reduce.js";
+import { reduction, reductionOps } from "./reduce.js";
+import type { Reduction } from "./reduction.js";
 import { type RowProgram, rowOps, rowProgram } from "./rows.js";
 import type { Element } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
 import { storage, storageOf } from "./storage.js";
+import { tapRuns } from "./taps.js";
 import { type LowerOptions, NotEmitted, type Problem } from "./values.js";
 import { stridesOf, type View } from "./view.js";
 
@@ -31,7 +36,7 @@ export { NotEmitted };
 
 /** Throws `NotEmitted` for a node that no rule takes. All dims must be static. */
 export function lower(g: Graph, options: LowerOptions): Lowered {
-  return new Lowering(g, options).run();
+  return new Lowering(integerRegions(g), options).run();
 }
 
 /**
@@ -48,6 +53,8 @@ const EMITTED: ReadonlySet<string> = new Set([
   "MatMul",
   "Gemm",
   "Conv",
+  "MatMulInteger",
+  "ConvInteger",
   "Attention",
   ...recurrentOps,
 ]);
@@ -78,6 +85,20 @@ const ends: Readonly<Record<HeavyKind["kind"], "any" | "views" | "stores">> = {
   attention: "views",
   recurrent: "stores",
 };
+
+/** Integer products of symmetric int8 operands run on the matrix units, other products as loops. */
+function integerKind(s: Site, empty: boolean): HeavyKind {
+  for (const zero of s.ins.slice(2))
+    if (zero !== undefined && zero.numbers?.every((z) => z === 0) !== true)
+      throw new Refused("its zero points are not known to be 0", "quantize symmetrically");
+  const [x, w] = s.ins;
+  const symmetric = x?.dtype === "int8" && w?.dtype === "int8" && !empty;
+  if (s.node.op === "ConvInteger") {
+    if (!symmetric) throw new Refused("integer convolutions of other types than int8 have no kernel", "quantize symmetrically to int8");
+    return { kind: "conv" };
+  }
+  return symmetric && x.dims.length >= 2 && w.dims.length >= 2 ? { kind: "matmul" } : { kind: "reduce", reduction: directMatMul(s) };
+}
 
 class Lowering {
   readonly #e: Emission;
@@ -156,13 +177,23 @@ class Lowering {
       const heavy = this.#heavyKind(s);
       if (heavy !== undefined) {
         this.#heavy.set(n, heavy);
-        return { kind: "heavy", buffered: buffered[heavy.kind], ends: ends[heavy.kind] };
+        // A convolution of few channels copies its input anyway: what makes the input is done in that copy.
+        const copies =
+          heavy.kind === "conv" &&
+          tapRuns(s, precisionOf({ dtype: this.#e.stored(s.ins[0]?.dtype ?? "float32") }, this.#e.options.precision) ?? "f32") !==
+            undefined;
+        return { kind: "heavy", buffered: copies ? [1] : buffered[heavy.kind], ends: ends[heavy.kind] };
       }
       const light = inline(s);
       if (light === undefined) throw new Refused(`${n.op} has no kernel`);
       this.#e.inline.set(n, light);
       const [x, y] = [s.ins[0], s.outs[0]];
-      const straight = Object.hasOwn(pointwise, n.op) || n.op === "Clip" || n.op === "BatchNormalization" || n.op === "QuantizeLinear";
+      const straight =
+        Object.hasOwn(pointwise, n.op) ||
+        n.op === "Clip" ||
+        n.op === "BatchNormalization" ||
+        n.op === "QuantizeLinear" ||
+        n.op === "DequantizeLinear";
       return {
         kind: "light",
         view: light.view,
@@ -187,6 +218,7 @@ class Lowering {
         : { kind: "reduce", reduction: directMatMul(s) };
     if (op === "Gemm") return floats && !empty ? { kind: "gemm" } : { kind: "reduce", reduction: directGemm(s) };
     if (op === "Conv") return floats && !empty ? { kind: "conv" } : { kind: "reduce", reduction: directConv(s) };
+    if (op === "ConvInteger" || op === "MatMulInteger") return integerKind(s, empty);
     if (op === "Attention") {
       attentionShape(s);
       return { kind: "attention" };

@@ -5,7 +5,7 @@ import { epilogueOf } from "./epilogue.js";
 import { delinear, type Index, product } from "./indexing.js";
 import type { Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
-import { gemmResult } from "./reduce.js";
+import { gemmResult } from "./direct.js";
 import type { Operand, Site, Tensor } from "./site.js";
 import {
   convKernel,

@@ -1,5 +1,5 @@
 /** Matrix products and convolutions as problems for the templates: which dims are rows, columns and batches, and how operands lie in memory. */
-import { windowOf } from "./reduce.js";
+import { windowOf } from "./windows.js";
 import { operand, output, type Site } from "./site.js";
 import type { ConvProblem, GemmProblem, Operand, Precision } from "./templates/index.js";
 import type { View } from "./view.js";
