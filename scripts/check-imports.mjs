@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 const base = ["diagnostics", "tensor", "npz", "ir"];
 const core = [...base, "ops"];
 const planned = [...core, "passes", "partition"];
-const everything = [...planned, "import", "quantize", "report", "engines", "runtime", "options", "compile"];
+const everything = [...planned, "import", "quantize", "report", "engines", "runtime", "options", "build", "compile"];
 export const allowed = {
   diagnostics: [],
   tensor: ["diagnostics"],
@@ -21,7 +21,8 @@ export const allowed = {
   report: planned,
   engines: [...planned, "import", "quantize"],
   runtime: [...planned, "import", "quantize", "engines", "report"],
-  options: [...core, "partition"],
+  options: [...core, "partition", "engines"],
+  build: [...planned, "import", "quantize", "report", "engines", "runtime", "options"],
   compile: everything,
   index: everything,
   "ir.ts": everything,

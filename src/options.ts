@@ -1,6 +1,7 @@
 /** Every compile option: type, default, validation. Shared by the API and the command line. */
 import * as v from "valibot";
 import { defineError, didYouMean, type Remark } from "./diagnostics.js";
+import type { TensorRtOptions } from "./engines/engine.js";
 import type { Pin } from "./partition/verdicts.js";
 
 export const badOption = defineError<{ name: string; what: string; fix: string }>(
@@ -53,6 +54,10 @@ export interface CompileOptions {
   readonly maximumCachedEngines?: number | undefined;
   /** How long the CUDA engine looks for the fastest kernels, on the GPU of this machine. Default "quick"; without a GPU nothing is timed. */
   readonly tune?: "none" | "quick" | "full" | undefined;
+  /** The GPU to compile for, 8.9 or "8.9". Default: this machine's, or 9.0 where there is none. TensorRT-RTX and the CUDA engine need no GPU for it. */
+  readonly computeCapability?: number | string | undefined;
+  /** What the TensorRT engine is asked for besides. */
+  readonly tensorrt?: TensorRtOptions | undefined;
   /** Sends nodes to an engine by name, operator or pattern. */
   readonly pin?: readonly Pin[] | undefined;
   /** For reports: operators taken as if an engine supported them, or ("host") as if none did, e.g. `{ NonMaxSuppression: "cuda" }`. */
@@ -80,6 +85,9 @@ export interface Settings {
   readonly maxWorkspaceSizeBytes: number;
   readonly maximumCachedEngines: number;
   readonly tune: "none" | "quick" | "full";
+  /** Compute capability times ten; undefined for this machine's. */
+  readonly sm: number | undefined;
+  readonly tensorrt: TensorRtOptions;
   readonly pin: readonly Pin[];
   readonly whatIf: ReadonlyMap<string, "host" | "cuda" | "tensorrt">;
   readonly strict: boolean;
@@ -106,6 +114,35 @@ const near = (found: unknown, words: readonly string[]): string => {
   return guess === undefined ? "" : ` (did you mean '${guess}'?)`;
 };
 const engines = ["host", "cuda", "tensorrt"] as const;
+const capability = v.union(
+  [
+    v.pipe(v.string(), v.regex(/^\d{1,2}\.\d$/)),
+    v.pipe(
+      v.number(),
+      v.check((x) => x >= 1 && x < 100 && Math.abs(10 * x - Math.round(10 * x)) < 1e-9),
+    ),
+  ],
+  "is not a compute capability such as 8.9",
+);
+const tensorrt = v.strictObject(
+  {
+    library: v.optional(word(["tensorrt", "rtx"])),
+    optimizationLevel: v.optional(v.pipe(natural(0), v.maxValue(5, "is above 5"))),
+    versionCompatible: v.optional(v.boolean("is not true or false")),
+    hardwareCompatibility: v.optional(word(["none", "ampere-plus", "same-compute-capability"])),
+    stripWeights: v.optional(v.boolean("is not true or false")),
+    refit: v.optional(word(["none", "identical", "all"])),
+    sparseWeights: v.optional(v.boolean("is not true or false")),
+    tacticSources: v.optional(natural(0)),
+    auxiliaryStreams: v.optional(natural(0)),
+    timingCache: v.optional(v.union([v.boolean(), v.pipe(v.string(), v.minLength(1))], "is neither true, false nor a file's path")),
+    inspection: v.optional(word(["none", "names", "detailed"])),
+    log: v.optional(word(["error", "warning", "info", "verbose"])),
+    cudaGraphs: v.optional(v.boolean("is not true or false")),
+  } satisfies Record<keyof TensorRtOptions, v.GenericSchema>,
+  (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
+);
+export const tensorrtNames = Object.keys(tensorrt.entries) as readonly (keyof TensorRtOptions)[];
 const callback = v.custom<(...args: never[]) => void>((x) => typeof x === "function", "is not a function");
 
 const schemas = {
@@ -129,6 +166,8 @@ const schemas = {
   maxWorkspaceSizeBytes: natural(0),
   maximumCachedEngines: natural(1),
   tune: word(["none", "quick", "full"]),
+  computeCapability: capability,
+  tensorrt,
   pin: v.array(
     v.strictObject(
       {
@@ -197,6 +236,8 @@ export function settle(options: CompileOptions): Settings {
     maxWorkspaceSizeBytes: options.maxWorkspaceSizeBytes ?? 2 ** 30,
     maximumCachedEngines: options.maximumCachedEngines ?? 1,
     tune: options.tune ?? "quick",
+    sm: options.computeCapability === undefined ? undefined : Math.round(10 * Number(options.computeCapability)),
+    tensorrt: options.tensorrt ?? {},
     pin: options.pin ?? [],
     whatIf: new Map(Object.entries(options.whatIf ?? {})),
     strict: options.strict ?? false,
@@ -226,6 +267,22 @@ export function parseShape(text: string): readonly [name: string, shape: ShapeOp
   if (lists.length === 1 && min !== undefined) return [text.slice(0, at), min];
   if (lists.length === 3 && min !== undefined && opt !== undefined && max !== undefined) return [text.slice(0, at), { min, opt, max }];
   return fail();
+}
+
+/** `optimizationLevel=5`: one field of the tensorrt option; what it holds is checked with the rest. Throws P1001. */
+export function parseTensorRt(text: string): readonly [name: string, value: boolean | number | string] {
+  const at = text.indexOf("=");
+  const name = text.slice(0, at);
+  if (at <= 0 || !tensorrtNames.includes(name as keyof TensorRtOptions)) {
+    const guess = didYouMean(at <= 0 ? text : name, tensorrtNames);
+    throw badOption({
+      name: "--trt",
+      what: `has '${text}', which is not NAME=VALUE${guess === undefined ? "" : ` (did you mean '${guess}'?)`}`,
+      fix: `the names are ${tensorrtNames.join(", ")}`,
+    });
+  }
+  const value = text.slice(at + 1);
+  return [name, value === "true" ? true : value === "false" ? false : /^\d+$/.test(value) ? Number(value) : value];
 }
 
 /** The number that a flag of the command line was given. Throws P1001. */

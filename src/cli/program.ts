@@ -1,7 +1,7 @@
 /** Commands and their options. Everything goes through the public API; results to stdout, progress and errors to stderr. */
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
-import { badOption, type CompileOptions, parseNumber, parseShape } from "../options.js";
+import { badOption, type CompileOptions, parseNumber, parseShape, parseTensorRt } from "../options.js";
 import { bench, compileCommand, doctorCommand, exportOnnx, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
 
@@ -19,6 +19,8 @@ interface ModelFlags {
   readonly tune?: string;
   readonly shape?: readonly string[];
   readonly inputs?: string;
+  readonly computeCapability?: string;
+  readonly trt?: readonly string[];
   readonly outputs?: string;
   readonly signature?: string;
   readonly pin?: readonly string[];
@@ -73,6 +75,8 @@ export function commands(terminal: Terminal): Command {
       .option("--min-segment-size <n>", "engine segments with fewer compute nodes stay on the host", "3")
       .option("--shape <name=dims>", "an input's shape: x=8x3x224x224, or min:opt:max; may be repeated", collect, [])
       .option("--inputs <names>", "feed these values, and drop what computes them (comma-separated)")
+      .option("--compute-capability <x.y>", "the GPU to compile for (default: this machine's)")
+      .option("--trt <option=value>", "an option of TensorRT, as in docs/tensorrt.md; may be repeated", collect, [])
       .option("--outputs <names>", "compile only what these values need (comma-separated)")
       .option("--signature <name>", "SavedModel signature", "serving_default")
       .option(
@@ -174,6 +178,8 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
     minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
     shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
     inputs: flags.inputs?.split(",").map((s) => s.trim()),
+    computeCapability: flags.computeCapability,
+    tensorrt: Object.fromEntries((flags.trt ?? []).map(parseTensorRt)),
     outputs: flags.outputs?.split(",").map((s) => s.trim()),
     signature: flags.signature,
     tune: flags.tune,
