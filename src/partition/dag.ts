@@ -91,10 +91,10 @@ export function heaviestFirst(weights: Float64Array): Int32Array {
   const n = weights.length;
   // The counting tables of a radix pass cost more than sorting a short list.
   if (n < 10_000) {
-    const w = Float32Array.from(weights);
+    const w = new Float32Array(weights);
     return Int32Array.from(weights.keys()).sort((a, b) => (w[b] as number) - (w[a] as number) || b - a);
   }
-  const keys = new Uint32Array(Float32Array.from(weights).buffer);
+  const keys = new Uint32Array(new Float32Array(weights).buffer);
   let from = new Int32Array(n);
   let to = new Int32Array(n);
   for (let i = 0; i < n; i++) from[i] = n - 1 - i;

@@ -89,7 +89,7 @@ interface Arrangement {
 
 /** Steps 1 to 4 from one start. */
 function arrange(g: Dag, input: SegmentInput, values: Values, order: Int32Array, start: Start): Arrangement {
-  const engine = Uint8Array.from(input.engine);
+  const engine = input.engine.slice();
   const demoted = new Uint8Array(g.n);
   const rounds = g.n > LARGE ? 3 : 8;
   let level = earliest(g, engine);

@@ -40,7 +40,11 @@ export function earliest(g: Dag, engine: Uint8Array): Int32Array {
   return level;
 }
 
-const deepest = (level: Int32Array): number => level.reduce((a, l) => Math.max(a, l), 0);
+function deepest(level: Int32Array): number {
+  let depth = 0;
+  for (let v = 0; v < level.length; v++) if ((level[v] as number) > depth) depth = level[v] as number;
+  return depth;
+}
 
 /** The greatest levels that keep the depth, by default the least one. */
 export function latest(g: Dag, engine: Uint8Array, depth = deepest(earliest(g, engine))): Int32Array {
@@ -92,24 +96,43 @@ export function contract(g: Dag, engine: Uint8Array, values: Values, order: Int3
   const low = earliest(g, engine);
   const depth = deepest(low);
   if (depth === 0) return low;
-  const windows = new Windows(g, engine, low, latest(g, engine, depth));
-  const { producer, readers, exported } = values;
+  const high = latest(g, engine, depth);
+  const worth = worthTying(engine, values, low, high);
+  const windows = new Windows(g, engine, low, high);
+  const { producer, readers } = values;
   const { starts, targets } = readers;
-  for (const host of [false, true]) {
+  for (const of of [ENGINES, HOST])
     for (let k = 0; k < order.length; k++) {
       const t = order[k] as number;
-      const p = producer[t] as number;
-      if (p < 0) continue;
-      const c = engine[p] as number;
-      if ((c === 0) !== host || exported?.[t] === 1) continue;
-      const from = starts[t] as number;
-      const to = starts[t + 1] as number;
-      let free = from < to;
-      for (let e = from; free && e < to; e++) free = engine[targets[e] as number] === c;
-      if (free) windows.tie(p, targets, from, to);
+      if (worth[t] === of) windows.tie(producer[t] as number, targets, starts[t] as number, starts[t + 1] as number);
     }
-  }
   return windows.levels();
+}
+
+const ENGINES = 1;
+const HOST = 2;
+/**
+ * Which tensors may be tied, and in which pass. By weight they come in no order that memory likes, so that what needs no try is sorted out
+ * here, in the order in which they stand: what crosses a border anyway, and what is made and read where windows are single levels already.
+ */
+function worthTying(engine: Uint8Array, values: Values, low: Int32Array, high: Int32Array): Uint8Array {
+  const { producer, readers, exported } = values;
+  const { starts, targets } = readers;
+  const worth = new Uint8Array(producer.length);
+  for (let t = 0; t < producer.length; t++) {
+    const p = producer[t] as number;
+    if (p < 0 || exported?.[t] === 1) continue;
+    const c = engine[p] as number;
+    let open = low[p] !== high[p];
+    let same = true;
+    for (let e = starts[t] as number; same && e < (starts[t + 1] as number); e++) {
+      const r = targets[e] as number;
+      same = engine[r] === c;
+      if (low[r] !== high[r]) open = true;
+    }
+    if (same && open) worth[t] = c === 0 ? HOST : ENGINES;
+  }
+  return worth;
 }
 
 /** Windows [low, high] of groups of nodes that share a level. */
