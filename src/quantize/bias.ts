@@ -1,0 +1,165 @@
+/**
+ * Bias correction: rounding weights and clipping activations move the mean of a layer's outputs, channel by channel; the bias takes the move
+ * back (Nagel et al., 2019, section 4.2, measured on calibration feeds). Layers are corrected in the order of the graph, so that a layer sees
+ * inputs that are corrected already.
+ */
+import { Editor } from "../ir/edit.js";
+import { producersOf, readsOf, usesOf, valueAt } from "../ir/graph.js";
+import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
+import { type Fact, rankOf } from "../ops/define.js";
+import { flagged, floats, floatsConstant, groupsOf, outputAxis } from "../passes/weights.js";
+import { type PlaceOptions, place } from "./place.js";
+import { numbers } from "./score.js";
+import type { FeedStore, Ranges, Runner } from "./types.js";
+
+export interface BiasOptions extends PlaceOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Rounds over the feeds at most; layers of neighbouring depth share one when there are more depths. */
+  readonly rounds?: number | undefined;
+}
+
+/** A layer whose bias can be changed. */
+interface Layer {
+  readonly node: Node;
+  /** Its result before anything is added. */
+  readonly output: ValueId;
+  readonly axis: number;
+  readonly channels: number;
+  /** Where the bias is: an input of a node, or undefined where the layer has none yet and can take one. */
+  readonly bias: { readonly reader: NodeId; readonly slot: number } | undefined;
+  readonly depth: number;
+}
+
+/**
+ * The float graph with the biases of its quantized layers corrected: b_k += mean(y_k) - mean(y'_k), where y' is the layer's output in the
+ * graph that `place` makes. Layers without a bias that cannot take one stay as they are.
+ */
+export async function correctBias(
+  g: Graph,
+  facts: (v: ValueId) => Fact,
+  ranges: Ranges,
+  feeds: FeedStore,
+  runner: Runner,
+  options: BiasOptions = {},
+): Promise<Graph> {
+  const quantized = new Set(place(g, facts, ranges, options).decisions.flatMap((d) => (d.kind === "weight" ? (d.reader ?? []) : [])));
+  const layers = layersOf(g, facts, quantized);
+  if (layers.length === 0 || feeds.length === 0) return g;
+  const wanted = await means(g, layers, feeds, runner, options.signal);
+  let graph = g;
+  for (const group of grouped(layers, options.rounds ?? 12)) {
+    const placed = place(graph, facts, ranges, options);
+    const found = await means(placed.graph, group, feeds, runner, options.signal);
+    const draft = new Editor(graph);
+    for (const layer of group) shift(draft, layer, wanted.get(layer.output), found.get(layer.output));
+    graph = draft.finish();
+  }
+  return graph;
+}
+
+function layersOf(g: Graph, facts: (v: ValueId) => Fact, quantized: ReadonlySet<NodeId>): readonly Layer[] {
+  const uses = usesOf(g);
+  const producers = producersOf(g);
+  const depth = new Map<NodeId, number>();
+  const layers: Layer[] = [];
+  for (const n of g.nodes) {
+    const before = readsOf(n).reduce((a, v) => Math.max(a, depth.get((producers[v]?.id ?? -1) as NodeId) ?? 0), 0);
+    depth.set(n.id, before + (quantized.has(n.id) ? 1 : 0));
+    const [, w, b] = n.ins;
+    const [y] = n.outs;
+    const weight = w === undefined ? undefined : g.constants.get(w);
+    if (!quantized.has(n.id) || w === undefined || weight === undefined || y === undefined) continue;
+    const rank = rankOf(facts(y));
+    const convolution = n.op === "Conv" || n.op === "ConvTranspose";
+    const [first = 0, second = 0] = weight.dims;
+    const columns = n.op === "Gemm" && flagged(n, "transB") ? first : second;
+    const channels = n.op === "Conv" ? first : n.op === "ConvTranspose" ? second * groupsOf(n) : columns;
+    if (outputAxis(n, weight, channels) === undefined || rank === undefined || rank < 2) continue;
+    const base = { node: n, output: y, axis: convolution ? 1 : rank - 1, channels, depth: before };
+    if (n.op === "MatMul") {
+      // Its bias is a constant that an Add behind it adds.
+      const [add, ...more] = uses[y] ?? [];
+      const slot = add?.op === "Add" && add.domain === "" && more.length === 0 ? 1 - add.ins.indexOf(y) : -1;
+      if (add !== undefined && slot >= 0 && isVector(g, add.ins[slot], channels)) layers.push({ ...base, bias: { reader: add.id, slot } });
+    } else if (b === undefined) layers.push({ ...base, bias: undefined });
+    else if (isVector(g, b, channels)) layers.push({ ...base, bias: { reader: n.id, slot: 2 } });
+  }
+  return layers;
+}
+
+const isVector = (g: Graph, v: ValueId | undefined, channels: number): boolean => {
+  const c = v === undefined ? undefined : g.constants.get(v);
+  return c !== undefined && floats(c)?.length === channels && c.dims.at(-1) === channels;
+};
+
+/** Layers of one depth together; neighbouring depths too, where there would be more than `most` groups. */
+function grouped(layers: readonly Layer[], most: number): readonly (readonly Layer[])[] {
+  const depths = [...new Set(layers.map((l) => l.depth))].sort((a, b) => a - b);
+  const size = Math.ceil(depths.length / most);
+  return Array.from({ length: Math.ceil(depths.length / size) }, (_, i) => {
+    const own = new Set(depths.slice(i * size, (i + 1) * size));
+    return layers.filter((l) => own.has(l.depth));
+  });
+}
+
+/** Means per channel of layers' outputs over all feeds. */
+async function means(
+  g: Graph,
+  layers: readonly Layer[],
+  feeds: FeedStore,
+  runner: Runner,
+  signal: AbortSignal | undefined,
+): Promise<ReadonlyMap<ValueId, Float64Array>> {
+  const draft = new Editor(g);
+  draft.setOutputs([...new Set(layers.map((l) => l.output))]);
+  const open = await runner.open(draft.finish());
+  const sums = new Map(layers.map((l) => [l.output, { sum: new Float64Array(l.channels), count: 0 }]));
+  try {
+    for await (const feed of feeds.all()) {
+      signal?.throwIfAborted();
+      const out = await open.run(feed);
+      for (const { output, axis, channels } of layers) {
+        const t = out[valueAt(g, output).name];
+        const x = t === undefined ? undefined : numbers(t);
+        const total = sums.get(output);
+        if (t === undefined || x === undefined || total === undefined) continue;
+        const inner = t.dims.slice(axis + 1).reduce((a, b) => a * b, 1);
+        for (let i = 0, k = 0; i < x.length; k = (k + 1) % channels) {
+          let s = 0;
+          for (const end = i + inner; i < end; i++) s += x[i] as number;
+          total.sum[k] = (total.sum[k] as number) + s;
+        }
+        total.count += x.length / channels;
+      }
+    }
+  } finally {
+    await open.dispose();
+  }
+  return new Map([...sums].map(([v, { sum, count }]) => [v, sum.map((s) => s / Math.max(1, count))]));
+}
+
+function shift(draft: Editor, layer: Layer, wanted: Float64Array | undefined, found: Float64Array | undefined): void {
+  if (wanted === undefined || found === undefined) return;
+  const delta = wanted.map((m, k) => m - (found[k] as number));
+  if (!delta.every(Number.isFinite)) return;
+  const stem = `${draft.value(layer.output).name}.bias`;
+  if (layer.bias === undefined) {
+    const added = draft.addConstant(stem, floatsConstant([layer.channels], Float32Array.from(delta)));
+    const n = draft.node(layer.node.id);
+    if (n !== undefined) draft.patch(n.id, { ins: [n.ins[0], n.ins[1], added] });
+    return;
+  }
+  const { reader, slot } = layer.bias;
+  const n = draft.node(reader);
+  const c = draft.constant(n?.ins[slot]);
+  const old = floats(c);
+  if (n === undefined || c === undefined || old === undefined) return;
+  const moved = draft.addConstant(
+    stem,
+    floatsConstant(
+      c.dims,
+      Float32Array.from(delta, (d, k) => (old[k] as number) + d),
+    ),
+  );
+  draft.patch(n.id, { ins: n.ins.map((v, i) => (i === slot ? moved : v)) });
+}
