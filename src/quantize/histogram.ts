@@ -16,16 +16,24 @@ export interface Histogram {
   readonly counts: Float64Array;
 }
 
-/** What was seen in one channel of a tensor. Means are of values rounded to multiples of 2^-36 and clamped to +-2^48, and exact beyond that. */
+/**
+ * What was seen in each channel of a tensor. Sums are exact, of values rounded to multiples of 2^-36 (those of 256 and more are some) and
+ * clamped to +-2^48: 2^16 high + low, high whole, low in [0, 2^16). Arrays are indexed by channel.
+ */
 export interface ChannelStatistics {
-  /** The axis of the tensor that is the channel's. */
+  /** The tensor's axis of channels, as it was asked for: from the end when negative. */
   readonly axis: number;
-  /** Largest finite |x| by channel. */
+  /** Largest finite |x|. */
   readonly absmax: Float32Array;
-  readonly mean: Float64Array;
-  /** Finite elements by channel (the same for all unless there were non-finite ones). */
+  readonly high: Float64Array;
+  readonly low: Float64Array;
+  /** Finite elements. */
   readonly counts: Float64Array;
 }
+
+/** Mean of each channel; 0 where it held nothing finite. */
+export const channelMeans = (c: ChannelStatistics): Float64Array =>
+  c.counts.map((n, i) => (n === 0 ? 0 : ((c.high[i] as number) * 2 ** 16 + (c.low[i] as number)) / n));
 
 /** What was seen of one tensor over all feeds. */
 export interface Observation {
@@ -124,7 +132,51 @@ export class Observer {
   }
 }
 
-/** The observation of everything that any of these saw. The order does not matter. Throws when they disagree on channels. */
+/** Gathers the channels of one tensor, in plain TypeScript: what the kernel is held to. */
+export class ChannelObserver {
+  readonly #axis: number;
+  readonly #absmax: Float32Array;
+  readonly #high: Float64Array;
+  readonly #low: Float64Array;
+  readonly #counts: Float64Array;
+
+  constructor(axis: number, channels: number) {
+    this.#axis = axis;
+    this.#absmax = new Float32Array(channels);
+    [this.#high, this.#low, this.#counts] = [new Float64Array(channels), new Float64Array(channels), new Float64Array(channels)];
+  }
+
+  /** `inner` elements of one channel lie next to each other, then those of the next. */
+  add(values: Float32Array, inner: number): void {
+    const channels = this.#absmax.length;
+    for (let i = 0; i < values.length; i++) {
+      const x = values[i] as number;
+      if (x - x !== 0) continue;
+      const c = Math.floor(i / inner) % channels;
+      this.#absmax[c] = Math.max(this.#absmax[c] as number, Math.abs(x));
+      // Adding and subtracting 3 * 2^15 rounds to multiples of 2^-36, the worth of its last bit.
+      const y = Math.abs(x) < 256 ? x + 98304 - 98304 : Math.min(Math.max(x, -(2 ** 48)), 2 ** 48);
+      const units = Math.floor(y / 2 ** 16);
+      const sum = (this.#low[c] as number) + (y - units * 2 ** 16);
+      const carry = Math.floor(sum / 2 ** 16);
+      this.#high[c] = (this.#high[c] as number) + units + carry;
+      this.#low[c] = sum - carry * 2 ** 16;
+      this.#counts[c] = (this.#counts[c] as number) + 1;
+    }
+  }
+
+  finish(): ChannelStatistics {
+    return {
+      axis: this.#axis,
+      absmax: this.#absmax.slice(),
+      high: this.#high.slice(),
+      low: this.#low.slice(),
+      counts: this.#counts.slice(),
+    };
+  }
+}
+
+/** The observation of everything that any of these saw. The order does not matter. Throws a RangeError when they disagree on channels. */
 export function mergeObservations(parts: readonly Observation[]): Observation {
   const seen = parts.filter((p) => p.count > 0);
   const exponent = Math.max(LEAST_EXPONENT, ...seen.map((p) => p.histogram.exponent));
@@ -134,6 +186,7 @@ export function mergeObservations(parts: readonly Observation[]): Observation {
     for (let b = 0; b < BINS; b++) counts[b] = (counts[b] as number) + (of[b] as number);
   }
   const sum = (of: (p: Observation) => number): number => parts.reduce((total, p) => total + of(p), 0);
+  const channels = parts.map((p) => p.channels).filter((c) => c !== undefined);
   return {
     min: seen.length === 0 ? 0 : Math.min(...seen.map((p) => p.min)),
     max: seen.length === 0 ? 0 : Math.max(...seen.map((p) => p.max)),
@@ -141,5 +194,29 @@ export function mergeObservations(parts: readonly Observation[]): Observation {
     zeros: sum((p) => p.zeros),
     nonFinite: sum((p) => p.nonFinite),
     histogram: { exponent, counts },
+    ...(channels.length === 0 ? {} : { channels: mergeChannels(channels) }),
   };
+}
+
+function mergeChannels(parts: readonly ChannelStatistics[]): ChannelStatistics {
+  const [first, ...others] = parts;
+  if (first === undefined || others.some((p) => p.axis !== first.axis || p.absmax.length !== first.absmax.length))
+    throw new RangeError("observations of one tensor differ in their channels");
+  const merged = {
+    axis: first.axis,
+    absmax: first.absmax.slice(),
+    high: first.high.slice(),
+    low: first.low.slice(),
+    counts: first.counts.slice(),
+  };
+  for (const p of others)
+    for (let c = 0; c < merged.absmax.length; c++) {
+      merged.absmax[c] = Math.max(merged.absmax[c] as number, p.absmax[c] as number);
+      const low = (merged.low[c] as number) + (p.low[c] as number);
+      const carry = Math.floor(low / 2 ** 16);
+      merged.high[c] = (merged.high[c] as number) + (p.high[c] as number) + carry;
+      merged.low[c] = low - carry * 2 ** 16;
+      merged.counts[c] = (merged.counts[c] as number) + (p.counts[c] as number);
+    }
+  return merged;
 }
