@@ -5,7 +5,9 @@
 // Constants: M N (of a batch element or group), WARPGROUPS (consumers), ROWS (64 or 128 per warpgroup), BN (tile columns), KB (bytes of a shared row = swizzle
 //   width, 64 or 128), BLOCKS_K (k-blocks of KB bytes), STAGES, PING_PONG (every warpgroup takes its own tiles, so one's epilogue runs beside another's
 //   products; otherwise they share a tile of ROWS * WARPGROUPS rows), PRODUCER_GROUP (the producer is a whole warpgroup and hands its registers over; consumers get CONSUMER_REGISTERS),
-//   CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu.
+//   CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu;
+//   TILE_STORE (results leave through shared memory by TMA, a warp's 16 rows x CHUNK columns at a time), RESIDUAL (the epilogue's early read comes the
+//   same way, in the same bytes, SLOTS - 1 chunks ahead), SLOTS (chunks of a warp in flight), OUT_BYTES (of a result).
 // Traps kept from the measured prototypes: a ring stage may be waited for only by one warpgroup at a time (main loops take turns in ping-pong); a
 //   trap in the wait loop costs spills; wgmma under a condition the compiler cannot fold is serialised.
 // Launch: min(TILES, resident blocks) blocks of THREADS threads.
@@ -24,7 +26,9 @@ struct alignas(16) Quad {
   Acc v[4];
 };
 constexpr int BM = PING_PONG ? ROWS : ROWS * WARPGROUPS, STAGE_A = BM * KB, STAGE_B = BN * KB, PITCH = CHUNK + 8, WARP_STAGING = 16 * PITCH * 4;
-constexpr int AT_B = STAGES * STAGE_A, AT_STAGING = AT_B + STAGES * STAGE_B, AT_BARRIERS = AT_STAGING + WARPGROUPS * 4 * WARP_STAGING;
+constexpr int SLOT_ROW = CHUNK * OUT_BYTES, SLOT_BYTES = 16 * SLOT_ROW, WARPS = WARPGROUPS * 4;
+constexpr int AT_B = STAGES * STAGE_A, AT_SLOTS = AT_B + STAGES * STAGE_B, AT_STAGING = AT_SLOTS + WARPS * SLOTS * SLOT_BYTES;
+constexpr int AT_BARRIERS = AT_STAGING + WARPS * WARP_STAGING;
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 __device__ __forceinline__ void barrier_init(u32 b, u32 count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(b), "r"(count)); }
@@ -53,6 +57,7 @@ __device__ __forceinline__ u64 descriptor(u32 address) {
 //@epilogue
 
 namespace tile {
+//@tile
 // Staged columns 32 to 63 have their 16-byte halves exchanged, so that eight lanes reading eight columns each meet every bank once.
 __device__ __forceinline__ int staged_column(int c) { return c ^ (c >> 3 & 4); }
 template <int COUNT> __device__ __forceinline__ void read_columns(Acc (&v)[COUNT], const Acc* row, int column) {
@@ -67,6 +72,22 @@ template <int COUNT> __device__ __forceinline__ void read_columns(Acc (&v)[COUNT
     for (int i = 0; i < COUNT; i++) v[i] = row[staged_column(column + i)];
   }
 }
+// A slot holds the rows of a chunk as the copy engine swizzles them: 16-byte pieces exchanged by the row.
+__device__ __forceinline__ int slot_place(int row, int column) {
+  const int byte = column * OUT_BYTES, turned = SLOT_ROW == 128 ? row & 7 : SLOT_ROW == 64 ? (row >> 1) & 3 : (row >> 2) & 1;
+  return row * SLOT_ROW + ((byte >> 4 ^ turned) << 4) + (byte & 15);
+}
+__device__ __forceinline__ void tile_store(const TensorMap* map, u32 from, int n, int m) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(n), "r"(m), "r"(from) : "memory");
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// Waits until all but the last LEFT stores have read their slots.
+template <int LEFT> __device__ __forceinline__ void tile_stores_read() { asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(LEFT) : "memory"); }
+__device__ __forceinline__ void tile_load(const TensorMap* map, u32 to, u32 barrier, int n, int m) {
+  barrier_expect(barrier, SLOT_BYTES);
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+               ::"r"(to), "l"(map), "r"(n), "r"(m), "r"(barrier) : "memory");
+}
 // The places a lane finishes in a chunk: `turn` counts its vectors.
 constexpr int TURNS = 16 * CHUNK / (32 * V), AHEAD = TURNS <= AHEAD_MOST ? TURNS : AHEAD_MOST;
 __device__ __forceinline__ int turn_row(int turn, int lane) { return (lane * V + turn * 32 * V) / CHUNK; }
@@ -80,14 +101,16 @@ __device__ __forceinline__ void read_ahead(Early (&early)[AHEAD], int m0, int n0
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b EPILOGUE_PARAMETERS) {
+KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b SCRATCH_PARAMETERS EPILOGUE_PARAMETERS) {
   extern __shared__ __align__(1024) char shared_bytes[];
   const u32 offset = (1024 - (shared_address(shared_bytes) & 1023)) & 1023, ring = shared_address(shared_bytes) + offset;
-  const u32 full = ring + AT_BARRIERS, empty = full + STAGES * 8, turn = empty + STAGES * 8;
+  const u32 full = ring + AT_BARRIERS, empty = full + STAGES * 8, turn = empty + STAGES * 8, arrived = turn + WARPGROUPS * 8;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) barrier_init(full + i * 8, 1), barrier_init(empty + i * 8, (PING_PONG ? 1 : WARPGROUPS) * 4);
     for (int i = 0; i < WARPGROUPS; i++) barrier_init(turn + i * 8, 4);
+    if constexpr (RESIDUAL)
+      for (int i = 0; i < WARPS * SLOTS; i++) barrier_init(arrived + i * 8, 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
@@ -116,13 +139,15 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
     Acc* const staged = (Acc*)(shared_bytes + offset + AT_STAGING + warp * WARP_STAGING);
     int stage = PING_PONG ? group * BLOCKS_K % STAGES : 0;
     u32 parity = PING_PONG ? group * BLOCKS_K / STAGES & 1 : 0, round = 0;
-    const int step = PING_PONG ? WARPGROUPS * gridDim.x : gridDim.x;
+    const int step = PING_PONG ? WARPGROUPS * gridDim.x : gridDim.x, first = blockIdx.x + (PING_PONG ? group * gridDim.x : 0);
+    const int own_row = (PING_PONG ? 0 : group * ROWS) + (warp & 3) * 16;
+//@prefetch
 #pragma unroll 1
-    for (int t = blockIdx.x + (PING_PONG ? group * gridDim.x : 0); t < TILES; t += step, round++) {
+    for (int t = first; t < TILES; t += step, round++) {
       const Place place = place_of(t);
-      const int m0 = place.m + (PING_PONG ? 0 : group * ROWS) + (warp & 3) * 16;
+      const int m0 = place.m + own_row;
       Early early[AHEAD];
-      read_ahead(early, m0, place.n, place, lane, 0 EPILOGUE_ARGUMENTS);
+      if constexpr (!RESIDUAL) read_ahead(early, m0, place.n, place, lane, 0 EPILOGUE_ARGUMENTS);
       Acc d[ROWS / 64][BN / 2];
       int previous = -1;
       // Warpgroup 0 starts; each main loop that ends lets the next begin.
@@ -168,26 +193,11 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
               *(Pair*)(staged + (h * 8 + (lane >> 2)) * PITCH + staged_column(j * 8 + (lane & 3) * 2)) = {d[r][at], d[r][at + 1]};
             }
           __syncwarp();
-#pragma unroll(TURNS <= 4 ? TURNS / AHEAD : 1)
-          for (int turn = 0; turn < TURNS; turn += AHEAD) {
-            Early now[AHEAD];
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++) now[i] = early[i];
-            const bool last = turn + AHEAD == TURNS;
-            const int rows = last && c + 1 == BN / CHUNK ? r + 1 : r, columns = last ? (c + 1) % (BN / CHUNK) : c;
-            if (rows < ROWS / 64) read_ahead(early, m0 + rows * 64, place.n + columns * CHUNK, place, lane, last ? 0 : turn + AHEAD EPILOGUE_ARGUMENTS);
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-              const int row = turn_row(turn + i, lane), column = turn_column(turn + i, lane), m = m0 + r * 64 + row, n = place.n + c * CHUNK + column;
-              if (m < M && n < N) {
-                Acc v[V];
-                read_columns<V>(v, staged + row * PITCH, column);
-                apply(v, now[i], N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n EPILOGUE_ARGUMENTS);
-              }
-            }
-          }
+//@finish
         }
     }
+    if constexpr (TILE_STORE)
+      if (lane == 0) tile_stores_read<0>();
   }
 }
 }  // namespace tile

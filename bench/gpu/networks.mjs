@@ -1,4 +1,5 @@
-// ResNet-50 v1.5 and BERT-base with seeded random weights, as graphs: the networks of the peers, without a file of weights.
+// ResNet-50 v1.5 and BERT-base with seeded random weights, as graphs: the networks of the peers, without a file of weights. In INT8 they carry
+// explicit symmetric quantizers, placed as calibration places them, with scales from the second moments that the random weights imply.
 import { Editor, makeConstant } from "../../dist/ir.js";
 
 /** Uniform in [-a, a) by a linear congruential generator. */
@@ -29,6 +30,45 @@ class Net {
   }
   int64(...values) {
     return this.e.addConstant(`i${this.count++}`, makeConstant("int64", [values.length], values));
+  }
+  /** A constant int8 weight of the same distribution, dequantized per output channel. */
+  weightInt8(dims, fan, axis) {
+    const c = this.random(
+      dims.reduce((a, b) => a * b, 1),
+      Math.sqrt(3 / fan),
+    );
+    const channels = dims[axis];
+    const inner = dims.slice(axis + 1).reduce((a, b) => a * b, 1);
+    const most = new Float32Array(channels);
+    for (let i = 0; i < c.length; i++)
+      most[Math.floor(i / inner) % channels] = Math.max(most[Math.floor(i / inner) % channels], Math.abs(c[i]));
+    const scale = most.map((a) => Math.max(a, 1e-8) / 127);
+    const q = new Int8Array(c.length);
+    for (let i = 0; i < c.length; i++) q[i] = Math.max(-127, Math.min(127, Math.round(c[i] / scale[Math.floor(i / inner) % channels])));
+    const value = this.e.addConstant(`w${this.count++}`, { dtype: "int8", dims, data: { kind: "bytes", bytes: new Uint8Array(q.buffer) } });
+    const steps = this.e.addConstant(`s${this.count++}`, makeConstant("float32", [channels], [...scale]));
+    return { scale, value: this.add("DequantizeLinear", [value, steps], { axis: int(axis) }) };
+  }
+  biasInt8(n, scales) {
+    const bias = this.random(n, 0.05);
+    const q = this.e.addConstant(
+      `b${this.count++}`,
+      makeConstant(
+        "int32",
+        [n],
+        [...bias].map((b, k) => Math.round(b / scales[k])),
+      ),
+    );
+    return this.add("DequantizeLinear", [q, this.e.addConstant(`s${this.count++}`, makeConstant("float32", [n], [...scales]))], {
+      axis: int(0),
+    });
+  }
+  /** Quantized to int8 and back; `moment` is the mean square the scale is made for. */
+  quantized(v, moment) {
+    const scale = Math.fround((4 * Math.sqrt(moment)) / 127);
+    const step = this.e.addConstant(`s${this.count++}`, makeConstant("float32", [], [scale]));
+    const zero = this.e.addConstant(`z${this.count++}`, makeConstant("int8", [], [0]));
+    return { scale, value: this.add("DequantizeLinear", [this.add("QuantizeLinear", [v, step, zero]), step, zero]) };
   }
   add(op, ins, attrs = {}, name = `${op.toLowerCase()}${this.count++}`) {
     return this.e.add({ op, ins, outs: 1, attrs, name }).outs[0];
@@ -66,8 +106,52 @@ export function resnet50(batch) {
   return n.e.finish();
 }
 
+/** The same network with quantizers on the inputs of all convolutions, of the residuals and of the classifier. */
+export function resnet50Int8(batch) {
+  const n = new Net("resnet50_int8", 1);
+  const input = n.e.addInput("input", { kind: "tensor", dtype: "float32", shape: [batch, 3, 224, 224] });
+  const conv = (x, cin, cout, k, stride, pad) => {
+    const w = n.weightInt8([cout, cin, k, k], cin * k * k, 0);
+    const scales = w.scale.map((s) => Math.fround(s * x.scale));
+    return n.add("Conv", [x.value, w.value, n.biasInt8(cout, scales)], {
+      kernel_shape: ints(k, k),
+      strides: ints(stride, stride),
+      pads: ints(pad, pad, pad, pad),
+    });
+  };
+  const relu = (v) => n.add("Relu", [v]);
+  let x = n.quantized(input, 1 / 3);
+  // A convolution keeps the mean square, a Relu halves it.
+  let moment = 1 / 6;
+  x = n.quantized(relu(conv(x, 3, 64, 7, 2, 3)), moment);
+  const pooled = n.add("MaxPool", [x.value], { kernel_shape: ints(3, 3), strides: ints(2, 2), pads: ints(1, 1, 1, 1) });
+  moment *= 2;
+  x = { ...n.quantized(pooled, moment / 2), scale: x.scale };
+  let channels = 64;
+  for (const [stage, blocks] of [3, 4, 6, 3].entries()) {
+    const width = 64 << stage;
+    for (let b = 0; b < blocks; b++) {
+      const stride = b === 0 && stage > 0 ? 2 : 1;
+      let y = n.quantized(relu(conv(x, channels, width, 1, 1, 0)), moment / 2);
+      y = n.quantized(relu(conv(y, width, width, 3, stride, 1)), moment / 4);
+      const branch = conv(y, width, 4 * width, 1, 1, 0);
+      const skip = b === 0 ? n.quantized(conv(x, channels, 4 * width, 1, stride, 0), moment) : x;
+      moment = moment / 4 + moment;
+      x = n.quantized(relu(n.add("Add", [branch, skip.value])), moment / 2);
+      moment /= 2;
+      channels = 4 * width;
+    }
+  }
+  const mean = n.quantized(n.add("GlobalAveragePool", [x.value]), moment);
+  const w = n.weightInt8([1000, 2048], 2048, 0);
+  const scales = w.scale.map((s) => Math.fround(s * mean.scale));
+  const flat = n.add("Flatten", [mean.value], { axis: int(1) });
+  n.e.setOutputs([n.add("Gemm", [flat, w.value, n.biasInt8(1000, scales)], { transB: int(1) })]);
+  return n.e.finish();
+}
+
 /** Token ids and mask [batch, seq] to the last hidden state [batch, seq, hidden]. */
-export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabulary = 30522 } = {}) {
+export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabulary = 30522, int8 = false } = {}) {
   const n = new Net("bert", 2);
   const ids = n.e.addInput("input_ids", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
   const mask = n.e.addInput("attention_mask", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
@@ -77,7 +161,13 @@ export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabu
       axis: int(-1),
       epsilon: { kind: "float", value: 1e-12 },
     });
-  const dense = (v, a, b) => n.add("Add", [n.add("MatMul", [v, n.weight([a, b], a)]), n.weight([b], 10000)]);
+  // Quantized: the products of the projections alone; attention, norms and GELU stay float.
+  const quantizers = new Map();
+  const dense = (v, a, b) => {
+    if (int8 && !quantizers.has(v)) quantizers.set(v, n.quantized(v, 1 / 3));
+    const product = int8 ? [quantizers.get(v).value, n.weightInt8([a, b], a, 1).value] : [v, n.weight([a, b], a)];
+    return n.add("Add", [n.add("MatMul", product), n.weight([b], 10000)]);
+  };
   const words = n.add("Gather", [n.weight([vocabulary, hidden], 3), ids]);
   let v = norm(n.add("Add", [words, n.weight([1, seq, hidden], 3)]));
   const open = n.add("Unsqueeze", [n.add("Cast", [mask], { to: int(1) }), n.int64(1, 2)]);

@@ -19,6 +19,7 @@ interface Load {
   readonly base: string;
   readonly alignment: number;
   readonly offset: number;
+  readonly address: Index;
   readonly guard: string | undefined;
   readonly name: string;
   /** Other lines depend on the loads of one group coming where the first stands. */
@@ -29,6 +30,10 @@ interface Load {
 export interface EarlyRead {
   readonly type: string;
   readonly load: string;
+  readonly view: View;
+  /** Of its first element. */
+  readonly address: Index;
+  readonly width: number;
 }
 
 export class Block implements Scope {
@@ -116,7 +121,7 @@ export class Block implements Scope {
     let alignment = 64;
     for (const t of address.terms) while (t.factor % alignment !== 0) alignment /= 2;
     const name = this.fresh(storage(view.dtype).register === "float" ? "f" : "n");
-    const load: Load = { pointer, view, base, alignment, offset: address.constant, guard: this.#guard, name, group };
+    const load: Load = { pointer, view, base, alignment, offset: address.constant, address, guard: this.#guard, name, group };
     const [first] = this.#loads.get(group) ?? [];
     if (first === undefined) this.#loads.set(group, [load]);
     else this.#loads.get(group)?.push(load);
@@ -166,7 +171,13 @@ export class Block implements Scope {
           (l.base.match(/[A-Za-z_]\w*/g) ?? []).every((n) => early.known.has(n))
         ) {
           out.push(`${this.#indent}const Pack<${type}, ${width}> ${pack} = early.p${early.packs.length};`);
-          early.packs.push({ type: `Pack<${type}, ${width}>`, load: whole });
+          early.packs.push({
+            type: `Pack<${type}, ${width}>`,
+            load: whole,
+            view: l.view,
+            address: { ...l.address, constant: start },
+            width,
+          });
           out.push(`${this.#indent}const ${register} ${l.name} = ${widen(`${pack}.e[${l.offset - start}]`)};`);
           continue;
         }

@@ -9,7 +9,14 @@ import type { Graph, Node, ValueId } from "../../ir/types.js";
 
 export type Weight =
   /** An expression; `view` costs nothing to repeat. */
-  | { readonly kind: "light"; readonly view: boolean; readonly pointwise: boolean; readonly forward: boolean }
+  | {
+      readonly kind: "light";
+      readonly view: boolean;
+      readonly pointwise: boolean;
+      readonly forward: boolean;
+      /** Its result is written in any case: the kernel before it ends there. */
+      readonly stop?: boolean | undefined;
+    }
   /** A kernel. `buffered` inputs must lie in memory; the others are read as expressions. */
   | {
       readonly kind: "heavy";
@@ -69,7 +76,7 @@ export function fuse(input: FusionInput): readonly Fused[] {
     for (const v of n.outs) {
       if (v === undefined) continue;
       const found = new Set<string>();
-      let must = isOutput.has(v);
+      let must = isOutput.has(v) || (own.kind === "light" && own.stop === true);
       for (const { node, slot } of uses.get(v) ?? []) {
         const w = weights.get(node) as Weight;
         if (w.kind === "heavy") {

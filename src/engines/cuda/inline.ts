@@ -208,7 +208,8 @@ function dequantize(s: Site): Inline {
     const i = at(index);
     const raw = x.at(scope, index);
     const shifted = zero === undefined ? raw : `(${raw} - ${zero.at(scope, i)})`;
-    return scope.let("float", `(float)${shifted} * ${factor.at(scope, i)}`);
+    // Never part of a fused multiply-add: the product rounds by itself.
+    return scope.let("float", `__fmul_rn((float)${shifted}, ${factor.at(scope, i)})`);
   });
 }
 function quantize(s: Site): Inline {
@@ -217,9 +218,18 @@ function quantize(s: Site): Inline {
   const bounds = y.dtype === "int8" ? [-128, 127] : y.dtype === "uint8" ? [0, 255] : undefined;
   if (bounds === undefined) throw new Refused(`quantizing to ${y.dtype} has no kernel`);
   const at = scaleIndex(s, x, factor);
+  const symmetric = zero === undefined || zero.numbers?.every((z) => z === 0) === true;
   return one((scope, index) => {
     const i = at(index);
-    const q = scope.let("float", `rintf(${x.at(scope, index)} / ${factor.at(scope, i)})`);
+    const step = factor.at(scope, i);
+    const value = x.at(scope, index);
+    const real = step === "1.0f" ? value : `${value} / ${step}`;
+    if (symmetric) {
+      // At 1.5 * 2^23 a float's last bit is worth 1: the addition rounds half to even, and the low byte is the step.
+      const clamped = scope.let("float", `fminf(fmaxf(${real}, ${bounds[0]}.0f), ${bounds[1]}.0f)`);
+      return scope.let("int", `(int)(${storage(y.dtype).type})__float_as_int(__fadd_rn(${clamped}, 12582912.0f))`);
+    }
+    const q = scope.let("float", `rintf(${real})`);
     const shifted = zero === undefined ? q : `${q} + (float)${zero.at(scope, i)}`;
     return scope.let("int", `(int)fminf(fmaxf(${shifted}, ${bounds[0]}.0f), ${bounds[1]}.0f)`);
   });

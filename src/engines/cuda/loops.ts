@@ -27,12 +27,14 @@ export const noTail: Tail = (_, index, value) => ({ index, value });
 export class ParameterList {
   readonly #names = new Map<BufferName, string>();
   readonly #declared: string[] = [];
+  readonly #views: View[] = [];
 
   pointer(view: View): string {
     let name = this.#names.get(view.buffer);
     if (name === undefined) {
       name = `p${this.#names.size}`;
       this.#names.set(view.buffer, name);
+      this.#views.push(view);
       this.#declared.push(`const ${storage(view.dtype).type}* __restrict__ ${name}`);
     }
     return name;
@@ -42,6 +44,10 @@ export class ParameterList {
   }
   buffers(): readonly BufferName[] {
     return [...this.#names.keys()];
+  }
+  /** A view of each buffer, in the same order. */
+  views(): readonly View[] {
+    return this.#views;
   }
 }
 

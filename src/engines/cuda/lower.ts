@@ -199,11 +199,22 @@ class Lowering {
         view: light.view,
         pointwise: straight && y !== undefined,
         forward: ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"].includes(n.op) && x !== undefined,
+        stop: this.#requantizes(n),
       };
     } catch (error) {
       if (error instanceof Refused) throw new NotEmitted(n, error.why);
       throw error;
     }
+  }
+
+  /** A quantizer behind an integer product: its int8 result is cheaper to keep than the product is to carry on elsewhere. */
+  #requantizes(n: Node): boolean {
+    if (n.op !== "QuantizeLinear") return false;
+    const before = (v: ValueId | undefined): Node | undefined => (v === undefined ? undefined : this.#e.producer.get(v)?.node);
+    const from = before(n.ins[0]);
+    const scaled = from?.op === "Relu" ? before(from.ins[0]) : from;
+    const sums = scaled?.op === "DequantizeLinear" ? scaled.ins[0] : undefined;
+    return sums !== undefined && this.#e.tensor(sums).dtype === "int32";
   }
 
   #heavyKind(s: Site): HeavyKind | undefined {

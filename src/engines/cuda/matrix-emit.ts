@@ -1,12 +1,14 @@
 /** Products and convolutions: operands in memory as the templates want them, a tactic, and the launch. */
 
+import { createHash } from "node:crypto";
+import { gemmResult } from "./direct.js";
 import type { Emission } from "./emission.js";
-import { epilogueOf } from "./epilogue.js";
+import { type Epilogue, epilogueOf } from "./epilogue.js";
 import { delinear, type Index, product } from "./indexing.js";
 import type { Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
-import { gemmResult } from "./direct.js";
 import type { Operand, Site, Tensor } from "./site.js";
+import { packInput, packWeights, tapRuns } from "./taps.js";
 import {
   convKernel,
   convTactics,
@@ -27,16 +29,23 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
   const { precision, device } = e.options;
   if (kind === "conv") {
     const rank = x.dims.length;
-    const view = e.inMemory(x.id, dtype, channelsLast(rank), (v) => conv(s, v, precisionOf(v, precision) ?? "f32") !== undefined);
-    const template = precisionOf(view, precision);
-    const problem = template === undefined ? undefined : conv(s, view, template);
+    const template = precisionOf({ dtype }, precision);
+    if (template === undefined) throw new NotEmitted(s.node, `convolutions of ${dtype} have no kernel`);
+    const runs = tapRuns(s, template);
+    const view =
+      runs === undefined ? e.inMemory(x.id, dtype, channelsLast(rank), (v) => conv(s, v, template) !== undefined) : packInput(e, s, runs);
+    const problem = runs?.problem ?? conv(s, view, template);
     if (problem === undefined) throw new NotEmitted(s.node, `convolutions of ${dtype} have no kernel`);
     // Depthwise kernels read weights with the channels fastest.
     const taps = Array.from({ length: rank - 2 }, (_, i) => i + 2);
-    const weights = e.inMemory(w.id, dtype, isDepthwise(problem) ? [...taps, 1, 0] : [0, ...taps, 1], () => false);
+    const weights =
+      runs === undefined
+        ? e.inMemory(w.id, dtype, isDepthwise(problem) ? [...taps, 1, 0] : [0, ...taps, 1], () => false)
+        : packWeights(e, s, runs);
     const y = s.outs[0] as Tensor;
     const positions = [y.dims[0] as number, ...y.dims.slice(2)];
-    const bias = s.ins[2];
+    // The third input of an integer convolution is a zero point, which is zero.
+    const bias = template === "s8" ? undefined : s.ins[2];
     const epilogue = epilogueOf(
       problem.k,
       out,
@@ -49,26 +58,29 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
       },
       product(positions),
       [],
+      template === "s8" ? "int" : "float",
     );
     const name = e.name("conv");
     const kernel = (): KernelText | undefined => {
       const [depthwise] = isDepthwise(problem) ? depthwiseTactics(problem, device) : [];
       if (depthwise !== undefined) return depthwiseKernel(problem, depthwise, epilogue.text, name);
-      const tactic = choose(e, { kind: "conv", problem, key: JSON.stringify(problem), tactics: convTactics(problem, device) });
+      const tactic = choose(e, { kind: "conv", problem, tactics: convTactics(problem, device) }, epilogue);
       return tactic === undefined ? undefined : convKernel(problem, tactic, epilogue.text, name, device);
     };
     const made = kernel();
     if (made === undefined) throw new NotEmitted(s.node, "no tile fits");
-    e.pushText(made, { a: view, b: weights }, epilogue, [out], nodes);
+    e.pushText(made, { a: view, b: weights, ...epilogue.tiles }, epilogue, [out], nodes);
     return;
   }
-  const inner = (v: View): boolean => v.strides.filter((st, i) => st === 1 || v.dims[i] === 1).length > 0;
-  const a = e.inMemory(x.id, dtype, naturalOrder(x.dims.length), inner);
+  // The matrix units take integers along the summed dim alone.
+  const along = (v: View, depth: number): boolean =>
+    dtype === "int8" ? v.strides[depth] === 1 || v.dims[depth] === 1 : v.strides.some((st, i) => st === 1 || v.dims[i] === 1);
+  const a = e.inMemory(x.id, dtype, naturalOrder(x.dims.length), (v) => along(v, x.dims.length - 1));
   // Weights lie with the summed dim fastest.
   const rank = w.dims.length;
   const transposed = kind === "gemm" && s.attrs.transB === true;
   const columnsFirst = [...naturalOrder(rank - 2), rank - 1, rank - 2];
-  const b = e.inMemory(w.id, dtype, transposed ? naturalOrder(rank) : columnsFirst, inner);
+  const b = e.inMemory(w.id, dtype, transposed ? naturalOrder(rank) : columnsFirst, (v) => along(v, rank - 2));
   const template = precisionOf(a, precision);
   const made = template === undefined ? undefined : kind === "gemm" ? gemm(s, a, b, template) : matmul(a, b, template);
   if (made === undefined) throw new NotEmitted(s.node, `products of ${dtype} have no kernel`);
@@ -85,13 +97,27 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
     },
     problem.M,
     made.batchDims,
+    template === "s8" ? "int" : "float",
   );
-  const tactic = choose(e, { kind: "gemm", problem, key: JSON.stringify(problem), tactics: gemmTactics(problem, device) });
+  const tactic = choose(e, { kind: "gemm", problem, tactics: gemmTactics(problem, device) }, epilogue);
   if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
-  e.pushText(gemmKernel(problem, tactic, epilogue.text, e.name(kind), device), { a, b }, epilogue, [out], nodes);
+  e.pushText(gemmKernel(problem, tactic, epilogue.text, e.name(kind), device), { a, b, ...epilogue.tiles }, epilogue, [out], nodes);
 }
 
-export function choose(e: Emission, p: Problem): Tactic | undefined {
-  e.options.onProblem?.(p);
-  return p.tactics[e.options.picks?.get(p.key) ?? 0];
+type Asked =
+  | Pick<Problem & { readonly kind: "conv" }, "kind" | "problem" | "tactics">
+  | Pick<Problem & { readonly kind: "gemm" }, "kind" | "problem" | "tactics">;
+
+/** The tactic picked for a problem with this end: which is fastest depends on both. */
+export function choose(e: Emission, p: Asked, epilogue: Epilogue): Tactic | undefined {
+  if (e.options.picks === undefined && e.options.onProblem === undefined) return p.tactics[0];
+  const { text, parameters, out } = epilogue;
+  // Equal ends differ between layers in their numbers alone.
+  const end = text.body(text.vector).replace(/-?\b\d[\w.]*(?:e-?\d+f?)?/g, "#");
+  const key = `${JSON.stringify(p.problem)} ${out.dtype} ${createHash("sha256").update(end).digest("hex").slice(0, 12)}`;
+  const operands = [...parameters.views(), out].map((v) => ({ bytes: e.buffers.get(v.buffer)?.bytes ?? 0, dtype: v.dtype }));
+  const residual = epilogue.tiles["residual"];
+  const at = residual === undefined ? -1 : parameters.buffers().indexOf(residual.buffer);
+  e.options.onProblem?.({ ...p, key, epilogue: text, operands, residual: at });
+  return p.tactics[e.options.picks?.get(key) ?? 0];
 }

@@ -5,12 +5,14 @@ import type { ConvProblem, GemmProblem, Operand, Precision } from "./templates/i
 import type { View } from "./view.js";
 
 /** The template's element type for operands that are stored as this view is. */
-export function precisionOf(view: View, asked: string): Precision | undefined {
+export function precisionOf(view: Pick<View, "dtype">, asked: string): Precision | undefined {
   switch (view.dtype) {
     case "float16":
       return "f16";
     case "bfloat16":
       return "bf16";
+    case "int8":
+      return "s8";
     case "float32":
       return asked === "tf32" ? "tf32" : "f32";
     default:

@@ -106,12 +106,15 @@ export function emitRecurrent(e: Emission, s: Site, f: Fused, nodes: readonly st
   e.buffers.set(buffer, { kind: "arena", bytes: rows * columns * 4 });
   const xw: View = { buffer, dtype: "float32", dims: [rows, columns], strides: [columns, 1], offset: 0 };
   const epilogue = epilogueOf(columns, xw, noTail, (_, m, n, acc) => ({ index: [m, n], value: acc }), rows, []);
-  const tactic = choose(e, {
-    kind: "gemm",
-    problem: made.problem,
-    key: JSON.stringify(made.problem),
-    tactics: gemmTactics(made.problem, device),
-  });
+  const tactic = choose(
+    e,
+    {
+      kind: "gemm",
+      problem: made.problem,
+      tactics: gemmTactics(made.problem, device),
+    },
+    epilogue,
+  );
   if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
   e.pushText(gemmKernel(made.problem, tactic, epilogue.text, e.name(`${kind} inputs`), device), { a, b }, epilogue, [xw], nodes);
 

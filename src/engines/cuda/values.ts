@@ -5,7 +5,7 @@ import type { Constant, DType, Graph, Node, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
 import { inferGraph } from "../../ops/infer.js";
 import type { Tensor } from "./site.js";
-import type { ConvProblem, DeviceModel, GemmProblem, Tactic } from "./templates/index.js";
+import type { ConvProblem, DeviceModel, EpilogueText, GemmProblem, Tactic } from "./templates/index.js";
 import { channelsLast, naturalOrder } from "./view.js";
 
 export interface LowerOptions {
@@ -17,9 +17,19 @@ export interface LowerOptions {
   readonly onProblem?: ((p: Problem) => void) | undefined;
 }
 /** What a template computes and the ways it can, the best guess first. Equal keys are equal problems. */
-export type Problem =
-  | { readonly kind: "gemm"; readonly key: string; readonly problem: GemmProblem; readonly tactics: readonly Tactic[] }
-  | { readonly kind: "conv"; readonly key: string; readonly problem: ConvProblem; readonly tactics: readonly Tactic[] };
+export type Problem = ProblemEnd &
+  (
+    | { readonly kind: "gemm"; readonly problem: GemmProblem; readonly tactics: readonly Tactic[] }
+    | { readonly kind: "conv"; readonly problem: ConvProblem; readonly tactics: readonly Tactic[] }
+  );
+interface ProblemEnd {
+  readonly key: string;
+  /** What its kernel does with the results, and the memory it reads and (the last) writes there. */
+  readonly epilogue: EpilogueText;
+  readonly operands: readonly { readonly bytes: number; readonly dtype: DType }[];
+  /** Which of them is fetched by tiles; -1 for none. */
+  readonly residual: number;
+}
 
 /** A node that an engine was asked to run and cannot: names the node and why. */
 export class NotEmitted extends Error {
@@ -111,7 +121,7 @@ export class Values {
     for (const n of this.graph.nodes) {
       const [y] = n.outs;
       if (y === undefined || rankOf(y) < 3 || n.op === "Transpose" || n.op === "Reshape" || n.op === "MatMul") continue;
-      const convolution = n.op === "Conv" || n.op === "ConvTranspose";
+      const convolution = n.op === "Conv" || n.op === "ConvInteger" || n.op === "ConvTranspose";
       if (convolution) seeds.push(y);
       for (const v of convolution ? n.ins.slice(0, 1) : n.ins) {
         if (v === undefined || rankOf(v) !== rankOf(y) || this.graph.constants.has(v)) continue;

@@ -98,7 +98,15 @@ export function gemmContraction(p: GemmProblem): Contraction {
 /** True when the convolution is a product of the input as it lies: 1x1, no padding, stride 1. */
 export function isPointwise(p: ConvProblem): boolean {
   const { d, t, o } = p.depth ?? { d: 1, t: 1, o: 1 };
-  return t * p.r * p.s === 1 && p.pad.every((v) => v === 0) && p.stride.every((v) => v === 1) && p.p === p.h && p.q === p.w && o === d;
+  return (
+    p.lineStride === undefined &&
+    t * p.r * p.s === 1 &&
+    p.pad.every((v) => v === 0) &&
+    p.stride.every((v) => v === 1) &&
+    p.p === p.h &&
+    p.q === p.w &&
+    o === d
+  );
 }
 
 /** A convolution as a contraction; groups are batches. */
@@ -123,12 +131,13 @@ export function convContraction(p: ConvProblem): Contraction {
   const [dilationD = 1, dilationH = 1, dilationW = 1] = three(p.dilation, 1);
   const [padD = 0, padH = 0, padW = 0] = three(p.pad, 0);
   const { d, t, o } = p.depth ?? { d: 1, t: 1, o: 1 };
-  const wide = p.n * d * p.h * p.w * pixel > 0x7fffffff;
+  const line = p.lineStride ?? p.w * pixel;
+  const wide = p.n * d * p.h * line > 0x7fffffff;
   return {
     ...common,
     a: {
       alongK: true,
-      vector: chunkElements(bytes, p.align ?? 16, [channels, pixel]),
+      vector: chunkElements(bytes, p.align ?? 16, [channels, pixel, line]),
       source: (vector) => `Windows<${vector}>`,
       offset: groups > 1 ? `batch * ${channels}` : "0",
     },
@@ -139,6 +148,7 @@ export function convContraction(p: ConvProblem): Contraction {
       X_H: p.h,
       X_W: p.w,
       X_C: pixel,
+      X_LINE: line,
       FILTER_T: t,
       FILTER_R: p.r,
       FILTER_S: p.s,

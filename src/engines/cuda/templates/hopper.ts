@@ -12,7 +12,17 @@ import {
   storageType,
 } from "./problem.js";
 import type { DeviceModel, HopperTactic } from "./tactics.js";
-import { constantsText, type EpilogueText, epilogueFunction, epilogueVector, instantiate, type KernelText } from "./text.js";
+import {
+  constantsText,
+  type EpilogueText,
+  epilogueFunction,
+  epilogueVector,
+  instantiate,
+  type KernelArgument,
+  type KernelText,
+  type TileStore,
+  templateText,
+} from "./text.js";
 
 const ceilDiv = (a: number, b: number) => Math.ceil(a / b);
 const product = (values: readonly number[]) => values.reduce((a, b) => a * b, 1);
@@ -123,8 +133,10 @@ export function hopperConv(p: ConvProblem): HopperForm | undefined {
   if (isPointwise(p) && groups === 1)
     return hopperGemm({ M, N, K, batch: [], dtype, a: { rowStride: pixel, colStride: 1, align: p.align }, b: weights });
   const row = channels * bytes;
+  const line = p.lineStride ?? p.w * pixel;
   const kb = row % 128 === 0 ? 128 : 64;
-  if (p.depth !== undefined || row % kb !== 0 || (pixel * bytes) % 16 !== 0 || (p.align ?? 16) % 16 !== 0) return undefined;
+  if (p.depth !== undefined || row % kb !== 0 || (pixel * bytes) % 16 !== 0 || (line * bytes) % 16 !== 0 || (p.align ?? 16) % 16 !== 0)
+    return undefined;
   const [strideH = 1, strideW = 1] = p.stride;
   const [dilationH = 1, dilationW = 1] = p.dilation;
   const [padH = 0, padW = 0] = p.pad;
@@ -167,7 +179,7 @@ export function hopperConv(p: ConvProblem): HopperForm | undefined {
         mode: "im2col",
         dtype: mapType[dtype],
         dims: [p.c, p.w, p.h, p.n],
-        strides: [pixel * bytes, p.w * pixel * bytes, p.h * p.w * pixel * bytes],
+        strides: [pixel * bytes, line * bytes, p.h * line * bytes],
         box: [depth, bm],
         elementStrides: [1, strideW, strideH, 1],
         lowerCorner: [-padW, -padH],
@@ -183,11 +195,44 @@ const chunkColumns = (bn: number) => (bn % 64 === 0 ? 64 : 32);
 /** Rows of a block's tile. */
 export const hopperRows = (t: HopperTactic): number => (t.pingPong ? t.rows : t.rows * t.warpgroups);
 
-/** Dynamic shared memory, bytes. */
-export function hopperShared(t: HopperTactic, kb: number): number {
-  const staging = t.warpgroups * 4 * 16 * (chunkColumns(t.bn) + 8) * 4;
-  return 1024 + t.stages * (hopperRows(t) + t.bn) * kb + staging + (2 * t.stages + t.warpgroups) * 8;
+/** Dynamic shared memory, bytes. `slotBytes`: of a warp's chunks on their way out. */
+export function hopperShared(t: HopperTactic, kb: number, slotBytes = 0): number {
+  const warps = t.warpgroups * 4;
+  const staging = warps * 16 * (chunkColumns(t.bn) + 8) * 4;
+  return 1024 + t.stages * (hopperRows(t) + t.bn) * kb + staging + warps * slotBytes + (2 * t.stages + t.warpgroups + warps * 4) * 8;
 }
+
+/** Whether and how results leave by tiles: as many chunks in flight as shared memory has room for beside a ring of three stages. */
+function slotsOf(
+  t: HopperTactic,
+  form: HopperForm,
+  tile: TileStore | undefined,
+  V: number,
+  device: DeviceModel,
+): { readonly slots: number; readonly stages: number } {
+  const none = { slots: 0, stages: t.stages };
+  const columns = chunkColumns(t.bn);
+  if (tile === undefined || form.batches !== 1 || V * tile.bytes < 4 || (tile.rowStride * tile.bytes) % 16 !== 0) return none;
+  const limit = t.resident === 1 ? device.sharedPerBlock : Math.floor(233472 / t.resident) - 1024;
+  for (let slots = tile.residual === undefined ? 2 : 4; slots >= 2; slots--)
+    for (let stages = t.stages; stages >= Math.min(3, t.stages); stages--)
+      if (hopperShared({ ...t, stages }, form.kb, slots * 16 * columns * tile.bytes) <= limit) return { slots, stages };
+  return none;
+}
+const matrixOut = (
+  form: HopperForm,
+  m: { readonly dtype: TensorMap["dtype"]; readonly rowStride: number },
+  bytes: number,
+  columns: number,
+): TensorMap => ({
+  mode: "tiled",
+  dtype: m.dtype,
+  dims: [form.N, form.M],
+  strides: [m.rowStride * bytes],
+  box: [columns, 16],
+  elementStrides: [1, 1],
+  swizzle: (columns * bytes) as 32 | 64 | 128,
+});
 /** Where accumulators crowd the registers, the producer is a whole warpgroup that hands its own over. */
 const producerGroup = (t: HopperTactic) => (t.rows / 64) * t.bn >= (t.warpgroups > 2 ? 128 : 192);
 const hopperThreads = (t: HopperTactic): number => t.warpgroups * 128 + (producerGroup(t) ? 128 : 32);
@@ -220,6 +265,10 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
   const threads = hopperThreads(t);
   const V = epilogueVector(epilogue, form.N);
   const accumulator = form.dtype === "s8" ? "int" : "float";
+  const { slots, stages } = slotsOf(t, form, epilogue.tile, V, device);
+  const tile = slots > 0 ? epilogue.tile : undefined;
+  const columns = chunkColumns(t.bn);
+  const residual = tile?.residual;
   const walk = form.walk(bm, t.bn);
   // A block starts with `share` registers a thread; the producer keeps 40.
   const share = Math.floor(65536 / threads / 8) * 8;
@@ -235,8 +284,8 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       BN: t.bn,
       KB: form.kb,
       BLOCKS_K: form.blocksK,
-      STAGES: t.stages,
-      CHUNK: chunkColumns(t.bn),
+      STAGES: stages,
+      CHUNK: columns,
       AHEAD_MOST: (t.rows / 64) * t.bn >= 256 || t.resident > 1 ? 2 : 4,
       V,
       N_BASE: form.nBase,
@@ -250,21 +299,48 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       CONSUMER_REGISTERS: Math.min(232, consumer),
       PING_PONG: t.pingPong,
       PRODUCER_GROUP: producerGroup(t),
+      TILE_STORE: tile !== undefined,
+      RESIDUAL: residual !== undefined,
+      SLOTS: slots,
+      OUT_BYTES: tile?.bytes ?? 2,
     }),
   ];
+  const maps: KernelArgument[] = [];
+  if (tile !== undefined) maps.push({ kind: "tensorMap", operand: "out", map: matrixOut(form, tile, tile.bytes, columns) });
+  if (tile !== undefined && residual !== undefined)
+    maps.push({ kind: "tensorMap", operand: "residual", map: matrixOut(form, residual, tile.bytes, columns) });
+  const reading =
+    residual === undefined
+      ? "__device__ __forceinline__ void read_residual(Early&, const char*) {}"
+      : "__device__ __forceinline__ void read_residual(Early& early, const char* at) { early.p0 = *(const decltype(early.p0)*)at; }";
   return {
     name,
     source: instantiate("wgmma.cu", {
       name,
       constants: constants.join("\n"),
-      epilogue: epilogueFunction(epilogue, V, accumulator),
+      epilogue: epilogueFunction(epilogue, V, accumulator, tile),
+      scratchParams: maps.map((x) => `const __grid_constant__ TensorMap ${x.kind === "tensorMap" ? x.operand : ""}_map`),
       epilogueParams: epilogue.params,
-      more: { wgmma: wgmmaText(t.bn, form.dtype), walk: walk.text },
+      more: {
+        wgmma: wgmmaText(t.bn, form.dtype),
+        walk: walk.text,
+        tile: tile === undefined ? "" : `using Out = ${tile.type};\n${reading}`,
+        prefetch:
+          tile === undefined
+            ? ""
+            : `    int slot = 0;\n    u32 slot_parity = 0;\n${residual === undefined ? "    const auto fetch = [] {};" : templateText("wgmma_prefetch.cu").trimEnd()}`,
+        finish: templateText(tile === undefined ? "wgmma_direct.cu" : "wgmma_tiles.cu").trimEnd(),
+      },
     }),
     arch: "sm_90a",
     grid: [Math.min(tiles, device.multiprocessors * t.resident), 1, 1],
     block: [threads, 1, 1],
-    shared: hopperShared(t, form.kb),
-    arguments: [{ kind: "tensorMap", operand: "a", map: walk.a }, { kind: "tensorMap", operand: "b", map: walk.b }, { kind: "epilogue" }],
+    shared: hopperShared({ ...t, stages }, form.kb, tile === undefined ? 0 : slots * 16 * columns * tile.bytes),
+    arguments: [
+      { kind: "tensorMap", operand: "a", map: walk.a },
+      { kind: "tensorMap", operand: "b", map: walk.b },
+      ...maps,
+      { kind: "epilogue" },
+    ],
   };
 }

@@ -59,6 +59,8 @@ export interface ConvProblem {
   readonly weightStride?: number | undefined;
   /** Elements from one pixel to the next; c when absent. More reads channels of a wider tensor. */
   readonly pixelStride?: number | undefined;
+  /** Elements from one input row to the next; w * pixelStride when absent. Less than that lets neighbouring pixels overlap, as runs of taps do. */
+  readonly lineStride?: number | undefined;
   /** Bytes the input's address is known to be a multiple of; 16 when absent. */
   readonly align?: number | undefined;
 }

@@ -45,8 +45,25 @@ export interface EpilogueText {
    * body of `type early_reads(int b, int m, int n, <params>)`. The epilogue then has `const Early& early` between acc and b.
    */
   readonly early?: { type(V: number): string; body(V: number): string } | undefined;
-  /** Largest V the epilogue supports: 1, 2, 4 or 8. */
+  /** Largest V the epilogue supports: 1, 2, 4, 8 or 16. */
   readonly vector: number;
+  /** Set where the results are a plain matrix of one batch element, which may leave by tiles. */
+  readonly tile?: TileStore | undefined;
+}
+
+/** A matrix of results in memory, row m and column n of it being those of the product. */
+export interface TileStore {
+  /** Bytes of a result: 1 or 2. */
+  readonly bytes: 1 | 2;
+  /** C type of a result. */
+  readonly type: string;
+  readonly dtype: TensorMap["dtype"];
+  /** Elements from one row to the next. */
+  readonly rowStride: number;
+  /** The early read, when it is one matrix of as many bytes: operand "residual", the member `p0` of `Early`. */
+  readonly residual?: { readonly dtype: TensorMap["dtype"]; readonly rowStride: number } | undefined;
+  /** As the epilogue's body, but storing V results to `tile_out`, which is aligned to them. */
+  body(V: number): string;
 }
 
 /** Values of a template's constants: numbers and booleans become `constexpr`, text stands as it is written. */
@@ -84,23 +101,25 @@ export function parameterName(declaration: string): string {
 }
 
 /** The largest vector the epilogue can take when columns come in runs of `columns`. */
-export function epilogueVector(epilogue: EpilogueText, columns: number): 1 | 2 | 4 | 8 {
-  for (const v of [8, 4, 2] as const) if (v <= epilogue.vector && columns % v === 0) return v;
+export function epilogueVector(epilogue: EpilogueText, columns: number): 1 | 2 | 4 | 8 | 16 {
+  for (const v of [16, 8, 4, 2] as const) if (v <= epilogue.vector && columns % v === 0) return v;
   return 1;
 }
 
 /** `epilogue` as device functions for vectors of `V` columns: `early_reads` and `epilogue` at global scope, `apply` and `Early` in `namespace tile`. */
-export function epilogueFunction(epilogue: EpilogueText, V: number, accumulator: "float" | "int"): string {
-  const { early, params, prelude } = epilogue;
+export function epilogueFunction(epilogue: EpilogueText, V: number, accumulator: "float" | "int", tile?: TileStore): string {
+  const { early, prelude } = epilogue;
+  const params = epilogue.params;
+  const more = tile === undefined ? [] : [`${tile.type}* __restrict__ tile_out`];
   const list = (parts: readonly string[]) => parts.map((part) => `, ${part}`).join("");
   const place = "int b, int m, int n";
-  const names = list(params.map(parameterName));
+  const names = list([...params, ...more].map(parameterName));
   const lines = prelude === undefined || prelude === "" ? [] : [prelude];
   lines.push(
     early === undefined ? "struct Early {};" : `using Early = ${early.type(V)};`,
     `__device__ __forceinline__ Early early_reads(${place}${list(params)}) {\n${early === undefined ? "  return {};" : early.body(V)}\n}`,
-    `__device__ __forceinline__ void epilogue(const ${accumulator} (&acc)[${V}]${early === undefined ? "" : ", const Early& early"}, ${place}${list(params)}) {\n${epilogue.body(V)}\n}`,
-    `__device__ __forceinline__ void apply(const ${accumulator} (&acc)[${V}], const Early& early, ${place}${list(params)}) {\n  epilogue(acc${early === undefined ? "" : ", early"}, b, m, n${names});\n}`,
+    `__device__ __forceinline__ void epilogue(const ${accumulator} (&acc)[${V}]${early === undefined ? "" : ", const Early& early"}, ${place}${list([...params, ...more])}) {\n${(tile ?? epilogue).body(V)}\n}`,
+    `__device__ __forceinline__ void apply(const ${accumulator} (&acc)[${V}], const Early& early, ${place}${list([...params, ...more])}) {\n  epilogue(acc${early === undefined ? "" : ", early"}, b, m, n${names});\n}`,
   );
   return lines.join("\n");
 }

@@ -10,7 +10,7 @@
 namespace tile {
 using T = unsigned short;
 using Acc = float;
-constexpr int M = 392, N = 64, K = 576, C = 64, X_D = 1, X_H = 14, X_W = 14, X_C = 64, FILTER_T = 1, FILTER_R = 3, FILTER_S = 3, OUT_D = 1, OUT_H = 14, OUT_W = 14, STRIDE_D = 1, STRIDE_H = 1, STRIDE_W = 1, PAD_D = 0, PAD_H = 1, PAD_W = 1, DILATION_D = 1, DILATION_H = 1, DILATION_W = 1, BM = 64, BN = 64, BK = 64, KB = 128, WM = 32, WN = 32, STAGES = 3, THREADS = 128, MIN_BLOCKS = 4, PRECISION = 0, ES = 2, BATCHES = 1, TILES_M = 7, TILES_N = 1, RASTER = 7, SPLIT = 1, STEPS = 9, STEPS_PER_SPLIT = 9, REDUCE = 0, PITCH = 72, V = 4, N_BASE = 0;
+constexpr int M = 392, N = 64, K = 576, C = 64, X_D = 1, X_H = 14, X_W = 14, X_C = 64, X_LINE = 896, FILTER_T = 1, FILTER_R = 3, FILTER_S = 3, OUT_D = 1, OUT_H = 14, OUT_W = 14, STRIDE_D = 1, STRIDE_H = 1, STRIDE_W = 1, PAD_D = 0, PAD_H = 1, PAD_W = 1, DILATION_D = 1, DILATION_H = 1, DILATION_W = 1, BM = 64, BN = 64, BK = 64, KB = 128, WM = 32, WN = 32, STAGES = 3, THREADS = 128, MIN_BLOCKS = 4, PRECISION = 0, ES = 2, BATCHES = 1, TILES_M = 7, TILES_N = 1, RASTER = 7, SPLIT = 1, STEPS = 9, STEPS_PER_SPLIT = 9, REDUCE = 0, PITCH = 72, V = 4, N_BASE = 0;
 constexpr bool A_ALONG_K = true, B_ALONG_K = true;
 __device__ __forceinline__ long long a_offset(int batch) { return 0; }
 __device__ __forceinline__ long long b_offset(int batch) { return 0; }
@@ -174,7 +174,7 @@ template <class Source, class Layout, int OUTER, int INNER, bool ROWS_ARE_OUTER>
 };
 // The rows of a convolution as a matrix: row m is output position (image, o, p, q), k runs over (t, r, s, c) with c fastest, the input lies NDHWC.
 // Chunks run along c, so VE divides the channels. Positions outside the input are zeros.
-// Constants: M K BK, X_D X_H X_W X_C (input; X_C over all groups), C (channels of a group), FILTER_T FILTER_R FILTER_S, OUT_D OUT_H OUT_W,
+// Constants: M K BK, X_D X_H X_W X_C (input; X_C from pixel to pixel) X_LINE (from row to row), C (channels of a group), FILTER_T FILTER_R FILTER_S, OUT_D OUT_H OUT_W,
 //   STRIDE_D.. PAD_D.. (leading pads) DILATION_D.. and Offset (int, or long long for 2^31 elements and more).
 template <int VE_> struct Windows {
   static constexpr int VE = VE_;
@@ -192,14 +192,14 @@ template <int VE_> struct Windows {
         const int z = o * STRIDE_D - PAD_D;
         h[i] = p * STRIDE_H - PAD_H;
         w[i] = q * STRIDE_W - PAD_W;
-        origin[i] = (((Offset)image * X_D + z) * X_H + h[i]) * X_W * X_C + (Offset)w[i] * X_C;
+        origin[i] = (((Offset)image * X_D + z) * X_H + h[i]) * X_LINE + (Offset)w[i] * X_C;
         if constexpr (DEEP) d[i] = z;
         if (m >= M) h[i] = -(1 << 29);
       }
       c = k % C, s = k / C % FILTER_S, r = k / (C * FILTER_S) % FILTER_R, t = k / (C * FILTER_S * FILTER_R);
     }
     __device__ __forceinline__ int chunk(int i, const T*& at) const {
-      at = base + (origin[i] + ((t * DILATION_D * X_H + r * DILATION_H) * X_W + s * DILATION_W) * X_C + c);
+      at = base + (origin[i] + (t * DILATION_D * X_H + r * DILATION_H) * X_LINE + s * DILATION_W * X_C + c);
       bool inside = (u32)(h[i] + r * DILATION_H) < (u32)X_H && (u32)(w[i] + s * DILATION_W) < (u32)X_W;
       if constexpr (DEEP) inside = inside && (u32)(d[i] + t * DILATION_D) < (u32)X_D;
       if constexpr (K % BK != 0) inside = inside && t < FILTER_T;
