@@ -4,25 +4,27 @@
  */
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type Buildable, buildSegments, type Refusals } from "./build.js";
 import type { Remark, Verdict } from "./diagnostics.js";
+import { gpuVerdict, openDevice } from "./engines/cuda/device.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
 import { type Artifact, type Engine, tensorrtAbsent } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
 import { cut, valueNamed } from "./import/cut.js";
 import { importModel } from "./import/index.js";
 import { demandReadable } from "./import/tf/unreadable.js";
+import { symbolsOf } from "./ir/dims.js";
 import { valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
-import type { Graph, NodeId } from "./ir/types.js";
+import type { Graph, NodeId, Value } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
 import { type Inferred, inferGraph } from "./ops/infer.js";
 import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
-import { bindingsOf, type Partition, type PartitionOptions, solve } from "./partition/assign.js";
-import { extractSegment } from "./partition/extract.js";
+import { bindingsOf, type PartitionOptions, solve } from "./partition/assign.js";
 import { problemOf } from "./partition/problem.js";
 import { assume, judge, type Verdicts } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
-import { type Keep, keepAccepted, keepAll, lower } from "./passes/lower.js";
+import { type Keep, keepAccepted, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
 import { buildReport, type Report } from "./report/report.js";
@@ -34,46 +36,30 @@ import { Program } from "./runtime/program.js";
 export type ModelInput = string | URL | Uint8Array | Graph;
 
 /** Everything up to the engines: what a report needs, with nothing built. */
-export interface Planned {
+export interface Planned extends Buildable {
   readonly original: Graph;
   readonly inferred: Inferred;
-  readonly verdicts: Verdicts;
-  readonly partition: Partition;
   readonly passes: readonly PassRecord[];
   readonly report: Report;
-  readonly settings: Settings;
+  /** The same with what engines turned out not to take. */
+  readonly replan: (refusals: Refusals) => Planned;
 }
 
 /** Compiles a model into a program. Throws a coded `PartitaError`; docs/errors.md lists the codes. */
 export async function compile(model: ModelInput, options: CompileOptions = {}): Promise<Program> {
   if (Object.keys(options.whatIf ?? {}).length > 0)
     throw badOption({ name: "whatIf", what: "is for reports: what is only assumed cannot be built", fix: "leave it out, or call report" });
-  const planned = await plan(model, options);
-  demandReadable(planned.original);
+  const first = await plan(model, options);
+  demandReadable(first.original);
+  const { planned, artifacts, measured } = await buildSegments(first, { engine: engineNamed, replan: first.replan, gpu: presentSm });
   const { settings, partition: parts, inferred } = planned;
-  const artifacts: Artifact[] = [];
-  for (const [i, segment] of parts.segments.entries()) {
-    settings.signal?.throwIfAborted();
-    settings.onProgress({ stage: `build ${segment.name}`, fraction: 0.6 + (0.4 * i) / parts.segments.length });
-    const engine = engineNamed(segment.engine);
-    const part = lower(extractSegment(inferred.graph, segment), engine.keeps ?? keepAll);
-    artifacts.push(
-      await engine.build(part, {
-        target: targetOf(settings),
-        signal: settings.signal,
-        tune: settings.tune,
-        onTune: (done, total) =>
-          settings.onProgress({ stage: `tune ${segment.name}`, fraction: 0.6 + (0.4 * (i + done / total)) / parts.segments.length }),
-      }),
-    );
-  }
   settings.onProgress({ stage: "done", fraction: 1 });
   const sources = new Map(parts.segments.map((s, i) => [s.name, emitted(artifacts[i])] as const).filter(([, text]) => text !== ""));
   return new Program({
     plan: planOf(inferred.graph, parts.segments),
     artifacts,
     engines: engineNamed,
-    report: planned.report.withSources(sources),
+    report: planned.report.withSources(sources).withMeasurements(measured),
   });
 }
 
@@ -116,7 +102,9 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   const original = canonicalOrder(imported);
   // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
   const own = (name: string): string => valueAt(original, valueNamed(original, name)).name;
-  const shapes = Object.fromEntries(Object.entries(given).map(([name, s]) => [own(name), s]));
+  const shapes = Object.fromEntries(
+    Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(original, valueNamed(original, name)))]),
+  );
   step("infer", 0.1);
   const noted: Remark[] = [];
   const remarks = (remark: Remark): void => {
@@ -134,15 +122,17 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   step("partition", 0.5);
   const engines = settings.targets.filter((t) => t !== "host");
   // What no engine asked for takes as one operator, it may take in parts.
-  const target = targetOf(settings);
+  const target = targetOf(settings, engines);
   const keep: Keep = (g, n, facts) => {
     const emitting = engines.filter((e) => e !== "cuda" || cudaEngine.keeps?.(g, n, facts) !== false);
     return engines.length === 0 || (emitting.length > 0 && keepAccepted(emitting, target)(g, n, facts));
   };
   const inferred = inferGraph(lower(graph, keep), { shapes });
-  const asked = { engines, target: targetOf(settings), pins: settings.pin, facts: inferred.facts };
-  const optimal = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [own(name), s.opt]));
+  const asked = { engines, target, pins: settings.pin, facts: inferred.facts };
+  const dims = (at: "min" | "opt" | "max") => Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [own(name), s[at]]));
+  const optimal = dims("opt");
   const bindings = bindingsOf(typed, optimal);
+  const ranges = { min: bindingsOf(typed, dims("min")), opt: bindings, max: bindingsOf(typed, dims("max")) };
   const problem = problemOf(inferred.graph, inferred.facts, bindings);
   const how: PartitionOptions = {
     minimumSegmentSize: settings.minimumSegmentSize,
@@ -153,32 +143,35 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     objective: settings.auto || settings.targets.includes("host") ? "time-or-host" : engines.length > 1 ? "time" : "order",
   };
   // Operators answer for themselves; the emitter has the last word on what it can write at these dims.
-  const refused = engines.includes("cuda")
-    ? cudaRefusals(inferred.graph, settings.precision, targetOf(settings).sm)
-    : new Map<NodeId, Verdict>();
+  const refused = engines.includes("cuda") ? cudaRefusals(inferred.graph, settings.precision, target.sm) : new Map<NodeId, Verdict>();
   const asEmitted = (verdicts: Verdicts): Verdicts =>
     assume(verdicts, (node, engine) => (engine === "cuda" && verdicts.of(node, engine).ok ? refused.get(node) : undefined));
   const plain = asEmitted(judge(inferred.graph, asked));
   const supposing = settings.whatIf.size > 0;
-  const verdicts = supposing ? judge(inferred.graph, { ...asked, whatIf: settings.whatIf }) : plain;
-  const parts = solve(problem, verdicts, how);
-  const written = buildReport({
-    original,
-    graph: inferred.graph,
-    partition: parts,
-    verdicts,
-    facts: inferred.facts,
-    bindings,
-    gains: gainsOf(problem, verdicts, parts, how),
-    ...(supposing
-      ? { whatIf: { assumed: Object.fromEntries(settings.whatIf), before: solve(problem, plain, { ...how, strict: false }).quality } }
-      : {}),
-    passes: log,
-    remarks: noted,
-    modelName: nameOf(model, original),
-    options: { precision: settings.precision, minimumSegmentSize: settings.minimumSegmentSize, strict: settings.strict, shapes: optimal },
-  });
-  return { original, inferred, verdicts, partition: parts, passes: log, report: written, settings };
+  const judged = supposing ? judge(inferred.graph, { ...asked, whatIf: settings.whatIf }) : plain;
+  const replan = (refusals: Refusals): Planned => {
+    const verdicts = assume(judged, (node, engine) => refusals.get(node)?.get(engine));
+    const parts = solve(problem, verdicts, how);
+    const written = buildReport({
+      original,
+      graph: inferred.graph,
+      partition: parts,
+      verdicts,
+      facts: inferred.facts,
+      bindings,
+      gains: gainsOf(problem, verdicts, parts, how),
+      ...(supposing
+        ? { whatIf: { assumed: Object.fromEntries(settings.whatIf), before: solve(problem, plain, { ...how, strict: false }).quality } }
+        : {}),
+      passes: log,
+      remarks: noted,
+      modelName: nameOf(model, original),
+      options: { precision: settings.precision, minimumSegmentSize: settings.minimumSegmentSize, strict: settings.strict, shapes: optimal },
+    });
+    const graphs = { original, inferred, graph: inferred.graph };
+    return { ...graphs, verdicts, partition: parts, passes: log, report: written, settings, target, ranges, replan };
+  };
+  return replan(new Map());
 }
 
 /** Engines that can be built and run; the others have a plan alone, and say so. */
@@ -195,11 +188,27 @@ function engineNamed(name: EngineName): Engine {
   }
 }
 
-const targetOf = (s: Settings): Target => ({ sm: 90, tensorrt: 110_200, precision: s.precision });
+/** This machine's GPU: compute capability times ten, undefined without one. */
+const presentSm = (): number | undefined => (gpuVerdict().ok ? openDevice().properties.sm : undefined);
+/** Without a GPU here and none named, the one that the estimates are of. */
+const DEFAULT_SM = 90;
+function targetOf(s: Settings, engines: readonly EngineName[]): Target {
+  const sm = s.sm ?? (engines.length === 0 ? undefined : presentSm()) ?? DEFAULT_SM;
+  return { sm, tensorrt: 110_200, precision: s.precision };
+}
 
 /** Dims of a range: those that do not vary are numbers, the others stay open. */
 function dynamicDims(s: Settings["shapes"][string]): readonly (number | string)[] {
   return s.opt.map((d, i) => (s.min[i] === s.max[i] ? d : "?"));
+}
+/** As `dynamicDims`, where a dim that varies has a name: the model's own for it, or the input's with its place. */
+function openDims(s: Settings["shapes"][string], { name, type }: Value): readonly (number | string)[] {
+  const declared = type.kind === "tensor" ? type.shape : undefined;
+  return dynamicDims(s).map((d, i) => {
+    if (typeof d === "number") return d;
+    const own = declared?.[i];
+    return typeof own === "string" && symbolsOf(own).join() === own ? own : `${name.replaceAll(/\W/g, "_").replace(/^(?=\d)/, "_")}_${i}`;
+  });
 }
 
 function nameOf(model: ModelInput, g: Graph): string {

@@ -90,6 +90,8 @@ export interface Executable {
   timeUs?(inputs: readonly TensorLike[]): Promise<number | undefined>;
   /** What the engine made of the segment, with the time of each layer in one run where the device was asked. */
   layers?(inputs: readonly TensorLike[]): Promise<readonly LayerFacts[]>;
+  /** What the engine's own inspector says, as JSON. */
+  inspect?(): unknown;
   dispose(): Promise<void>;
 }
 /** A layer of a built engine. */

@@ -77,6 +77,12 @@ export const reportSchema = v.strictObject({
       outputs: v.array(tensor),
       /** What the engine emitted for it, where it emits text. */
       source: v.optional(v.string()),
+      /** Measured on a GPU: microseconds of one run by engine that could take it, the fastest first. */
+      times: v.optional(v.array(v.strictObject({ engine, us: amount }))),
+      /** Layers that the engine made of it, with the time of each in one run where it was measured. */
+      layers: v.optional(v.array(v.strictObject({ name: v.string(), us: v.optional(amount) }))),
+      /** What the engine's inspector says of it, as it says it. */
+      inspection: v.optional(v.unknown()),
     }),
   ),
   nodes: v.array(
@@ -172,6 +178,13 @@ export type ReportData = v.InferOutput<typeof reportSchema>;
 export type ReportNode = ReportData["nodes"][number];
 export type ReportSegment = ReportData["segments"][number];
 
+/** What was measured of a segment. */
+export interface Measured {
+  readonly times: readonly { readonly engine: EngineName; readonly us: number }[];
+  readonly layers?: readonly { readonly name: string; readonly us?: number | undefined }[] | undefined;
+  readonly inspection?: unknown;
+}
+
 /** The report of one compilation. `data` is what the three forms show. */
 export class Report {
   readonly data: ReportData;
@@ -195,6 +208,23 @@ export class Report {
     const segments = this.data.segments.map((s) => {
       const source = sources.get(s.name);
       return source === undefined ? s : { ...s, source };
+    });
+    return new Report({ ...this.data, segments });
+  }
+  /** The same report with what was measured, by segment name. */
+  withMeasurements(measured: ReadonlyMap<string, Measured>): Report {
+    if (measured.size === 0) return this;
+    const segments = this.data.segments.map((s) => {
+      const m = measured.get(s.name);
+      if (m === undefined) return s;
+      const times = m.times.map((t) => ({ engine: t.engine, us: tenths(t.us) }));
+      const layers = m.layers?.map((l) => (l.us === undefined ? { name: l.name } : { name: l.name, us: tenths(l.us) }));
+      return {
+        ...s,
+        times,
+        ...(layers === undefined ? {} : { layers }),
+        ...(m.inspection === undefined ? {} : { inspection: m.inspection }),
+      };
     });
     return new Report({ ...this.data, segments });
   }
