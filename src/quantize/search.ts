@@ -1,0 +1,266 @@
+/**
+ * The choice among configurations: range methods, equalization, bias correction, and last the layers that stay float. Each is a trial on feeds
+ * held out of calibration, judged by the divergence of the outputs from the float graph's, and kept only if it measures better. The best so far
+ * stands after every trial; trials measured before, in a state that was saved, are not run again.
+ */
+import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
+import type { Fact } from "../ops/define.js";
+import { correctBias } from "./bias.js";
+import { type ChannelRanges, equalizable, equalize } from "./equalize.js";
+import type { Observations } from "./histogram.js";
+import { place } from "./place.js";
+import { type Outputs, outputsOf, type Score, scoreOf } from "./score.js";
+import type { FeedStore, RangeMethod, Ranges, Runner } from "./types.js";
+
+/** One way to quantize a graph. */
+export interface Configuration {
+  readonly method: RangeMethod | "auto";
+  /** Exponent of the activations' ranges in equalization; undefined: none. */
+  readonly alpha: number | undefined;
+  readonly correctBias: boolean;
+  /** Names of the nodes left float by sensitivity, most sensitive first. */
+  readonly floats: readonly string[];
+}
+export interface Trial extends Score {
+  readonly name: string;
+  readonly configuration: Configuration;
+  /** Whether it was the best when it was measured. */
+  readonly kept: boolean;
+}
+/** What has been measured so far; plain JSON. */
+export interface SearchState {
+  readonly trials: readonly Trial[];
+}
+
+export interface SearchContext {
+  readonly graph: Graph;
+  readonly facts: (g: Graph) => (v: ValueId) => Fact;
+  readonly runner: Runner;
+  /** Feeds that ranges are measured on, and feeds that trials are judged on. */
+  readonly calibration: FeedStore;
+  readonly held: FeedStore;
+  observe(g: Graph, tensors: readonly ValueId[], channels?: ReadonlyMap<ValueId, number>): Promise<Observations>;
+  ranges(g: Graph, observations: Observations, method: RangeMethod | "auto"): Ranges;
+  quantizable(g: Graph): readonly ValueId[];
+  /** The user's exclusions. */
+  readonly keepFloat: (n: Node) => string | undefined;
+}
+export interface SearchOptions {
+  /** Only this method is tried. */
+  readonly method?: RangeMethod | "auto" | undefined;
+  /** Steps beyond the choice of a method; all by default. */
+  readonly steps?: readonly SearchStep[] | undefined;
+  /** Points of agreement with the float graph (in percent) that may be lost before layers are left float. */
+  readonly maxDrop: number;
+  /** Share of the quantized multiplications that may go back to float for it, 0 to 1. */
+  readonly maxFloatShare: number;
+  /** No trial starts after this many milliseconds. */
+  readonly budgetMs: number;
+  /** Multiplications of a node, for the share above. */
+  readonly cost: (n: Node) => number;
+  readonly state?: SearchState | undefined;
+  readonly onTrial?: ((trial: Trial, state: SearchState) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+export type SearchStep = "equalize" | "correct-bias" | "mixed-precision";
+
+export interface Found {
+  readonly best: Trial;
+  readonly trials: readonly Trial[];
+  /** Why the search ended before its last step, if it did. */
+  readonly stopped: string | undefined;
+  /** The float graph with equalization and corrected biases: what ranges are to be measured on and quantizers placed in. */
+  readonly graph: Graph;
+}
+
+const METHODS: readonly (RangeMethod | "auto")[] = ["auto", "max", "mse", "entropy", "percentile-99.99", "percentile-99.999"];
+const ALPHAS = [0.5, 0.75, 1] as const;
+/** Layers tried in leave-one-out at most, largest first; and layers left float at most. */
+const SENSITIVITY_LAYERS = 64;
+const FLOAT_LAYERS = 8;
+/** A configuration with more in it must leave at most this share of the loss: the feeds held out are few, and trials many. */
+const BETTER = 0.98;
+/** A divergence below this (nats a row, or noise over signal) is nothing to mend with float layers. */
+const NOTHING = 1e-3;
+
+export async function search(context: SearchContext, options: SearchOptions): Promise<Found> {
+  return await new Searching(context, options).run();
+}
+
+class Searching {
+  readonly #c: SearchContext;
+  readonly #o: SearchOptions;
+  readonly #start = performance.now();
+  readonly #trials: Trial[] = [];
+  readonly #known: ReadonlyMap<string, Trial>;
+  /** Graphs by equalization, their observations, and graphs with corrected biases: what trials share. */
+  readonly #graphs = new Map<number | undefined, Graph>();
+  readonly #observed = new Map<number | undefined, Observations>();
+  readonly #corrected = new Map<string, Graph>();
+  #expected: Outputs | undefined;
+  #best: Trial | undefined;
+  #stopped: string | undefined;
+
+  constructor(context: SearchContext, options: SearchOptions) {
+    this.#c = context;
+    this.#o = options;
+    this.#known = new Map((options.state?.trials ?? []).map((t) => [t.name, t]));
+  }
+
+  async run(): Promise<Found> {
+    const steps = new Set<SearchStep>(this.#o.steps ?? ["equalize", "correct-bias", "mixed-precision"]);
+    const methods = this.#o.method === undefined ? METHODS : [this.#o.method];
+    const plain: Configuration = { method: methods[0] ?? "auto", alpha: undefined, correctBias: false, floats: [] };
+    for (const method of methods) await this.#try({ ...plain, method });
+    if (steps.has("equalize")) {
+      const before = this.#leader();
+      for (const alpha of ALPHAS) if (await this.#equalizes(alpha)) await this.#try({ ...before.configuration, alpha });
+      // With even channels another method may be best.
+      const { configuration } = this.#leader();
+      if (configuration.alpha !== undefined) for (const method of methods) await this.#try({ ...configuration, method });
+    }
+    if (steps.has("correct-bias")) await this.#try({ ...this.#leader().configuration, correctBias: true });
+    if (steps.has("mixed-precision")) await this.#mixed();
+    const best = this.#leader();
+    return { best, trials: this.#trials, stopped: this.#stopped, graph: await this.#graphOf(best.configuration) };
+  }
+
+  #leader(): Trial {
+    if (this.#best === undefined) throw new Error("no trial was run");
+    return this.#best;
+  }
+  /** Whether a further trial may start; the first always does. */
+  #mayGoOn(): boolean {
+    this.#o.signal?.throwIfAborted();
+    if (this.#best === undefined) return true;
+    if (performance.now() - this.#start > this.#o.budgetMs) {
+      this.#stopped ??= `the time for trials, ${Math.round(this.#o.budgetMs / 1000)} s, was over`;
+      return false;
+    }
+    return true;
+  }
+
+  /** Measures a configuration, unless it was; `eligible` says whether it may become the best. */
+  async #try(configuration: Configuration, eligible = true): Promise<Trial | undefined> {
+    const name = nameOf(configuration);
+    const done = this.#trials.find((t) => t.name === name);
+    if (done !== undefined || !this.#mayGoOn()) return done;
+    const known = this.#known.get(name);
+    const score = known ?? (await this.#score(configuration));
+    const kept = this.#best === undefined || (eligible && score.loss < this.#best.loss * BETTER);
+    const trial: Trial = { name, configuration, loss: score.loss, agreement: score.agreement, rows: score.rows, kept };
+    this.#trials.push(trial);
+    if (kept) this.#best = trial;
+    this.#o.onTrial?.(trial, { trials: this.#trials });
+    return trial;
+  }
+
+  async #score(configuration: Configuration): Promise<Score> {
+    this.#expected ??= await this.#outputs(this.#c.graph);
+    const graph = await this.#graphOf(configuration);
+    const observed = await this.#observations(configuration.alpha);
+    const floats = new Set(configuration.floats);
+    const placed = place(graph, this.#c.facts(graph), this.#c.ranges(graph, observed, configuration.method), {
+      keepFloat: (n) => this.#c.keepFloat(n) ?? (floats.has(n.name) ? "left float by the search" : undefined),
+    });
+    return scoreOf(this.#expected, await this.#outputs(placed.graph));
+  }
+  async #outputs(g: Graph): Promise<Outputs> {
+    const open = await this.#c.runner.open(g);
+    try {
+      return await outputsOf(open, this.#c.held, this.#o.signal);
+    } finally {
+      await open.dispose();
+    }
+  }
+
+  async #graphOf(c: Configuration): Promise<Graph> {
+    const even = await this.#equalized(c.alpha);
+    if (!c.correctBias) return even;
+    const key = `${c.alpha} ${c.method}`;
+    let graph = this.#corrected.get(key);
+    if (graph === undefined) {
+      const ranges = this.#c.ranges(even, await this.#observations(c.alpha), c.method);
+      graph = await correctBias(even, this.#c.facts(even), ranges, this.#c.calibration, this.#c.runner, {
+        keepFloat: this.#c.keepFloat,
+        signal: this.#o.signal,
+      });
+      this.#corrected.set(key, graph);
+    }
+    return graph;
+  }
+  async #equalized(alpha: number | undefined): Promise<Graph> {
+    const { graph: base } = this.#c;
+    if (alpha === undefined) return base;
+    let graph = this.#graphs.get(alpha);
+    if (graph === undefined) {
+      graph = equalize(base, this.#c.facts(base), channelRanges(await this.#observations(undefined)), alpha).graph;
+      this.#graphs.set(alpha, graph);
+    }
+    return graph;
+  }
+  /** Whether equalization changes anything. */
+  async #equalizes(alpha: number): Promise<boolean> {
+    return (await this.#equalized(alpha)) !== this.#c.graph;
+  }
+  async #observations(alpha: number | undefined): Promise<Observations> {
+    let found = this.#observed.get(alpha);
+    if (found === undefined) {
+      const g = await this.#equalized(alpha);
+      const channels = alpha === undefined ? equalizable(g, this.#c.facts(g)) : undefined;
+      const tensors = [...new Set([...this.#c.quantizable(g), ...(channels?.keys() ?? [])])];
+      found = await this.#c.observe(g, tensors, channels);
+      this.#observed.set(alpha, found);
+    }
+    return found;
+  }
+
+  /** Leaves layers float, most sensitive first, while too much is lost and room is left. */
+  async #mixed(): Promise<void> {
+    const lost = (t: Trial): boolean =>
+      t.agreement === undefined ? t.loss > NOTHING : t.loss > NOTHING && 100 * (1 - t.agreement) > this.#o.maxDrop;
+    const start = this.#leader();
+    if (!lost(start)) return;
+    const graph = await this.#graphOf(start.configuration);
+    const ranges = this.#c.ranges(graph, await this.#observations(start.configuration.alpha), start.configuration.method);
+    const placed = place(graph, this.#c.facts(graph), ranges, { keepFloat: this.#c.keepFloat });
+    const quantized = new Set<NodeId>(placed.decisions.flatMap((d) => (d.kind === "float" || d.reader === undefined ? [] : [d.reader])));
+    const products = graph.nodes.filter((n) => quantized.has(n.id) && n.op !== "Add" && n.name !== "");
+    const total = products.reduce((a, n) => a + this.#o.cost(n), 0);
+    const ranked: { readonly node: Node; readonly loss: number }[] = [];
+    for (const node of [...products].sort((a, b) => this.#o.cost(b) - this.#o.cost(a)).slice(0, SENSITIVITY_LAYERS)) {
+      const affordable = this.#o.cost(node) <= this.#o.maxFloatShare * total;
+      const trial = await this.#try({ ...start.configuration, floats: [node.name] }, affordable);
+      if (trial === undefined) break;
+      ranked.push({ node, loss: trial.loss });
+    }
+    // By what is gained for the multiplications that it costs; free ones first.
+    const gain = (r: { readonly node: Node; readonly loss: number }): number =>
+      (start.loss - r.loss) / Math.max(this.#o.cost(r.node), total * 1e-3, 1);
+    const helpful = ranked.filter((r) => r.loss < start.loss).sort((a, b) => gain(b) - gain(a));
+    let floats: readonly string[] = [];
+    let spent = 0;
+    for (const { node } of helpful) {
+      if (!lost(this.#leader()) || floats.length >= FLOAT_LAYERS) break;
+      if (spent + this.#o.cost(node) > this.#o.maxFloatShare * total) continue;
+      const trial = await this.#try({ ...start.configuration, floats: [...floats, node.name] });
+      if (trial === undefined) break;
+      floats = [...floats, node.name];
+      spent += this.#o.cost(node);
+    }
+  }
+}
+
+/** One line that says what a configuration does; the key of a saved trial. */
+export function nameOf(c: Configuration): string {
+  return [
+    `ranges by ${c.method}`,
+    ...(c.alpha === undefined ? [] : [`equalized, alpha ${c.alpha}`]),
+    ...(c.correctBias ? ["biases corrected"] : []),
+    ...(c.floats.length === 0 ? [] : [`float: ${c.floats.join(", ")}`]),
+  ].join("; ");
+}
+
+function channelRanges(o: Observations): ChannelRanges {
+  return new Map([...o].flatMap(([name, { channels }]) => (channels === undefined ? [] : [[name, channels.absmax] as const])));
+}
