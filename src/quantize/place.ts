@@ -194,12 +194,13 @@ class Placer {
       "weight",
       perTensor ? "one scale: its columns are no output channels" : `max |w| / 127 per output channel (axis ${axis})`,
       [...made.scales],
+      perTensor ? undefined : axis,
     );
     if (b === undefined || made.bias === undefined || p.bias === undefined) return;
     const count = made.bias.dims[0] ?? 0;
     const scales = Float32Array.from({ length: count }, (_, k) => xScale * (made.scales[k % made.scales.length] as number));
     ins[p.bias] = this.#dequantized(b, made.bias, scales, 0, node);
-    this.#say(b, node, "bias", "int32 at the scale of the sums, s_x * s_w[k]", [...scales]);
+    this.#say(b, node, "bias", "int32 at the scale of the sums, s_x * s_w[k]", [...scales], 0);
   }
   #dequantized(v: ValueId, steps: Constant, scales: Float32Array | Constant, axis: number, node: Node): ValueId {
     const { name } = valueAt(this.#g, v);
@@ -218,8 +219,15 @@ class Placer {
     return y;
   }
 
-  #say(value: ValueId, reader: Node | undefined, kind: QuantizerDecision["kind"], why: string, scales: readonly number[]): void {
-    this.#decisions.push({ value, name: valueAt(this.#g, value).name, reader: reader?.id, kind, why, scales });
+  #say(
+    value: ValueId,
+    reader: Node | undefined,
+    kind: QuantizerDecision["kind"],
+    why: string,
+    scales: readonly number[],
+    axis?: number,
+  ): void {
+    this.#decisions.push({ value, name: valueAt(this.#g, value).name, reader: reader?.id, kind, why, scales, axis });
   }
   /** One decision a quantizer, and one a refusal. */
   #explain(): void {

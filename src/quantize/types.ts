@@ -19,6 +19,22 @@ export interface FeedStore {
 /** Evaluates graphs; compile.ts supplies ONNX Runtime. Quantization imports no engine. */
 export interface Runner {
   open(graph: Graph): Promise<OpenGraph>;
+  /** Runs a graph and takes its outputs in where they are computed; without it they are handed over by `open`'s `run`. */
+  reduce?(graph: Graph, reducer: ReducerModule): Promise<Reduction>;
+}
+/** A plain JavaScript module whose `open(settings)` gives a reducer (see reducer.mjs), and the settings; they pass to worker threads. */
+export interface ReducerModule {
+  readonly module: URL;
+  readonly settings: unknown;
+}
+export interface Reduction {
+  /** Runs that make sense at once. */
+  readonly streams: number;
+  /** May be called concurrently. */
+  run(feeds: Feeds, signal?: AbortSignal): Promise<void>;
+  /** What every thread's reducer has seen so far, in no order. Not while a run is under way. */
+  collect(): Promise<readonly unknown[]>;
+  dispose(): Promise<void>;
 }
 export interface OpenGraph {
   /** Values of the graph's outputs by name. May be called concurrently. */
@@ -45,4 +61,6 @@ export interface QuantizerDecision {
   readonly why: string;
   /** Per tensor one scale; per channel one for each. Empty for "float". */
   readonly scales: readonly number[];
+  /** The dim that the scales lie along; undefined for a single one. */
+  readonly axis?: number | undefined;
 }
