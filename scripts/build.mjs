@@ -1,4 +1,4 @@
-// Builds dist/: TypeScript compiled, the worker copied. Skips when dist is newer than every source (`--force` builds anyway).
+// Builds dist/: TypeScript compiled, plain JavaScript of worker threads copied. Skips when dist is newer than every source (`--force` builds anyway).
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -22,8 +22,10 @@ export function build({ force = false } = {}) {
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   const result = spawnSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json")], { stdio: "inherit" });
   if (result.status !== 0) process.exit(result.status ?? 1);
-  mkdirSync(join(root, "dist/engines/host"), { recursive: true });
-  copyFileSync(join(root, "src/engines/host/worker.mjs"), join(root, "dist/engines/host/worker.mjs"));
+  for (const file of ["engines/host/worker.mjs", "quantize/reducer.mjs"]) {
+    mkdirSync(dirname(join(root, "dist", file)), { recursive: true });
+    copyFileSync(join(root, "src", file), join(root, "dist", file));
+  }
   writeFileSync(stamp, "");
 }
 

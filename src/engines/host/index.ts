@@ -76,6 +76,14 @@ export const hostEngine: Engine = {
 };
 
 type Level = "all" | "basic";
+/** ONNX Runtime's options for a session; 0 threads are those of the machine. */
+export const sessionOptions = (threads: number, level: Level): Readonly<Record<string, unknown>> => ({
+  graphOptimizationLevel: level,
+  intraOpNumThreads: threads > 0 ? threads : availableParallelism(),
+  logSeverityLevel: 3,
+  // Threads that spin between runs starve the event loop on small machines.
+  extra: { session: { intra_op: { allow_spinning: "0" } } },
+});
 
 /** What one typed array holds at most. */
 const MAX_OUTPUT = 2 ** 32 - 1;
@@ -198,13 +206,7 @@ class Stream {
         op: "create",
         session,
         model,
-        options: {
-          graphOptimizationLevel: this.#level,
-          intraOpNumThreads: this.#threads > 0 ? this.#threads : availableParallelism(),
-          logSeverityLevel: 3,
-          // Threads that spin between runs starve the event loop on small machines.
-          extra: { session: { intra_op: { allow_spinning: "0" } } },
-        },
+        options: sessionOptions(this.#threads, this.#level),
       },
       { transfer: typeof model === "string" ? [] : [model] },
     );

@@ -1,11 +1,13 @@
 // One worker thread of the host engine: ONNX Runtime's session creation and runs block the thread that calls them, so they happen here.
-// Messages in: create, run, dispose. Messages out: the same id with a result or an error's text. Plain JavaScript, so that the file runs
-// from the sources and from the package alike.
+// Messages in: create, run, dispose; reducer, reduce, collect. Messages out: the same id with a result or an error's text. Plain JavaScript,
+// so that the file runs from the sources and from the package alike.
 import { createRequire } from "node:module";
 import { parentPort, workerData } from "node:worker_threads";
 
 const ort = createRequire(workerData.base)("onnxruntime-node");
 const sessions = new Map();
+/** What takes in the outputs of runs in this thread, by id: see src/quantize/reducer.mjs. */
+const reducers = new Map();
 const RETURNED = new Set("float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool string".split(" "));
 
 /** ONNX Runtime refuses shared memory as input; such data is copied once, here. */
@@ -43,7 +45,20 @@ async function handle(message) {
       }
       return { out, transfer };
     }
+    case "reducer": {
+      const { open } = await import(message.module);
+      reducers.set(message.reducer, await open(message.settings));
+      return {};
+    }
+    case "reduce":
+      await reduce(sessions.get(message.session), reducers.get(message.reducer), message);
+      return {};
+    case "collect": {
+      const { seen, transfer } = reducers.get(message.reducer).collect();
+      return { seen, transfer };
+    }
     case "dispose": {
+      reducers.delete(message.reducer);
       const session = sessions.get(message.session);
       sessions.delete(message.session);
       await session?.release();
@@ -52,6 +67,33 @@ async function handle(message) {
     default:
       throw new Error(`unknown message '${message.op}'`);
   }
+}
+
+/** A run whose outputs stay here. Once their dims are known, ONNX Runtime writes them where the reducer reads them. */
+async function reduce(session, reducer, message) {
+  const feeds = Object.create(null);
+  for (const [name, type, data, dims] of message.feeds) feeds[name] = new ort.Tensor(type, own(data), dims);
+  const into = reducer.fetches(message.feeds);
+  let results;
+  if (into !== undefined) {
+    const fetches = Object.create(null);
+    for (const name of message.outputs) fetches[name] = null;
+    for (const { name, data, dims } of into) fetches[name] = new ort.Tensor("float32", data, dims);
+    try {
+      results = await session.run(feeds, fetches);
+    } catch (error) {
+      if (!/shape/i.test(error.message)) throw error;
+      reducer.unsteady(message.feeds);
+    }
+  }
+  const inPlace = results !== undefined;
+  results ??= await session.run(feeds, message.outputs);
+  const outputs = message.outputs.map((name) => {
+    const t = results[name];
+    if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
+    return [name, t.type, t.data, t.dims];
+  });
+  reducer.reduce(message.feeds, outputs, inPlace ? into : undefined);
 }
 
 parentPort.on("message", (message) => {
