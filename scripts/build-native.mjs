@@ -12,8 +12,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 /** SHA-256 over names and bytes of the addon's sources; the addon built from them reports it as `sourceHash`. */
 export function sourceHash() {
   const hash = createHash("sha256");
-  for (const name of readdirSync(join(root, "native/src")).sort())
-    hash.update(`${name}\0`).update(readFileSync(join(root, "native/src", name)));
+  for (const folder of ["native/src", "native/tensorrt"])
+    for (const name of readdirSync(join(root, folder)).sort())
+      if (/\.(cc|h)$/.test(name)) hash.update(`${name}\0`).update(readFileSync(join(root, folder, name)));
   return hash.digest("hex").slice(0, 32);
 }
 

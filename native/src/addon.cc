@@ -1,6 +1,7 @@
 // The addon's table of functions. Handles and copies only: what to allocate, launch and compile is decided in TypeScript.
 #include "driver.h"
 #include "state.h"
+#include "../tensorrt/tensorrt.h"
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new State);
@@ -12,6 +13,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   registerExecute(env, exports);
   registerTensorMap(env, exports);
   registerNvrtc(env, exports);
+  registerTensorRt(env, exports);
   return exports;
 }
 

@@ -4,7 +4,7 @@
 
 #include "driver.h"
 
-const char* const kindNames[kKinds] = {"context", "module", "function", "device memory", "pinned memory", "stream", "event", "graph"};
+const char* const kindNames[kKinds] = {"context", "module", "function", "device memory", "pinned memory", "stream", "event", "graph", "TensorRT engine", "execution context"};
 
 namespace {
 
@@ -18,6 +18,8 @@ cuda::Result end(const Driver& d, const Handle& h) {
     case Kind::Event: return d.EventDestroy(as<cuda::Event>(h));
     case Kind::Graph: return d.GraphExecDestroy(as<cuda::GraphExec>(h));
     case Kind::Context:
+    case Kind::Engine:
+    case Kind::Execution:
     case Kind::Function: return 0;
   }
   return 0;
@@ -37,12 +39,20 @@ Napi::Value Release(const Napi::CallbackInfo& info) {
       if (other.context == h.id && id != h.id)
         throw Napi::Error::New(env, std::string("the context still has a live ") + kindNames[static_cast<int>(other.kind)] + ": release that first");
   }
+  if (h.kind == Kind::Engine || h.kind == Kind::Execution) {
+    for (const auto& [id, other] : s.handles)
+      if (other.owner == h.id) throw Napi::Error::New(env, std::string("the ") + name + " still has a live " + kindNames[static_cast<int>(other.kind)] + ": release that first");
+    // The object makes its GPU current itself: an engine may have been loaded without one.
+    const auto object = std::move(h.object);
+    s.handles.erase(found);
+    return env.Undefined();
+  }
   if (h.kind == Kind::Module) {
     for (auto it = s.handles.begin(); it != s.handles.end();) it = it->second.kind == Kind::Function && it->second.owner == h.id ? s.handles.erase(it) : std::next(it);
   }
   // Views of pinned memory become empty before the memory goes.
   if (h.kind == Kind::Host && !h.buffer.IsEmpty()) h.buffer.Value().Detach();
-  const Handle gone{h.kind, h.id, h.context, h.owner, h.value, h.bytes, 0, {}};
+  const Handle gone{h.kind, h.id, h.context, h.owner, h.value, h.bytes, 0, {}, {}};
   cuda::Result status = 0;
   if (gone.kind == Kind::Context) {
     status = driver().PrimaryCtxRelease(static_cast<cuda::Device>(gone.bytes));
@@ -76,10 +86,14 @@ Napi::Value Live(const Napi::CallbackInfo& info) {
 State::~State() {
   // The environment ends: what JavaScript left behind goes, graphs and streams before the memory they use, contexts last.
   Driver& d = driver();
-  for (const Kind kind : {Kind::Graph, Kind::Event, Kind::Stream, Kind::Module, Kind::Memory, Kind::Host})
+  for (const Kind kind : {Kind::Graph, Kind::Execution, Kind::Engine, Kind::Event, Kind::Stream, Kind::Module, Kind::Memory, Kind::Host})
     for (auto& [id, h] : handles) {
       if (h.kind != kind) continue;
       h.buffer.SuppressDestruct();
+      if (h.object != nullptr) {
+        h.object.reset();
+        continue;
+      }
       Current current(contextOf(*this, h));
       if (current.status() == 0) end(d, h);
     }

@@ -4,24 +4,26 @@
 #include <napi.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <unordered_map>
 
 #include "cuda.h"
 
-enum class Kind { Context, Module, Function, Memory, Host, Stream, Event, Graph };
-constexpr int kKinds = 8;
+enum class Kind { Context, Module, Function, Memory, Host, Stream, Event, Graph, Engine, Execution };
+constexpr int kKinds = 10;
 extern const char* const kindNames[kKinds];
 
 struct Handle {
   Kind kind;
   uint64_t id = 0;
   uint64_t context = 0;  // the owning context's handle; its own for a context
-  uint64_t owner = 0;    // a function's module
+  uint64_t owner = 0;    // a function's module, an execution context's engine, the execution context of a graph that was captured from it
   uint64_t value = 0;    // pointer or device address
   uint64_t bytes = 0;    // of memory; a context's device ordinal
   uint32_t busy = 0;     // asynchronous work that uses it
   Napi::Reference<Napi::ArrayBuffer> buffer;  // over pinned memory
+  std::shared_ptr<void> object;               // TensorRT's engines and execution contexts, which end with it
 };
 
 struct State {

@@ -96,7 +96,6 @@ struct Slots {
   Slot ErrorRecorder_decRefCount;
   Slot NetworkFlag_stronglyTyped;
   Slot BuilderFlag_refit;
-  Slot BuilderFlag_disableTimingCache;
   Slot BuilderFlag_tf32;
   Slot BuilderFlag_sparseWeights;
   Slot BuilderFlag_versionCompatible;
@@ -190,7 +189,6 @@ constexpr Slots slots10 = {
     .ErrorRecorder_decRefCount = {11},
     .NetworkFlag_stronglyTyped = {1},
     .BuilderFlag_refit = {4},
-    .BuilderFlag_disableTimingCache = {5},
     .BuilderFlag_tf32 = {6},
     .BuilderFlag_sparseWeights = {7},
     .BuilderFlag_versionCompatible = {13},
@@ -284,7 +282,6 @@ constexpr Slots slots11 = {
     .ErrorRecorder_decRefCount = {11},
     .NetworkFlag_stronglyTyped = {0},
     .BuilderFlag_refit = {4},
-    .BuilderFlag_disableTimingCache = {5},
     .BuilderFlag_tf32 = {6},
     .BuilderFlag_sparseWeights = {7},
     .BuilderFlag_versionCompatible = {12},
@@ -378,7 +375,6 @@ constexpr Slots slotsRtx13 = {
     .ErrorRecorder_decRefCount = {11},
     .NetworkFlag_stronglyTyped = {1},
     .BuilderFlag_refit = {4},
-    .BuilderFlag_disableTimingCache = {5},
     .BuilderFlag_tf32 = {6},
     .BuilderFlag_sparseWeights = {7},
     .BuilderFlag_versionCompatible = {13},
@@ -472,7 +468,6 @@ constexpr Slots slotsRtx15 = {
     .ErrorRecorder_decRefCount = {11},
     .NetworkFlag_stronglyTyped = {0},
     .BuilderFlag_refit = {4},
-    .BuilderFlag_disableTimingCache = {5},
     .BuilderFlag_tf32 = {6},
     .BuilderFlag_sparseWeights = {7},
     .BuilderFlag_versionCompatible = {12},

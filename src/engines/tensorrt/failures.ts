@@ -120,26 +120,35 @@ export const disposedEngine = defineError<{ what: string }>("P2225", "a disposed
   fix: "load the plan again",
 }));
 
-/** What the addon attaches to a rejection. */
-interface NativeRejection extends Error {
-  readonly call: string;
-  readonly log?: readonly LogMessage[];
-  readonly parser?: readonly ParserError[];
+/** What the addon attaches to a rejection; a failure of the loader or of the driver has no log. */
+interface NativeRejection extends TensorRtFailure {
+  readonly native: string;
+  /** TensorRT said that there was no memory. */
+  readonly memory: boolean;
 }
-export const rejection = (error: unknown): TensorRtFailure | undefined => {
+export const rejection = (error: unknown): NativeRejection | undefined => {
   if (!(error instanceof Error) || !("call" in error) || typeof error.call !== "string") return undefined;
-  const { log = [], parser = [] } = error as NativeRejection;
-  return Object.assign(error, { call: error.call, log, parser });
+  const { native = error.message, memory = false, log = [], parser = [] } = error as Partial<NativeRejection>;
+  return Object.assign(error, {
+    call: error.call,
+    native,
+    memory,
+    log: log as readonly LogMessage[],
+    parser: parser as readonly ParserError[],
+  });
 };
+
+/** Its sentences end in full stops, or not; the error's own sentence goes on. */
+export const sentence = (text: string): string => text.trim().replace(/\.+$/, "");
 
 /** TensorRT's errors, joined; warnings where it logged no error; the addon's text where it logged nothing. */
 export function nativeText(failure: TensorRtFailure): string {
   const of = (...severities: readonly string[]): string[] => [
-    ...new Set(failure.log.filter((m) => severities.includes(m.severity)).map((m) => m.text.trim())),
+    ...new Set(failure.log.filter((m) => severities.includes(m.severity)).map((m) => sentence(m.text))),
   ];
   const errors = of("internal", "error");
   const said = errors.length > 0 ? errors : of("warning");
   return said.length > 0 ? said.slice(0, 8).join("; ") : failure.message;
 }
-const OUT_OF_MEMORY = /out of memory|OutOfMemory|kMEM_ALLOC_FAILED|Error Code 5\b|bad_alloc/i;
-export const isMemory = (failure: TensorRtFailure): boolean => failure.call === "memory" || OUT_OF_MEMORY.test(nativeText(failure));
+const OUT_OF_MEMORY = /out of memory|OutOfMemory|OUT_OF_MEMORY/;
+export const isMemory = (failure: NativeRejection): boolean => failure.memory || OUT_OF_MEMORY.test(nativeText(failure));

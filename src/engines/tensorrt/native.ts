@@ -162,7 +162,7 @@ export interface Context {
    * enqueueV3 as a CUDA graph at fixed dims and addresses, for the CUDA addon's `execute`, `timeGraph` and `release`; one run settles TensorRT's lazy
    * work before. The context cannot be disposed of while the graph lives. Throws P2217, P2218.
    */
-  capture(request: Omit<RunRequest, "inputs" | "outputs"> & Pick<RunRequest, "inputs" | "outputs">): Promise<GraphHandle>;
+  capture(request: RunRequest): Promise<GraphHandle>;
   /** Waits for a run that is under way. Twice is no error. */
   dispose(): Promise<void>;
 }
@@ -178,6 +178,8 @@ export interface Engine {
   readonly io: readonly IoTensor[];
   readonly profiles: number;
   readonly layers: number;
+  /** Whether it was built with `refit` or `stripPlan`. */
+  readonly canRefit: boolean;
   /** Bytes of activations that one context needs. */
   readonly deviceMemoryBytes: number;
   /** min, opt and max of an input in a profile; undefined for one without open dims. */
@@ -188,8 +190,8 @@ export interface Engine {
   createContext(options?: { readonly profile?: number | undefined }): Promise<Context>;
   /** Names of the weights that a refit can bring, and those that it must. */
   refittable(): Promise<{ readonly all: readonly string[]; readonly missing: readonly string[] }>;
-  /** Throws P2220. */
-  refit(weights: readonly RefitWeights[]): Promise<void>;
+  /** Takes the weights of an ONNX model of the same structure, or those that are named. Waits for runs, and runs wait for it. Throws P2220, P2221. */
+  refit(weights: OnnxModel | readonly RefitWeights[]): Promise<void>;
   /** Waits for the runs of its contexts and disposes of those too. Twice is no error. */
   dispose(): Promise<void>;
 }
