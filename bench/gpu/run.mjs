@@ -1,37 +1,60 @@
-// Networks on the CUDA engine: right against ONNX Runtime at batch 1, then timed as CUDA graphs, a profile by launch for the slowest. One JSON line each.
-import { appendFileSync } from "node:fs";
-import { plan } from "../../dist/compile.js";
-import { cudaEngine } from "../../dist/engines/cuda/index.js";
-import { hostEngine } from "../../dist/engines/host/index.js";
-import { extractSegment } from "../../dist/partition/extract.js";
-import { lower } from "../../dist/passes/lower.js";
-import { randomFeeds } from "../../dist/runtime/measure.js";
-import { bert, resnet50 } from "./networks.mjs";
+// Networks on the CUDA engine: right against ONNX Runtime at batch 1, compiled and tuned cold and again from the caches, timed as CUDA graphs, every
+// launch next to its floor.
+//   node bench/gpu/run.mjs [cases] [results.jsonl]     measures; cases are NAME-PRECISION-BATCH
+//   node bench/gpu/run.mjs --report results.jsonl [peers.jsonl]     writes bench/results/gpu-networks.json, with the peers' lines of that run
+// TUNE=none|quick|full. The floor of a launch is the larger of its operations at the matrix units' rate and its bytes, each buffer once, at 4.8 TB/s.
+import { appendFileSync, readFileSync } from "node:fs";
+import { record } from "../record.mjs";
 
-const cases = {
-  "resnet50-1": () => resnet50(1),
-  "resnet50-8": () => resnet50(8),
-  "resnet50-32": () => resnet50(32),
-  "resnet50-128": () => resnet50(128),
-  "bert-base-1": () => bert(1, 128),
-  "bert-base-32": () => bert(32, 128),
-};
-const [, , names = Object.keys(cases).join(","), precisions = "fp16", out] = process.argv;
+const RATES = { fp16: 989e12, int8: 1979e12 };
+const BYTES_PER_SECOND = 4.8e12;
 
-for (const name of names.split(",")) {
-  for (const precision of precisions.split(",")) {
-    const row = { name, precision };
+const [, , names = "", out, third] = process.argv;
+if (names === "--report") report(out, third);
+else await measure(names, out);
+
+async function measure(names, out) {
+  const { plan } = await import("../../dist/compile.js");
+  const { cudaEngine } = await import("../../dist/engines/cuda/index.js");
+  const { openDevice } = await import("../../dist/engines/cuda/device.js");
+  const { lower: emit } = await import("../../dist/engines/cuda/lower.js");
+  const { convFlops, gemmFlops, h200 } = await import("../../dist/engines/cuda/templates/index.js");
+  const { hostEngine } = await import("../../dist/engines/host/index.js");
+  const { extractSegment } = await import("../../dist/partition/extract.js");
+  const { lower } = await import("../../dist/passes/lower.js");
+  const { randomFeeds } = await import("../../dist/runtime/measure.js");
+  const { bert, resnet50, resnet50Int8 } = await import("./networks.mjs");
+  const graphs = {
+    "resnet50-fp16": resnet50,
+    "resnet50-int8": resnet50Int8,
+    "bert-base-fp16": (batch) => bert(batch, 128),
+    "bert-base-int8": (batch) => bert(batch, 128, { int8: true }),
+  };
+  const all = Object.keys(graphs).flatMap((name) => [1, 32, 128].map((batch) => `${name}-${batch}`));
+  for (const name of names === "" ? all : names.split(",")) {
+    const [network, batch] = [name.slice(0, name.lastIndexOf("-")), Number(name.slice(name.lastIndexOf("-") + 1))];
+    const precision = network.slice(network.lastIndexOf("-") + 1);
+    const row = { name: network, precision, batch };
     try {
-      const graph = cases[name]();
-      const start = performance.now();
-      const { partition, inferred } = await plan(graph, { target: "cuda", precision });
-      row.segments = partition.segments.map((s) => `${s.name} ${s.nodes.length}`);
-      const segment = partition.segments.find((s) => s.engine === "cuda");
-      const part = lower(extractSegment(inferred.graph, segment), cudaEngine.keeps);
+      const { properties } = openDevice();
+      row.gpu = properties.name;
+      const graph = graphs[network](batch);
       const tune = process.env.TUNE ?? "quick";
-      const artifact = await cudaEngine.build(part, { target: { sm: 90, tensorrt: 0, precision }, tune });
+      const target = { sm: 90, tensorrt: 0, precision };
+      const prepare = async () => {
+        const { partition, inferred } = await plan(graph, { target: "cuda", precision });
+        const segment = partition.segments.find((s) => s.engine === "cuda");
+        return { part: lower(extractSegment(inferred.graph, segment), cudaEngine.keeps), segments: partition.segments };
+      };
+      const start = performance.now();
+      const { part, segments } = await prepare();
+      const artifact = await cudaEngine.build(part, { target, tune });
+      row.compileSeconds = { first: (performance.now() - start) / 1000 };
+      row.segments = segments.map((s) => `${s.name} ${s.nodes.length}`);
       row.tune = tune;
-      row.compileSeconds = (performance.now() - start) / 1000;
+      const again = performance.now();
+      await cudaEngine.build((await prepare()).part, { target, tune });
+      row.compileSeconds.again = (performance.now() - again) / 1000;
       const executable = await cudaEngine.open(artifact, { streams: 1, threads: 1 });
       const ports = part.inputs.map((v) => ({
         name: part.values[v].name,
@@ -46,7 +69,7 @@ for (const name of names.split(",")) {
         return t;
       });
       const [result] = await executable.run(inputs);
-      if (name.endsWith("-1")) {
+      if (batch === 1) {
         const host = await hostEngine.open(
           await hostEngine.build(lower(part, hostEngine.keeps), { target: { sm: 0, tensorrt: 0, precision: "fp32" } }),
           { streams: 1, threads: 0 },
@@ -63,21 +86,65 @@ for (const name of names.split(",")) {
       }
       const timing = await executable.timeGraph({ copies: false });
       row.ms = { median: timing.median, min: timing.min };
+      const flops = new Map();
+      const { plan: kernels } = emit(part, {
+        precision,
+        device: h200,
+        onProblem: (p) =>
+          flops.set(p.nodes.join(" "), { flops: p.kind === "conv" ? convFlops(p.problem) : gemmFlops(p.problem), dtype: p.problem.dtype }),
+      });
+      const launches = kernels.operations.flatMap((o) => (o.kind === "launch" ? [o.launch] : []));
       const profile = await executable.profile();
-      row.launches = profile.length;
-      row.profile = profile;
+      row.layers = profile.map((p, i) => {
+        const l = launches[i];
+        const buffers = new Set((l?.args ?? []).flatMap((a) => (a.kind === "buffer" || a.kind === "tensorMap" ? [a.buffer] : [])));
+        const bytes = [...buffers].reduce((n, b) => n + kernels.buffers[b].bytes, 0);
+        const work = flops.get(p.nodes.join(" "));
+        const floor = Math.max(bytes / BYTES_PER_SECOND, (work?.flops ?? 0) / (work?.dtype === "s8" ? RATES.int8 : RATES.fp16)) * 1e6;
+        return { kernel: p.name.replace(/^k\d+_/, ""), nodes: p.nodes.join(" "), us: p.ms * 1000, floorUs: floor };
+      });
+      row.tactics = kernels.operations.length;
+      row.floorMs = row.layers.reduce((n, l) => n + l.floorUs, 0) / 1000;
       await executable.dispose();
     } catch (error) {
       row.failed = String(error?.message ?? error).slice(0, 1500);
     }
-    const { profile, ...head } = row;
+    const { layers = [], ...head } = row;
     console.log(JSON.stringify(head));
     if (out !== undefined) appendFileSync(out, `${JSON.stringify(row)}\n`);
-    if (profile !== undefined)
-      for (const p of [...profile].sort((a, b) => cost(b) - cost(a)).slice(0, 14))
-        console.log("   ", `${(p.ms * 1000).toFixed(2)} us ${p.name} ${p.nodes.join(" ").slice(0, 60)}`);
+    for (const l of [...layers].sort((a, b) => b.us - b.floorUs - (a.us - a.floorUs)).slice(0, Number(process.env.TOP ?? 12)))
+      console.log("   ", `${l.us.toFixed(2)} us, floor ${l.floorUs.toFixed(2)}: ${l.kernel} ${l.nodes.slice(0, 70)}`);
   }
 }
-function cost(p) {
-  return p.ms;
+
+/** One file of results: every network with its layers, the worst offenders first, and the peers of the same run. */
+function report(measured, peers) {
+  const lines = (path) =>
+    readFileSync(path, "utf8")
+      .split("\n")
+      .filter((l) => l.startsWith("{"))
+      .map((l) => JSON.parse(l));
+  const others = peers === undefined ? [] : lines(peers).filter((p) => p.ms_median !== undefined);
+  const three = (x) => Number(x.toPrecision(4));
+  const rows = lines(measured).map((r) => {
+    const model = r.name.startsWith("resnet50") ? "resnet50" : "bert_base";
+    const beside = others.filter((p) => p.model === model && p.batch === r.batch);
+    const time = (engine) => beside.find((p) => p.engine.startsWith(engine))?.ms_median;
+    const { layers = [], segments, ms, tactics, ...head } = r;
+    const offenders = [...layers].sort((a, b) => b.us - b.floorUs - (a.us - a.floorUs));
+    return {
+      ...head,
+      ...(ms === undefined ? {} : { ms: three(ms.median) }),
+      ...(r.floorMs === undefined ? {} : { floorMs: three(r.floorMs) }),
+      fp16TorchCompileMs: time("compile"),
+      fp16TorchEagerGraphMs: time("graph"),
+      launches: layers.length,
+      layers: offenders.map((l) => `${three(l.us)} us, floor ${three(l.floorUs)}: ${l.kernel} ${l.nodes}`.slice(0, 120)),
+    };
+  });
+  record("gpu-networks", {
+    what: "medians of CUDA-graph replays without copies, random weights; peers: PyTorch 2.11 FP16 in the same machine session; layers: launches by what they lose to their floor (the larger of operations at 989 TFLOP/s, INT8 1979 TOP/s, and each buffer's bytes once at 4.8 TB/s)",
+    gpu: rows[0]?.gpu,
+    rows,
+  });
 }

@@ -64,7 +64,7 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
     const kernel = (): KernelText | undefined => {
       const [depthwise] = isDepthwise(problem) ? depthwiseTactics(problem, device) : [];
       if (depthwise !== undefined) return depthwiseKernel(problem, depthwise, epilogue.text, name);
-      const tactic = choose(e, { kind: "conv", problem, tactics: convTactics(problem, device) }, epilogue);
+      const tactic = choose(e, { kind: "conv", problem, tactics: convTactics(problem, device) }, epilogue, nodes);
       return tactic === undefined ? undefined : convKernel(problem, tactic, epilogue.text, name, device);
     };
     const made = kernel();
@@ -99,7 +99,7 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
     made.batchDims,
     template === "s8" ? "int" : "float",
   );
-  const tactic = choose(e, { kind: "gemm", problem, tactics: gemmTactics(problem, device) }, epilogue);
+  const tactic = choose(e, { kind: "gemm", problem, tactics: gemmTactics(problem, device) }, epilogue, nodes);
   if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
   e.pushText(gemmKernel(problem, tactic, epilogue.text, e.name(kind), device), { a, b, ...epilogue.tiles }, epilogue, [out], nodes);
 }
@@ -109,7 +109,7 @@ type Asked =
   | Pick<Problem & { readonly kind: "gemm" }, "kind" | "problem" | "tactics">;
 
 /** The tactic picked for a problem with this end: which is fastest depends on both. */
-export function choose(e: Emission, p: Asked, epilogue: Epilogue): Tactic | undefined {
+export function choose(e: Emission, p: Asked, epilogue: Epilogue, nodes: readonly string[]): Tactic | undefined {
   if (e.options.picks === undefined && e.options.onProblem === undefined) return p.tactics[0];
   const { text, parameters, out } = epilogue;
   // Equal ends differ between layers in their numbers alone.
@@ -118,6 +118,6 @@ export function choose(e: Emission, p: Asked, epilogue: Epilogue): Tactic | unde
   const operands = [...parameters.views(), out].map((v) => ({ bytes: e.buffers.get(v.buffer)?.bytes ?? 0, dtype: v.dtype }));
   const residual = epilogue.tiles["residual"];
   const at = residual === undefined ? -1 : parameters.buffers().indexOf(residual.buffer);
-  e.options.onProblem?.({ ...p, key, epilogue: text, operands, residual: at });
+  e.options.onProblem?.({ ...p, key, epilogue: text, operands, nodes, residual: at });
   return p.tactics[e.options.picks?.get(key) ?? 0];
 }

@@ -114,6 +114,7 @@ export function emitRecurrent(e: Emission, s: Site, f: Fused, nodes: readonly st
       tactics: gemmTactics(made.problem, device),
     },
     epilogue,
+    nodes,
   );
   if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
   e.pushText(gemmKernel(made.problem, tactic, epilogue.text, e.name(`${kind} inputs`), device), { a, b }, epilogue, [xw], nodes);

@@ -6,19 +6,20 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import type { Graph } from "../../ir/types.js";
+import type { DType, Graph } from "../../ir/types.js";
 import { compileSource, nvrtcVersion } from "./compiler.js";
 import { openDevice } from "./device.js";
 import { openPlan } from "./executable.js";
 import { type LowerOptions, lower, type Problem } from "./lower.js";
 import type { Arg, Buffer, KernelPlan, Operation, Translation } from "./plan.js";
-import { PRELUDE } from "./storage.js";
-import { convKernel, convRows, type EpilogueText, gemmKernel, tacticName } from "./templates/index.js";
+import { PRELUDE, storage } from "./storage.js";
+import { convKernel, gemmKernel, type KernelText, type Precision, type Tactic, tacticName } from "./templates/index.js";
 
 export type TuneLevel = "none" | "quick" | "full";
 /** Bump when templates change in a way that moves their timings. */
-const VERSION = 1;
-const CANDIDATES: Readonly<Record<Exclude<TuneLevel, "none">, number>> = { quick: 8, full: 24 };
+const VERSION = 2;
+/** Tactics timed of each kind of kernel, best guesses first. */
+const CANDIDATES: Readonly<Record<Exclude<TuneLevel, "none">, number>> = { quick: 7, full: 24 };
 
 /** The index of the fastest tactic by problem, for every problem of the segment. */
 export async function tune(
@@ -32,50 +33,95 @@ export async function tune(
   const device = openDevice();
   const book = new Timings(`${device.properties.name} nvrtc ${await nvrtcVersion()} v${VERSION}`);
   const picks = new Map<string, number>();
+  const open: { readonly problem: Problem; readonly made: Promise<readonly Candidate[]> }[] = [];
   let done = 0;
   for (const p of problems.values()) {
-    const tactics = p.tactics.slice(0, CANDIDATES[level]);
     const kept = book.get(`${level} ${p.key}`);
     const known = kept === undefined ? -1 : p.tactics.findIndex((t) => tacticName(t) === kept);
+    const wanted = candidates(p, CANDIDATES[level]);
     if (known >= 0) picks.set(p.key, known);
-    else if (tactics.length > 1) {
-      const best = await fastest(p, tactics.length, options);
-      picks.set(p.key, best);
-      const tactic = p.tactics[best];
-      if (tactic !== undefined) book.set(`${level} ${p.key}`, tacticName(tactic));
+    else if (wanted.length > 1) {
+      // All compile side by side while the first are being timed.
+      open.push({ problem: p, made: compiled(p, wanted, options) });
+      continue;
     }
+    onProgress(++done, problems.size);
+  }
+  for (const { problem, made } of open) {
+    const times = await timed(problem, await made, options);
+    const best = times.reduce((x, t) => (t.ms < x.ms ? t : x), { index: 0, ms: Number.POSITIVE_INFINITY }).index;
+    picks.set(problem.key, best);
+    const tactic = problem.tactics[best];
+    if (tactic !== undefined) book.set(`${level} ${problem.key}`, tacticName(tactic));
     onProgress(++done, problems.size);
   }
   book.save();
   return picks;
 }
 
-async function fastest(p: Problem, count: number, options: LowerOptions): Promise<number> {
-  const times = await timeTactics(p, count, options);
-  return times.reduce((best, t) => (t.ms < best.ms ? t : best), { index: 0, ms: Number.POSITIVE_INFINITY }).index;
+/** Indices of the first few tactics of each template. */
+function candidates(p: Problem, most: number): readonly number[] {
+  const taken = new Map<string, number>();
+  return p.tactics.flatMap((t, i) => {
+    const n = taken.get(t.template) ?? 0;
+    taken.set(t.template, n + 1);
+    return n < most ? [i] : [];
+  });
 }
 
-/** Times the first `count` tactics of a problem in one plan, by their index; a tactic that does not compile or does not fit is passed over. */
-export async function timeTactics(
-  p: Problem,
-  count: number,
-  options: LowerOptions,
-): Promise<readonly { readonly index: number; readonly name: string; readonly ms: number }[]> {
-  const bytes = p.problem.dtype === "f16" || p.problem.dtype === "bf16" ? 2 : 4;
-  const type = bytes === 2 ? "unsigned short" : "float";
+interface Candidate {
+  readonly index: number;
+  readonly kernel: KernelText;
+  readonly cubin: Uint8Array;
+}
+/** Those of the tactics that compile. */
+async function compiled(p: Problem, wanted: readonly number[], options: LowerOptions): Promise<readonly Candidate[]> {
+  const made = await Promise.all(
+    wanted.map(async (index): Promise<readonly Candidate[]> => {
+      try {
+        const tactic = p.tactics[index] as Tactic;
+        const name = `tactic_${index}`;
+        const kernel =
+          p.kind === "conv"
+            ? convKernel(p.problem, tactic, p.epilogue, name, options.device)
+            : gemmKernel(p.problem, tactic, p.epilogue, name, options.device);
+        return [{ index, kernel, cubin: (await compileSource(kernel.source, options.device.arch, { name })).cubin }];
+      } catch {
+        return [];
+      }
+    }),
+  );
+  return made.flat();
+}
+
+interface TacticTime {
+  readonly index: number;
+  readonly name: string;
+  readonly ms: number;
+}
+const BITS: Readonly<Partial<Record<DType, string>>> = {
+  float32: "__float_as_uint(f)",
+  float16: "float_to_half(f) | (u32)float_to_half(-f) << 16",
+  bfloat16: "float_to_bf16(f) | (u32)float_to_bf16(-f) << 16",
+  int32: "h & 1023",
+};
+/** Writes `n` words of random elements: floats in [-1, 1), bytes of any value. */
+const fillText = (name: string, bits: string): string => `
+extern "C" __global__ void __launch_bounds__(256) ${name}(u32* __restrict__ out, int n, int seed) {
+  const int i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= n) return;
+  u32 h = (u32)i * 2654435761u + (u32)seed;
+  h ^= h >> 15; h *= 2246822519u; h ^= h >> 13;
+  const float f = (float)(h >> 9) * (1.0f / 4194304.0f) - 1.0f;
+  out[i] = ${bits};
+}
+`;
+const fillName = (dtype: DType): string => (Object.hasOwn(BITS, dtype) ? `fill_${dtype}` : "fill_bytes");
+
+async function timed(p: Problem, made: readonly Candidate[], options: LowerOptions): Promise<readonly TacticTime[]> {
+  const dtype = DTYPES[p.problem.dtype];
+  const { bytes } = storage(dtype);
   const sizes = extents(p);
-  const columns = p.kind === "conv" ? p.problem.k : p.problem.N;
-  const rows = p.kind === "conv" ? convRows(p.problem) : p.problem.M;
-  let vector = 16 / bytes;
-  while (vector > 1 && columns % vector !== 0) vector /= 2;
-  const narrow = p.problem.dtype === "f16" ? "float_to_half" : p.problem.dtype === "bf16" ? "float_to_bf16" : "";
-  const epilogue: EpilogueText = {
-    prelude: PRELUDE,
-    params: [`${type}* __restrict__ out`],
-    vector,
-    body: (V) =>
-      `  Pack<${type}, ${V}> v;\n#pragma unroll\n  for (int i = 0; i < ${V}; i++) v.e[i] = ${narrow}(acc[i]);\n  store_pack<${type}, ${V}>(out + ((long long)b * ${rows} + m) * ${columns} + n, v);`,
-  };
   const buffers: Buffer[] = [];
   let end = 0;
   const allocate = (size: number): number => {
@@ -83,64 +129,50 @@ export async function timeTactics(
     end += Math.ceil(size / 256) * 256;
     return buffers.length - 1;
   };
-  const [a, b, out] = [allocate(sizes.a * bytes), allocate(sizes.b * bytes), allocate(sizes.out * bytes)];
-  const fill = `${PRELUDE}
-extern "C" __global__ void __launch_bounds__(256) fill(${type}* __restrict__ out, int n, int seed) {
-  const int i = blockIdx.x * 256 + threadIdx.x;
-  if (i >= n) return;
-  u32 h = (u32)i * 2654435761u + (u32)seed;
-  h ^= h >> 15; h *= 2246822519u; h ^= h >> 13;
-  out[i] = ${narrow}((float)(h >> 9) * (1.0f / 4194304.0f) - 1.0f);
-}
-`;
-  const sources: Translation[] = [{ kernels: ["fill"], source: fill }];
   const operations: Operation[] = [];
-  const launchFill = (buffer: number, n: number): void => {
+  const filled = (type: DType, size: number): number => {
+    const buffer = allocate(Math.ceil(size / 4) * 4);
+    const words = Math.ceil(size / 4);
+    if (words === 0) return buffer;
     const args: readonly Arg[] = [
       { kind: "buffer", buffer, offset: 0 },
-      { kind: "i32", value: n },
+      { kind: "i32", value: words },
       { kind: "i32", value: 7 * buffer + 1 },
     ];
     operations.push({
       kind: "launch",
-      launch: { kernel: "fill", grid: [Math.ceil(n / 256), 1, 1], block: [256, 1, 1], shared: 0, args, nodes: [] },
+      launch: { kernel: fillName(type), grid: [Math.ceil(words / 256), 1, 1], block: [256, 1, 1], shared: 0, args, nodes: [] },
     });
+    return buffer;
   };
-  launchFill(a, sizes.a);
-  launchFill(b, sizes.b);
+  const [a, b] = [filled(dtype, sizes.a * bytes), filled(dtype, sizes.b * bytes)];
+  const ends = p.operands.map((o) => filled(o.dtype, o.bytes));
+  const out = ends.at(-1) as number;
+  const place = (operand: string): number =>
+    operand === "a" ? a : operand === "b" ? b : operand === "residual" ? (ends[p.residual] as number) : out;
+  const fill = `${PRELUDE}${fillText("fill_bytes", "h")}${Object.entries(BITS)
+    .map(([type, bits]) => fillText(fillName(type as DType), bits))
+    .join("")}`;
+  const sources: Translation[] = [{ kernels: ["fill_bytes", ...Object.keys(BITS).map((type) => fillName(type as DType))], source: fill }];
   const { arch } = options.device;
-  const compiled = await Promise.all(
-    p.tactics.slice(0, count).map(async (t, i) => {
-      try {
-        const k =
-          p.kind === "conv"
-            ? convKernel(p.problem, t, epilogue, `tactic_${i}`, options.device)
-            : gemmKernel(p.problem, t, epilogue, `tactic_${i}`, options.device);
-        return { k, i, cubin: (await compileSource(k.source, arch, { name: k.name })).cubin };
-      } catch {
-        return undefined;
-      }
-    }),
-  );
   const cubins = [(await compileSource(fill, arch, { name: "fill" })).cubin];
   const index = new Map<string, number>();
-  for (const c of compiled) {
-    if (c === undefined) continue;
-    const args = c.k.arguments.map((x): Arg => {
-      if (x.kind === "epilogue") return { kind: "buffer", buffer: out, offset: 0 };
+  for (const { kernel: k, index: i, cubin } of made) {
+    const args = k.arguments.flatMap((x): Arg[] => {
+      if (x.kind === "epilogue") return ends.map((buffer) => ({ kind: "buffer", buffer, offset: 0 }));
       if (x.kind === "scratch") {
         const buffer = allocate(x.bytes);
         if (x.zero) operations.push({ kind: "clear", buffer, offset: 0, bytes: x.bytes });
-        return { kind: "buffer", buffer, offset: 0 };
+        return [{ kind: "buffer", buffer, offset: 0 }];
       }
-      const buffer = x.operand === "a" ? a : b;
-      return x.kind === "operand" ? { kind: "buffer", buffer, offset: 0 } : { kind: "tensorMap", buffer, offset: 0, map: x.map };
+      const buffer = place(x.operand);
+      return [x.kind === "operand" ? { kind: "buffer", buffer, offset: 0 } : { kind: "tensorMap", buffer, offset: 0, map: x.map }];
     });
-    const { name, grid, block, shared, cluster } = c.k;
+    const { name, grid, block, shared, cluster } = k;
     operations.push({ kind: "launch", launch: { kernel: name, grid, block, shared, cluster, args, nodes: [] } });
-    sources.push({ kernels: [name], source: c.k.source });
-    cubins.push(c.cubin);
-    index.set(name, c.i);
+    sources.push({ kernels: [name], source: k.source });
+    cubins.push(cubin);
+    index.set(name, i);
   }
   const plan: KernelPlan = {
     schema: "partita.cuda/1",
@@ -165,22 +197,22 @@ extern "C" __global__ void __launch_bounds__(256) fill(${type}* __restrict__ out
     await executable.dispose();
   }
 }
+const DTYPES: Readonly<Record<Precision, DType>> = { f16: "float16", bf16: "bfloat16", tf32: "float32", f32: "float32", s8: "int8" };
 
 /** Elements that each operand spans. */
-function extents(p: Problem): { readonly a: number; readonly b: number; readonly out: number } {
+function extents(p: Problem): { readonly a: number; readonly b: number } {
   if (p.kind === "conv") {
     const c = p.problem;
     const depth = c.depth ?? { d: 1, t: 1, o: 1 };
     return {
-      a: c.n * depth.d * c.h * c.w * (c.pixelStride ?? c.c),
+      a: c.n * depth.d * c.h * (c.lineStride ?? c.w * (c.pixelStride ?? c.c)),
       b: c.k * (c.weightStride ?? (depth.t * c.r * c.s * c.c) / c.groups),
-      out: convRows(c) * c.k,
     };
   }
   const { M, N, K, batch, a, b } = p.problem;
   const span = (rows: number, o: typeof a): number =>
     1 + (rows - 1) * o.rowStride + (K - 1) * o.colStride + batch.reduce((sum, d, i) => sum + (d - 1) * (o.batchStride?.[i] ?? 0), 0);
-  return { a: span(M, a), b: span(N, b), out: M * N * batch.reduce((x, d) => x * d, 1) };
+  return { a: span(M, a), b: span(N, b) };
 }
 
 /** A JSON file of tactic names; unreadable ones are as good as none. */

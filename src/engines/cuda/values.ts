@@ -27,7 +27,9 @@ interface ProblemEnd {
   /** What its kernel does with the results, and the memory it reads and (the last) writes there. */
   readonly epilogue: EpilogueText;
   readonly operands: readonly { readonly bytes: number; readonly dtype: DType }[];
-  /** Which of them is fetched by tiles; -1 for none. */
+  /** Names of the nodes it computes, as its launch lists them. */
+  readonly nodes: readonly string[];
+  /** Which of the operands is fetched by tiles; -1 for none. */
   readonly residual: number;
 }
 
