@@ -6,10 +6,12 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Buildable, buildSegments, type Refusals } from "./build.js";
 import type { Remark, Verdict } from "./diagnostics.js";
-import { gpuVerdict, openDevice } from "./engines/cuda/device.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
-import { type Artifact, type Engine, tensorrtAbsent } from "./engines/engine.js";
+import type { Artifact, Engine } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
+import { tensorrtEngine } from "./engines/tensorrt/index.js";
+import { presentGpu } from "./engines/tensorrt/load.js";
+import { libraryFor, parserRefusals, versionNumber } from "./engines/tensorrt/refine.js";
 import { cut, valueNamed } from "./import/cut.js";
 import { importModel } from "./import/index.js";
 import { demandReadable } from "./import/tf/unreadable.js";
@@ -22,7 +24,7 @@ import { type Inferred, inferGraph } from "./ops/infer.js";
 import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
 import { bindingsOf, type PartitionOptions, solve } from "./partition/assign.js";
 import { problemOf } from "./partition/problem.js";
-import { assume, judge, type Verdicts } from "./partition/verdicts.js";
+import { assume, judge } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
@@ -122,7 +124,9 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   step("partition", 0.5);
   const engines = settings.targets.filter((t) => t !== "host");
   // What no engine asked for takes as one operator, it may take in parts.
-  const target = targetOf(settings, engines);
+  const sm = smOf(settings, engines);
+  const tensorrt = engines.includes("tensorrt") ? await libraryFor(settings.tensorrt, sm) : undefined;
+  const target: Target = { sm, tensorrt: versionNumber(tensorrt), precision: settings.precision };
   const keep: Keep = (g, n, facts) => {
     const emitting = engines.filter((e) => e !== "cuda" || cudaEngine.keeps?.(g, n, facts) !== false);
     return engines.length === 0 || (emitting.length > 0 && keepAccepted(emitting, target)(g, n, facts));
@@ -142,11 +146,16 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     precision: settings.precision,
     objective: settings.auto || settings.targets.includes("host") ? "time-or-host" : engines.length > 1 ? "time" : "order",
   };
-  // Operators answer for themselves; the emitter has the last word on what it can write at these dims.
-  const refused = engines.includes("cuda") ? cudaRefusals(inferred.graph, settings.precision, target.sm) : new Map<NodeId, Verdict>();
-  const asEmitted = (verdicts: Verdicts): Verdicts =>
-    assume(verdicts, (node, engine) => (engine === "cuda" && verdicts.of(node, engine).ok ? refused.get(node) : undefined));
-  const plain = asEmitted(judge(inferred.graph, asked));
+  // Operators answer for themselves; the emitter has the last word on what it can write at these dims, TensorRT's parser on what it reads.
+  const tables = judge(inferred.graph, asked);
+  const unwritten = engines.includes("cuda") ? cudaRefusals(inferred.graph, settings.precision, target.sm) : new Map<NodeId, Verdict>();
+  const parsed =
+    tensorrt === undefined
+      ? new Map<NodeId, Verdict>()
+      : await parserRefusals(inferred.graph, (id) => tables.of(id, "tensorrt").ok, tensorrt);
+  const plain = assume(tables, (node, engine) =>
+    tables.of(node, engine).ok ? (engine === "cuda" ? unwritten : engine === "tensorrt" ? parsed : undefined)?.get(node) : undefined,
+  );
   const supposing = settings.whatIf.size > 0;
   const judged = supposing ? judge(inferred.graph, { ...asked, whatIf: settings.whatIf }) : plain;
   const replan = (refusals: Refusals): Planned => {
@@ -174,7 +183,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
   return replan(new Map());
 }
 
-/** Engines that can be built and run; the others have a plan alone, and say so. */
+/** The engine of a name. */
 function engineNamed(name: EngineName): Engine {
   switch (name) {
     case "host":
@@ -182,20 +191,18 @@ function engineNamed(name: EngineName): Engine {
     case "cuda":
       return cudaEngine;
     case "tensorrt":
-      throw tensorrtAbsent({ why: "this version plans TensorRT segments and does not build them" });
+      return tensorrtEngine;
     default:
       return name satisfies never;
   }
 }
 
 /** This machine's GPU: compute capability times ten, undefined without one. */
-const presentSm = (): number | undefined => (gpuVerdict().ok ? openDevice().properties.sm : undefined);
+const presentSm = (): number | undefined => presentGpu()?.properties.sm;
 /** Without a GPU here and none named, the one that the estimates are of. */
 const DEFAULT_SM = 90;
-function targetOf(s: Settings, engines: readonly EngineName[]): Target {
-  const sm = s.sm ?? (engines.length === 0 ? undefined : presentSm()) ?? DEFAULT_SM;
-  return { sm, tensorrt: 110_200, precision: s.precision };
-}
+const smOf = (s: Settings, engines: readonly EngineName[]): number =>
+  s.sm ?? (engines.length === 0 ? undefined : presentSm()) ?? DEFAULT_SM;
 
 /** Dims of a range: those that do not vary are numbers, the others stay open. */
 function dynamicDims(s: Settings["shapes"][string]): readonly (number | string)[] {

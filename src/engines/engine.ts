@@ -1,5 +1,5 @@
 /** The interface of an engine: what it can take, how a segment becomes an artifact, how an artifact runs. */
-import { defineError, type Remark, type Verdict } from "../diagnostics.js";
+import type { Remark, Verdict } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
 import type { EngineName, Target } from "../ops/define.js";
 import type { Keep } from "../passes/lower.js";
@@ -112,13 +112,3 @@ export interface Engine {
 }
 /** Checks an engine against the interface without widening it. */
 export const defineEngine = <E extends Engine>(engine: E): E => engine;
-
-export const tensorrtAbsent = defineError<{ why: string }>(
-  "P2201",
-  "the TensorRT engine cannot build or run here",
-  ({ why }) => ({
-    what: `the segments planned for 'tensorrt' cannot be built: ${why}`,
-    fix: "compile with --target host to run on this machine; `partita report --target tensorrt` shows the plan without building it",
-  }),
-  3,
-);

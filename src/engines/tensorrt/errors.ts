@@ -1,40 +1,40 @@
-/** The TensorRT engine's own coded errors, P2202 to P2209 and P2230 to P2249; those of the native half stand in failures.ts. */
+/** The TensorRT engine's own coded errors, P2201 to P2209 and P2230 to P2249; those of the native half stand in failures.ts. */
 import { defineError } from "../../diagnostics.js";
 
 export const noLibrary = defineError<{ why: string; fix: string }>(
-  "P2202",
-  "no TensorRT library was found",
+  "P2201",
+  "there is no TensorRT here",
   ({ why, fix }) => ({ what: "there is no TensorRT to build or run with", why, fix }),
   3,
 );
 export const builtElsewhere = defineError<{ built: string; here: string }>(
-  "P2203",
+  "P2202",
   "a TensorRT plan was built for another version or GPU",
   ({ built, here }) => ({
     what: `the plan was built by ${built}, this machine has ${here}`,
     why: "a plan loads in the version and on the kind of GPU that it was built for, unless it was built to be compatible",
-    fix: "compile again here, or compile with --trt-version-compatible or --trt-hardware-compatibility",
+    fix: "compile again here, or compile with --trt versionCompatible=true or --trt hardwareCompatibility=ampere-plus",
   }),
   3,
 );
-export const planIncomplete = defineError<{ what: string }>("P2204", "a TensorRT segment is not complete", ({ what }) => ({
+export const planIncomplete = defineError<{ what: string }>("P2203", "a TensorRT segment is not complete", ({ what }) => ({
   what,
   fix: "compile the model again",
 }));
 export const badInput = defineError<{ what: string; fix: string }>(
-  "P2205",
+  "P2204",
   "an input does not fit a TensorRT segment",
   ({ what, fix }) => ({
     what,
     fix,
   }),
 );
-export const sessionEnded = defineError<Record<never, never>>("P2206", "a disposed TensorRT executable was used", () => ({
+export const sessionEnded = defineError<Record<never, never>>("P2205", "a disposed TensorRT executable was used", () => ({
   what: "this executable has been disposed of",
   fix: "open it again",
 }));
 export const noGpuToRun = defineError<{ why: string; fix: string }>(
-  "P2207",
+  "P2206",
   "a TensorRT segment needs a GPU to run",
   ({ why, fix }) => ({ what: "a TensorRT segment cannot be opened here", why, fix }),
   3,

@@ -24,7 +24,7 @@ export interface TensorRtExecutable extends Executable {
   readonly memory: { readonly activations: number; readonly contexts: number };
 }
 
-/** Takes the engine over: `dispose` ends it. Throws P2204, P2105, P2216, P2221; the engine is the caller's then. */
+/** Takes the engine over: `dispose` ends it. Throws P2203, P2105, P2216, P2221; the engine is the caller's then. */
 export async function openEngine(engine: Engine, options: OpenEngineOptions): Promise<TensorRtExecutable> {
   const { device, graphs } = options;
   const port = (name: string, mode: IoTensor["mode"]): IoTensor => {

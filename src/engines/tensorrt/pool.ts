@@ -18,7 +18,7 @@ export class Pool<T> {
     this.#free = [...items];
   }
 
-  /** Runs `work` with an item of its own. Throws P2206 once the end was asked for, or the signal's reason while it waits. */
+  /** Runs `work` with an item of its own. Throws P2205 once the end was asked for, or the signal's reason while it waits. */
   async using<R>(work: (item: T) => Promise<R>, signal?: AbortSignal): Promise<R> {
     const item = await this.#acquire(signal);
     try {

@@ -32,6 +32,9 @@ export function prepareSegment(segment: Graph, precision: Target["precision"], r
   return { graph: named(graph), onnx: encodeOnnx(named(graph)), profile, nodes: users };
 }
 
+/** The graph under the names and in the spellings that go to the parser. Nodes keep their ids. */
+export const spelledForParser = (g: Graph): Graph => named(dequantizedBiases(positionalAxes(g)));
+
 function prepared(g: Graph, precision: Target["precision"]): Graph {
   const spelled = dequantizedBiases(positionalAxes(g));
   if (precision === "fp16") return atHalfPrecision(spelled, "float16");

@@ -24,7 +24,7 @@ const tensorTypes: Partial<Record<IoType, Exclude<TensorDType, "string">>> = {
   uint8: "uint8",
   bool: "bool",
 };
-/** The tensor type of an engine's input or output. Throws P2204 for one that tensors do not have. */
+/** The tensor type of an engine's input or output. Throws P2203 for one that tensors do not have. */
 export function tensorTypeOf(t: IoTensor): Exclude<TensorDType, "string"> {
   const type = tensorTypes[t.dtype];
   if (type === undefined) throw planIncomplete({ what: `'${t.name}' of the plan is of type ${t.dtype}, which no tensor has` });
@@ -79,7 +79,7 @@ export class Slot {
     }
   }
 
-  /** One inference. Throws P2205, P2217, P2218, P2104, P2105. */
+  /** One inference. Throws P2204, P2217, P2218, P2104, P2105. */
   async run(feeds: readonly TensorLike[]): Promise<readonly Tensor[]> {
     const inputs = this.#inputs(feeds);
     const key = inputs.map((i) => i.dims.join("x")).join();
@@ -134,7 +134,7 @@ export class Slot {
     });
   }
 
-  /** Type, rank and profile of one input. Throws P2205. */
+  /** Type, rank and profile of one input. Throws P2204. */
   #fits(port: IoTensor, t: TensorLike): void {
     const type = tensorTypeOf(port);
     const said = `'${port.name}' is ${t.type} [${t.dims.join(", ")}]`;

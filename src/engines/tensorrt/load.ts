@@ -1,0 +1,82 @@
+/** The TensorRT of this process: found, chosen, opened once. */
+import { PartitaError } from "../../diagnostics.js";
+import { type Device, gpuVerdict, openDevice } from "../cuda/device.js";
+import type { Environment } from "../cuda/libraries.js";
+import { noLibrary } from "./errors.js";
+import { chooseLibrary, type Flavor, findLibraries, flavorNames, type LibraryFiles, mavenArchives } from "./library.js";
+import type { TensorRt } from "./native.js";
+import { openTensorRt } from "./open.js";
+
+export interface Loaded {
+  readonly rt: TensorRt;
+  readonly files: LibraryFiles;
+  /** Why this one among those found. */
+  readonly why: string;
+}
+
+const opened = new Map<string, TensorRt>();
+
+/** This machine's GPU, where there is one that works. */
+export function presentGpu(): Device | undefined {
+  return gpuVerdict().ok ? openDevice() : undefined;
+}
+
+/**
+ * Opens the library that serves; one that does not open makes room for the next. `sm`: what plans are built for, or run on. Throws P2201 when none is
+ * there, or what the best one said.
+ */
+export async function loadLibrary(
+  wanted: { readonly flavor?: Flavor | undefined; readonly sm: number },
+  env: Environment = process.env,
+): Promise<Loaded> {
+  const found = findLibraries(env);
+  const choice = chooseLibrary(found, { ...wanted, device: presentGpu()?.properties.sm });
+  if (choice === undefined) throw missing(found, wanted.flavor, env);
+  const others = found.filter((f) => f !== choice.files && f.parser !== undefined && (wanted.flavor ?? f.flavor) === f.flavor);
+  let failure: unknown;
+  for (const files of [choice.files, ...others]) {
+    try {
+      const rt = openOnce(files);
+      const why = failure instanceof PartitaError ? `'${choice.files.library}' does not serve: ${failure.what}` : choice.why;
+      return { rt, files, why };
+    } catch (error) {
+      if (!(error instanceof PartitaError)) throw error;
+      failure ??= error;
+    }
+  }
+  throw failure;
+}
+
+function openOnce(files: LibraryFiles): TensorRt {
+  const known = opened.get(files.library);
+  if (known !== undefined) return known;
+  const rt = openTensorRt({ library: files.library, ...(files.parser === undefined ? {} : { parser: files.parser }) });
+  opened.set(files.library, rt);
+  return rt;
+}
+
+function missing(found: readonly LibraryFiles[], flavor: Flavor | undefined, env: Environment): PartitaError {
+  const [first] = found;
+  const archives = mavenArchives(env);
+  if (first !== undefined)
+    return noLibrary({
+      why:
+        flavor !== undefined && found.every((f) => f.flavor !== flavor)
+          ? `${flavorNames[flavor]} was asked for, and only '${first.library}' is there`
+          : `'${first.library}' has no ONNX parser beside it`,
+      fix: "install the whole of TensorRT, and name its folder in PARTITA_TENSORRT_DIR",
+    });
+  const place = env["PARTITA_TENSORRT_DIR"];
+  return noLibrary({
+    why:
+      place !== undefined && place !== ""
+        ? `PARTITA_TENSORRT_DIR is '${place}', which holds neither libnvinfer.so nor libtensorrt_rtx.so`
+        : archives.length > 0
+          ? `'${archives[0]}' holds one, packed`
+          : "neither libnvinfer.so nor libtensorrt_rtx.so lies in the loader's folders, in pip's site-packages or in JavaCPP's cache",
+    fix:
+      archives.length > 0
+        ? "unpack the archive and name the folder in PARTITA_TENSORRT_DIR"
+        : "install TensorRT 10 or 11, or pip install tensorrt-rtx-cu13-libs, or set PARTITA_TENSORRT_DIR to its folder",
+  });
+}
