@@ -52,6 +52,11 @@ function valuesByMaker(n: number, values: Values): Made {
   return { first, next };
 }
 
+const SOURCE = 0;
+const SINK = 1;
+/** A node of the pair that has no vertex yet. */
+const FREE = -2;
+
 class Pair {
   readonly #g: Dag;
   readonly #engine: Uint8Array;
@@ -76,28 +81,54 @@ class Pair {
   divide(waves: number[][], w: number): number {
     const [early, late] = [waves[w] as number[], waves[w + 1] as number[]];
     if (early.length === 0 || late.length === 0 || early.length + late.length > MAX_PAIR) return 0;
-    const before = this.#cost(early, w);
-    if (before === 0 || this.#budget < early.length + late.length) return 0;
+    const all = this.#cost(early, w);
+    if (all === 0 || this.#budget < early.length + late.length) return 0;
     this.#budget -= early.length + late.length;
     const nodes = [...early, ...late];
-    const flow = this.#flow;
-    flow.reset();
-    const [source, sink] = [flow.vertex(), flow.vertex()];
-    for (const v of nodes) this.#vertex[v] = flow.vertex();
-    for (const v of early) this.#place(v, w, source, sink);
-    for (const v of late) this.#place(v, w, source, sink);
-    const after = flow.run(source, sink, before);
+    this.#flow.reset();
+    this.#bind(nodes, w);
+    let before = 0;
+    for (const v of nodes) before += this.#place(v, w);
+    const after = this.#flow.run(SOURCE, SINK, before);
     if (after < before) {
       waves[w] = [];
       waves[w + 1] = [];
       for (const v of nodes) {
-        const to = flow.inSource(this.#vertex[v] as number) ? w : w + 1;
+        const to = this.#flow.inSource(this.#vertex[v] as number) ? w : w + 1;
         this.#level[v] = to;
         waves[to]?.push(v);
       }
     }
     for (const v of nodes) this.#vertex[v] = -1;
     return Math.max(0, before - after);
+  }
+
+  /** Vertices: what lies outside binds a node to its wave, and with it what it reads there, or what reads it. The others get one of their own. */
+  #bind(nodes: readonly number[], w: number): void {
+    const flow = this.#flow;
+    flow.vertex();
+    flow.vertex();
+    const vertex = this.#vertex;
+    for (const v of nodes) vertex[v] = FREE;
+    const stack: number[] = [];
+    for (const [side, rows] of [
+      [SOURCE, this.#g.predecessors],
+      [SINK, this.#g.successors],
+    ] as const) {
+      for (const v of nodes) {
+        if (vertex[v] !== FREE || (side === SOURCE ? this.#mayRise(v, w) : this.#maySink(v, w))) continue;
+        vertex[v] = side;
+        stack.push(v);
+      }
+      for (let v = stack.pop(); v !== undefined; v = stack.pop())
+        for (let e = rows.starts[v] as number; e < (rows.starts[v + 1] as number); e++) {
+          const t = rows.targets[e] as number;
+          if (vertex[t] !== FREE) continue;
+          vertex[t] = side;
+          stack.push(t);
+        }
+    }
+    for (const v of nodes) if (vertex[v] === FREE) vertex[v] = flow.vertex();
   }
 
   /** Bytes that cross between the two waves though all readers lie in the pair; 0 when what lies outside fixes both ends of each. */
@@ -159,26 +190,52 @@ class Pair {
     return later ? "later" : "earlier";
   }
 
-  /** Edges of one node: what it is bound to, the order it keeps, and what its tensors cost. */
-  #place(v: number, w: number, source: number, sink: number): void {
+  /** Edges of one node: the order it keeps, and what its tensors cost. Gives the bytes of those that cross now and need not. */
+  #place(v: number, w: number): number {
     const flow = this.#flow;
-    const { successors } = this.#g;
-    const own = this.#vertex[v] as number;
-    for (let e = successors.starts[v] as number; e < (successors.starts[v + 1] as number); e++) {
-      const vertex = this.#vertex[successors.targets[e] as number] as number;
-      if (vertex >= 0) flow.edge(vertex, own, Number.POSITIVE_INFINITY);
+    const vertex = this.#vertex;
+    const own = vertex[v] as number;
+    // What a node of the later wave makes stays there, as its readers do.
+    if (own === SINK) return 0;
+    if (own !== SOURCE) {
+      const { starts, targets } = this.#g.successors;
+      for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
+        const reader = vertex[targets[e] as number] as number;
+        if (reader > SINK) flow.edge(reader, own, Number.POSITIVE_INFINITY);
+      }
     }
-    if (!this.#mayRise(v, w)) flow.edge(source, own, Number.POSITIVE_INFINITY);
-    if (!this.#maySink(v, w)) flow.edge(own, sink, Number.POSITIVE_INFINITY);
+    let crossing = 0;
+    const { starts, targets } = this.#values.readers;
     for (let t = this.#made.first[v] as number; t >= 0; t = this.#made.next[t] as number) {
-      if (this.#reach(v, t, w) === "beyond") continue;
-      const { starts, targets } = this.#values.readers;
-      const begin = starts[t] as number;
-      const end = starts[t + 1] as number;
-      if (begin === end) continue;
+      const reach = this.#reach(v, t, w);
+      const [begin, end] = [starts[t] as number, starts[t + 1] as number];
+      if (reach === "beyond" || begin === end) continue;
+      let [bound, free] = [false, 0];
+      for (let e = begin; e < end; e++) {
+        const reader = vertex[targets[e] as number] as number;
+        if (reader === SINK) bound = true;
+        else if (reader !== SOURCE) free++;
+      }
+      // Bound at both ends: it crosses, or does not, whatever is done.
+      if (own === SOURCE && (bound || free === 0)) continue;
+      const b = this.#values.bytes[t] as number;
+      if (reach === "later" && this.#level[v] === w) crossing += b;
+      if (bound) {
+        flow.edge(own, SINK, b);
+        continue;
+      }
+      // One reader needs no vertex between.
+      if (end - begin === 1) {
+        flow.edge(own, vertex[targets[begin] as number] as number, b);
+        continue;
+      }
       const tensor = flow.vertex();
-      flow.edge(own, tensor, this.#values.bytes[t] as number);
-      for (let e = begin; e < end; e++) flow.edge(tensor, this.#vertex[targets[e] as number] as number, Number.POSITIVE_INFINITY);
+      flow.edge(own, tensor, b);
+      for (let e = begin; e < end; e++) {
+        const reader = vertex[targets[e] as number] as number;
+        if (reader > SINK) flow.edge(tensor, reader, Number.POSITIVE_INFINITY);
+      }
     }
+    return crossing;
   }
 }
