@@ -17,6 +17,7 @@ import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../e
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
 import { noCrossing, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
+import { FUSIONS_THAT_ROUND, integers } from "./integers.js";
 import { keeps } from "./keeps.js";
 import { checkKernels } from "./kernels.js";
 import { type HostWorker, pickWorker, SessionLost, workerDied } from "./pool.js";
@@ -43,7 +44,8 @@ export const hostEngine: Engine = {
   async build(segment, context) {
     checkKernels(segment);
     checkInterface(segment);
-    const graph = carried(guarded(segment));
+    const spelled = carried(guarded(segment));
+    const graph = context.target.precision === "int8" ? integers(spelled) : spelled;
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
     let weights = 0;
     for (const c of graph.constants.values()) weights += payloadLength(c.data);
@@ -54,7 +56,11 @@ export const hostEngine: Engine = {
     const key = graphHash(graph, `${VERSION} ${level}`);
     const bfloat16 = segment.outputs.flatMap((v, i) => (isBfloat16(segment, v) ? [i] : []));
     const signature = {
-      settings: { level, ...(bfloat16.length === 0 ? {} : { bfloat16: bfloat16.join() }) },
+      settings: {
+        level,
+        ...(graph === spelled ? {} : { without: FUSIONS_THAT_ROUND }),
+        ...(bfloat16.length === 0 ? {} : { bfloat16: bfloat16.join() }),
+      },
       engine: "host" as const,
       key,
       inputs: names(graph.inputs),
@@ -76,13 +82,16 @@ export const hostEngine: Engine = {
 };
 
 type Level = "all" | "basic";
-/** ONNX Runtime's options for a session; 0 threads are those of the machine. */
-export const sessionOptions = (threads: number, level: Level): Readonly<Record<string, unknown>> => ({
+/** ONNX Runtime's options for a session; 0 threads are those of the machine, `without` names optimizers that are left out. */
+export const sessionOptions = (threads: number, level: Level, without?: string): Readonly<Record<string, unknown>> => ({
   graphOptimizationLevel: level,
   intraOpNumThreads: threads > 0 ? threads : availableParallelism(),
   logSeverityLevel: 3,
   // Threads that spin between runs starve the event loop on small machines.
-  extra: { session: { intra_op: { allow_spinning: "0" } } },
+  extra: {
+    session: { intra_op: { allow_spinning: "0" } },
+    ...(without === undefined ? {} : { optimization: { disable_specified_optimizers: without } }),
+  },
 });
 
 /** What one typed array holds at most. */
@@ -201,12 +210,13 @@ class Stream {
     // The artifact keeps its bytes (they are saved, and other streams load them); ONNX Runtime refuses shared memory, so a copy moves over.
     const model = "path" in file ? file.path : (Uint8Array.prototype.slice.call(file.bytes).buffer as ArrayBuffer);
     const session = randomUUID();
+    const without = this.#artifact.settings?.["without"];
     const { refused } = await this.worker.call<{ readonly refused?: { readonly name: string; readonly type: string } }>(
       {
         op: "create",
         session,
         model,
-        options: sessionOptions(this.#threads, this.#level),
+        options: sessionOptions(this.#threads, this.#level, without),
       },
       { transfer: typeof model === "string" ? [] : [model] },
     );
