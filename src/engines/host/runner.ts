@@ -88,7 +88,7 @@ class ReducingStream {
       const [file] = artifact.files;
       if (file === undefined) throw new Error("a host artifact without its model");
       const model = "path" in file ? file.path : file.bytes;
-      await stream.worker.call({ op: "create", session: stream.#id, model, options: sessionOptions(1, "all") });
+      await stream.worker.call({ op: "create", session: stream.#id, model, options: sessionOptions(1, "all", artifact.settings?.["without"]) });
       stream.#generation = stream.worker.generation;
       await stream.#call({ op: "reducer", module: reducer.module.href, settings: reducer.settings });
     } catch (error) {
