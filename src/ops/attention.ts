@@ -148,7 +148,7 @@ export const rotaryEmbedding = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: perOutput(3),
   int8: absent("elementwise: it runs in float between the projections and the attention"),
-  on: hostOnly("the one-node form has no kernel and no translation", "export the rotation as Mul, Sub, Add and Concat (opset 22 or lower)"),
+  on: on(undefined, absent("the one-node form has no translation", "export the rotation as Mul, Sub, Add and Concat (opset 22 or lower)")),
   *samples() {
     yield { name: "4-D", in: { x: random("float32", 2, 3, 4, 8), cos: random("float32", 2, 4, 4), sin: random("float32", 2, 4, 4) } };
     yield {
@@ -164,6 +164,11 @@ export const rotaryEmbedding = defineOp({
         sin: random("float32", 10, 4),
         positions: { dtype: "int64", dims: [1, 3], fill: [4, 5, 9] },
       },
+    };
+    yield {
+      name: "a part of the features",
+      in: { x: random("float32", 2, 2, 3, 10), cos: random("float32", 2, 3, 3), sin: random("float32", 2, 3, 3) },
+      attrs: { rotary_embedding_dim: aInt(6) },
     };
   },
 });

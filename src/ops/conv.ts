@@ -1,11 +1,25 @@
 /** Convolutions. x is [N, C, spatial...], w is [K, C / group, kernel...] (transposed: [C, K / group, kernel...]). */
 
+import { no, yes } from "../diagnostics.js";
 import { add, isStatic, mul, sub, UNKNOWN } from "../ir/dims.js";
 import { makeConstant } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly, spatialDims } from "./answers.js";
+import { all, FLOATS64, gpu, hostOnly, integersAreQuantized, on, spatialDims, when, zeroPoints } from "./answers.js";
 import { type ConvAttrs, convAttributes, convCost, convShape } from "./convolutions.js";
-import { absent, defineOp, dtypeOf, int, optInts, optional, type RawNode, type Rewriter, shapeOf, tensor, word } from "./define.js";
+import {
+  absent,
+  defineOp,
+  dtypeOf,
+  type Fact,
+  int,
+  optInts,
+  optional,
+  type RawNode,
+  type Rewriter,
+  shapeOf,
+  tensor,
+  word,
+} from "./define.js";
 import { aInt, aInts, aText, given, random } from "./samples.js";
 import { count, fact, traffic } from "./shapes.js";
 
@@ -118,7 +132,17 @@ export const convInteger = defineOp({
   infer: (at) => [fact("int32", convShape(at, shapeOf(at.in.x), shapeOf(at.in.w)))],
   cost: (at) => convCost(at.in, at.out),
   int8: { axis: 0, accumulate: "i32" },
-  on: hostOnly("integer convolutions are written with QuantizeLinear and DequantizeLinear for engines", "quantize with Q/DQ instead"),
+  on: on(
+    all(
+      zeroPoints("xZero", "wZero"),
+      when("int8 operands", (at) =>
+        dtypeOf(at.in["x"] as Fact) === "int8" && dtypeOf(at.in["w"] as Fact) === "int8"
+          ? yes
+          : no("integer convolutions of other types than int8 have no kernel", "quantize symmetrically to int8"),
+      ),
+    ),
+    integersAreQuantized,
+  ),
   *samples() {
     yield { name: "uint8", in: { x: random("uint8", 1, 1, 3, 3), w: random("uint8", 1, 1, 2, 2), xZero: given("uint8", [], [1]) } };
   },

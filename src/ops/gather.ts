@@ -1,6 +1,6 @@
 /** Gathers, scatters and one-hot. */
 import { UNKNOWN } from "../ir/dims.js";
-import { attribute, constantInputs, gpu, hostOnly, on } from "./answers.js";
+import { attribute, constantInputs, gpu, on } from "./answers.js";
 import { absent, defineOp, dtypeOf, int, optional, shapeOf, tensor, word } from "./define.js";
 import { gathered, known, small } from "./elements.js";
 import { aInt, aText, fed, given, random } from "./samples.js";
@@ -83,7 +83,7 @@ export const scatterElements = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: moves,
   int8: sameScale,
-  on: on(absent("scattering has no kernel"), attribute("reduction", ["none"])),
+  on: on(undefined, attribute("reduction", ["none"])),
   *samples() {
     yield {
       name: "replace",
@@ -93,6 +93,16 @@ export const scatterElements = defineOp({
       name: "add",
       in: { x: random("float32", 1, 5), indices: fed("int64", [1, 2], [1, 1]), updates: random("float32", 1, 2) },
       attrs: { axis: aInt(1), reduction: aText("add") },
+    };
+    yield {
+      name: "largest, from the end",
+      in: { x: random("float32", 4, 6), indices: fed("int64", [2, 3], [-1, 0, 2, -1, 1, 1]), updates: random("float32", 2, 3) },
+      attrs: { axis: aInt(-1), reduction: aText("max") },
+    };
+    yield {
+      name: "integers, products",
+      in: { x: random("int32", 5, 2), indices: fed("int64", [3, 2], [0, 1, 0, 4, -5, 1]), updates: random("int32", 3, 2) },
+      attrs: { reduction: aText("mul") },
     };
   },
 });
@@ -107,9 +117,18 @@ export const scatterND = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: moves,
   int8: sameScale,
-  on: on(absent("scattering has no kernel"), attribute("reduction", ["none"])),
+  on: on(undefined, attribute("reduction", ["none"])),
   *samples() {
     yield { name: "rows", in: { x: random("float32", 4, 3), indices: fed("int64", [2, 1], [3, 0]), updates: random("float32", 2, 3) } };
+    yield {
+      name: "elements, added twice",
+      in: { x: random("float32", 4, 3), indices: fed("int64", [3, 2], [3, 0, 1, -1, 3, 0]), updates: random("float32", 3) },
+      attrs: { reduction: aText("add") },
+    };
+    yield {
+      name: "the last wins",
+      in: { x: random("float32", 5, 2), indices: fed("int64", [2, 2, 1], [1, 2, 1, -1]), updates: random("float32", 2, 2, 2) },
+    };
   },
 });
 export const tensorScatter = defineOp({
@@ -123,7 +142,7 @@ export const tensorScatter = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.past), shapeOf(at.in.past))],
   cost: moves,
   int8: sameScale,
-  on: hostOnly("updating a cache in place has no kernel and no translation", "concatenate the cache where the model is made"),
+  on: on(undefined, absent("updating a cache in place has no translation", "concatenate the cache where the model is made")),
   *samples() {
     yield {
       name: "linear",

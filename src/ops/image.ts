@@ -110,7 +110,6 @@ export const resize = defineOp({
   int8: absent("interpolation needs a scale of its own"),
   on: on(
     all(
-      attribute("mode", ["nearest", "linear"], "use linear or nearest"),
       attribute("antialias", [false]),
       attribute("coordinate_transformation_mode", [
         "half_pixel",
@@ -182,9 +181,19 @@ export const gridSample = defineOp({
   },
   cost: perOutput(16),
   int8: absent("interpolation needs a scale of its own"),
-  on: on(absent("sampling at run-time positions has no kernel"), spatialDims(2, 2)),
+  on: on(all(spatialDims(2, 2), attribute("mode", ["linear", "nearest"], "sample linearly")), spatialDims(2, 2)),
   *samples() {
     yield { name: "linear", in: { x: random("float32", 1, 2, 4, 4), grid: random("float32", 1, 3, 5, 2) } };
+    yield {
+      name: "nearest, border",
+      in: { x: random("float32", 2, 1, 5, 4), grid: random("float32", 2, 3, 3, 2) },
+      attrs: { mode: aText("nearest"), padding_mode: aText("border"), align_corners: aInt(1) },
+    };
+    yield {
+      name: "linear, reflected",
+      in: { x: random("float32", 1, 2, 4, 5), grid: random("float32", 1, 4, 4, 2) },
+      attrs: { padding_mode: aText("reflection") },
+    };
   },
 });
 export const affineGrid = defineOp({

@@ -2,7 +2,7 @@
 import { no, yes } from "../diagnostics.js";
 import { broadcastDim, isStatic, UNKNOWN } from "../ir/dims.js";
 import type { Dim, Shape } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly, on, when } from "./answers.js";
+import { FLOATS64, gpu, hostOnly, integersAreQuantized, on, when, zeroPoints } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -117,7 +117,7 @@ export const matMulInteger = defineOp({
   infer: (at) => [fact("int32", product(at))],
   cost: matmulCost,
   int8: weight(1),
-  on: hostOnly("integer products are written with QuantizeLinear and DequantizeLinear for engines", "quantize with Q/DQ instead"),
+  on: on(zeroPoints("aZero", "bZero"), integersAreQuantized),
   *samples() {
     yield {
       name: "uint8",
@@ -194,7 +194,7 @@ export const einsum = defineOp({
   },
   int8: absent("its equation decides; quantize the MatMul it is lowered to"),
   on: on(
-    absent("sums over arbitrary indices are not emitted", "write it as Transpose, Reshape and MatMul"),
+    undefined,
     when("at most two operands, no ellipsis, no repeated index", (at) => {
       const equation = String(at.attrs["equation"] ?? "").replaceAll(" ", "");
       const terms = (equation.split("->")[0] ?? "").split(",");
@@ -214,6 +214,17 @@ export const einsum = defineOp({
       attrs: equation("...ij,...jk->...ik"),
     };
     yield { name: "diagonal sum, implicit", in: { xs: [random("float32", 3, 3)] }, attrs: equation("ii") };
+    yield {
+      name: "attention scores",
+      in: { xs: [random("float32", 2, 7, 3, 8), random("float32", 2, 5, 3, 8)] },
+      attrs: equation("bqhd,bkhd->bhqk"),
+    };
+    yield {
+      name: "three operands",
+      in: { xs: [random("float32", 2, 3), random("float32", 3, 4), random("float32", 4)] },
+      attrs: equation("ij,jk,k->ik"),
+    };
+    yield { name: "diagonal", in: { xs: [random("float32", 4, 4)] }, attrs: equation("ii->i") };
     yield { name: "transpose", in: { xs: [random("float32", 2, 3)] }, attrs: equation("ij->ji") };
   },
 });

@@ -244,6 +244,11 @@ function oldDropout(n: RawNode, to: Rewriter): void {
     n.outs,
   );
 }
+const inference = when("in inference", (at) =>
+  at.in["training"] === undefined || (at.in["training"] as Fact).elements?.[0] === 0
+    ? yes
+    : no("training mode draws random numbers", "export the model for inference"),
+);
 export const dropout = defineOp({
   name: "Dropout",
   doc: "In training zeroes elements at random; in inference passes its input through (the mask is then all true).",
@@ -256,16 +261,7 @@ export const dropout = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x)), fact("bool", shapeOf(at.in.x))],
   cost: perOutput(0),
   int8: { passes: "same-scale" },
-  on: gpu(
-    all(
-      when("in inference", (at) =>
-        at.in["training"] === undefined || (at.in["training"] as Fact).elements?.[0] === 0
-          ? yes
-          : no("training mode draws random numbers", "export the model for inference"),
-      ),
-      outputsOnly(1, "the mask"),
-    ),
-  ),
+  on: on(inference, all(inference, outputsOnly(1, "the mask"))),
   *samples() {
     yield { name: "inference", in: { x: random("float32", 2, 3) } };
     yield { name: "mask", in: { x: random("float32", 4), ratio: given("float32", [], [0.3]) }, outs: 2 };

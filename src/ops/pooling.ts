@@ -102,7 +102,7 @@ export const maxPool = defineOp({
   },
   cost: windowCost,
   int8: { passes: "same-scale" },
-  on: on(outputsOnly(1, "indices"), all(planes, outputsOnly(1, "indices"))),
+  on: on(undefined, all(planes, outputsOnly(1, "indices"))),
   *samples() {
     yield { name: "2x2", in: { x: random("float32", 1, 3, 6, 8) }, attrs: { kernel_shape: aInts(2, 2), strides: aInts(2, 2) } };
     yield {
@@ -130,7 +130,7 @@ export const lpPool = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), pooled(shapeOf(at.in.x), at.attrs))],
   cost: windowCost,
   int8: absent("needs float"),
-  on: on(absent("p-norm pools have no kernel"), planes),
+  on: on(undefined, planes),
   *samples() {
     yield { name: "2-norm", in: { x: random("float32", 1, 2, 5, 5) }, attrs: { kernel_shape: aInts(3, 2), pads: aInts(1, 0, 1, 1) } };
   },
@@ -153,7 +153,7 @@ const global = <const N extends string, const P extends boolean>(name: N, doc: s
     ],
     cost: perInput(1),
     int8: name === "GlobalMaxPool" ? ({ passes: "same-scale" } as const) : absent("the mean needs its own output scale"),
-    on: p ? on(absent("p-norm pools have no kernel"), undefined) : gpu(),
+    on: gpu(),
     *samples() {
       yield { name: "plane", in: { x: random("float32", 2, 3, 5, 4) } };
       yield { name: "volume", in: { x: random("float32", 1, 2, 3, 2, 2) } };
@@ -195,7 +195,12 @@ export const maxUnpool = defineOp({
   },
   cost: perOutput(0),
   int8: absent("scatters by run-time indices"),
-  on: hostOnly("scattering by pool indices has no kernel"),
+  on: on(
+    when("without an output shape", (at) =>
+      at.in["shape"] === undefined ? yes : no("an output shape of its own has no kernel", "leave it out, or let the host run it"),
+    ),
+    absent("scattering by pool indices has no translation"),
+  ),
   *samples() {
     yield {
       name: "2x2",

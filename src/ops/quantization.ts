@@ -37,6 +37,8 @@ const symmetric = gpu(
     attribute("block_size", [0], "use one scale per tensor or per channel"),
   ),
 );
+/** As arithmetic in float, the CUDA engine takes any zero point; only symmetric int8 runs on integer units. */
+const anyZero = gpu(attribute("block_size", [0], "use one scale per tensor or per channel"));
 export const quantizeLinear = defineOp({
   name: "QuantizeLinear",
   doc: "round(x / scale) + zero point, half to even, saturated; per tensor, per axis or per block.",
@@ -54,13 +56,17 @@ export const quantizeLinear = defineOp({
   ],
   cost: perOutput(3),
   int8: absent("it is what int8 is made with"),
-  on: symmetric,
+  on: { ...symmetric, cuda: anyZero.cuda },
   *samples() {
     yield { name: "int8", in: { x: random("float32", 2, 5), scale: given("float32", [], [0.05]), zero: given("int8", [], [0]) } };
     yield {
       name: "per channel",
       in: { x: random("float32", 2, 3, 2), scale: given("float32", [3], [0.1, 0.02, 0.5]), zero: given("int8", [3], [0, 0, 0]) },
       attrs: { axis: aInt(1) },
+    };
+    yield {
+      name: "uint8 with a zero point",
+      in: { x: random("float32", 3, 4), scale: given("float32", [], [0.02]), zero: given("uint8", [], [117]) },
     };
     yield { name: "default uint8", in: { x: random("float32", 4), scale: given("float32", [], [0.1]) } };
   },
@@ -77,13 +83,17 @@ export const dequantizeLinear = defineOp({
   infer: (at) => [fact(at.attrs.output_dtype !== 0 ? dtypeFromOnnx(at.attrs.output_dtype) : dtypeOf(at.in.scale), shapeOf(at.in.x))],
   cost: perOutput(2),
   int8: absent("it is what int8 is read with"),
-  on: symmetric,
+  on: { ...symmetric, cuda: anyZero.cuda },
   *samples() {
     yield { name: "int8", in: { x: random("int8", 2, 5), scale: given("float32", [], [0.05]), zero: given("int8", [], [0]) } };
     yield {
       name: "per channel",
       in: { x: random("int8", 2, 3, 2), scale: given("float32", [3], [0.1, 0.02, 0.5]) },
       attrs: { axis: aInt(1) },
+    };
+    yield {
+      name: "uint8 with a zero point",
+      in: { x: random("uint8", 3, 4), scale: given("float32", [], [0.02]), zero: given("uint8", [], [117]) },
     };
     yield { name: "int32 bias", in: { x: random("int32", 4), scale: given("float32", [], [0.001]) } };
   },

@@ -3,7 +3,7 @@ import { no, yes } from "../diagnostics.js";
 
 import { add, max, min, mul } from "../ir/dims.js";
 import type { Dim, DType } from "../ir/types.js";
-import { all, attribute, constantInputs, FLOATS64, hostOnly, NUMBERS, on, when } from "./answers.js";
+import { all, attribute, constantInputs, FLOATS64, NUMBERS, on, when } from "./answers.js";
 import { absent, defineOp, dtypeOf, type Fact, flag, int, type OnnxReading, optional, shapeOf, tensor } from "./define.js";
 import { exactly, known, reduced, small } from "./elements.js";
 import { axesToInput, isIntegral } from "./pointwise.js";
@@ -113,14 +113,14 @@ const running = <const N extends string>(name: N, doc: string, since: number) =>
     int8: island,
     on:
       name === "CumProd"
-        ? hostOnly("a running product has no kernel and no translation")
+        ? on(constantInputs("axis"), absent("a running product has no translation"))
         : on(
             all(
               constantInputs("axis"),
-              when("up to 4096 elements along the axis", (at) => {
+              when("up to 65,536 elements along the axis", (at) => {
                 const [x, axis] = [shapeOf(at.in["x"] as Fact), numbersOf(at.in["axis"] as Fact)?.[0] ?? 0];
                 const size = x?.[axis < 0 ? axis + x.length : axis];
-                return typeof size === "number" && size > 4096 ? no(`a running sum over ${size} elements has no kernel`) : yes;
+                return typeof size === "number" && size > 65_536 ? no(`a running sum over ${size} elements has no kernel`) : yes;
               }),
             ),
             constantInputs("axis"),

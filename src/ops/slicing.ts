@@ -1,7 +1,7 @@
 /** Slices, splits, pads, joins. */
 import { add, ceilDiv, isStatic, max, sub, UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
-import { constantInputs, gpu, hostOnly, on } from "./answers.js";
+import { constantInputs, gpu, hostOnly } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -339,7 +339,7 @@ export const reverseSequence = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
   cost: moves,
   int8: sameScale,
-  on: on(absent("reversal by run-time lengths has no kernel"), undefined),
+  on: gpu(),
   *samples() {
     yield { name: "time first", in: { x: random("float32", 4, 3), lengths: fed("int64", [3], [4, 2, 1]) } };
   },

@@ -42,7 +42,7 @@ export const topK = defineOp({
   cost: perInput(8),
   int8: { passes: "same-scale" },
   on: on(
-    absent("sorting has no kernel"),
+    constantInputs("k"),
     all(
       constantInputs("k"),
       when("k up to 3840, sorted", (at) => {
@@ -60,6 +60,12 @@ export const topK = defineOp({
       attrs: { axis: aInt(0), largest: aInt(0) },
       outs: 2,
     };
+    yield {
+      name: "equal elements, integers",
+      in: { x: fed("int64", [2, 8], [3, 1, 3, 2, 3, 1, 0, 2, -5, -5, -5, -5, 7, 7, 7, 7]), k: ints64(5) },
+      outs: 2,
+    };
+    yield { name: "whole rows", in: { x: random("float32", 2, 300, 3), k: ints64(300) }, attrs: { axis: aInt(1) }, outs: 2 };
   },
 });
 export const unique = defineOp({

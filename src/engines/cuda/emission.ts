@@ -1,6 +1,6 @@
 /** A plan under construction: which values are written where, the expressions of those that are not, weights, and the launches so far. */
 import { valueAt } from "../../ir/graph.js";
-import { makeConstant, typedOf } from "../../ir/payload.js";
+import { makeConstant } from "../../ir/payload.js";
 import type { Constant, DType, Node, ValueId } from "../../ir/types.js";
 import type { Address, BufferSize, Step } from "./assemble.js";
 import { type Index, linear, product, rowMajor, variable } from "./indexing.js";
@@ -13,7 +13,7 @@ import { storage } from "./storage.js";
 import type { KernelText } from "./templates/index.js";
 import { NotEmitted, Values } from "./values.js";
 import { type BufferName, stridesOf, type View } from "./view.js";
-import { packed } from "./weights.js";
+import { packed, scalarOf } from "./weights.js";
 
 export class Emission extends Values {
   readonly inline = new Map<Node, Inline>();
@@ -84,7 +84,7 @@ export class Emission extends Values {
     if (product(t.dims) === 1) {
       const numbers = this.numbers(v);
       const c = this.constant(v);
-      if (c !== undefined) return literal(scalar(c), register);
+      if (c !== undefined) return literal(scalarOf(c), register);
       if (numbers !== undefined) return literal(numbers[0] as number, register);
     }
     // Tables of embeddings and the like follow the precision; small vectors stay as exact as they came.
@@ -209,14 +209,4 @@ export class Emission extends Values {
       nodes,
     });
   }
-}
-
-function scalar(c: Constant): number | bigint {
-  const [first] = typedOf(c) as unknown as ArrayLike<number | bigint> & Iterable<number | bigint>;
-  const raw = first as number | bigint;
-  return typeof raw === "bigint" || (c.dtype !== "float16" && c.dtype !== "bfloat16") ? raw : halfScalar(c);
-}
-function halfScalar(c: Constant): number {
-  const view = packed(c, { dims: [1], strides: [1], offset: 0 }, "float32");
-  return new Float32Array(view.buffer, view.byteOffset, 1)[0] as number;
 }

@@ -2,6 +2,8 @@
  * Operators that need no kernel of their own: an element of the result is an expression over elements of the operands. Views change only the
  * index, so chains of them disappear into the loads of whatever reads them.
  */
+import type { Constant } from "../../ir/types.js";
+import { indexedRules } from "./indexed.js";
 import {
   add,
   constantIndex,
@@ -24,6 +26,7 @@ import { resize } from "./resize.js";
 import type { Element, Scope } from "./scope.js";
 import { allOf, axis, broadcastIndex, numbers, type Operand, operand, output, Refused, type Site, type Tensor, within } from "./site.js";
 import { storage } from "./storage.js";
+import { scalarOf } from "./weights.js";
 
 export interface Inline {
   /** One per output. */
@@ -277,18 +280,21 @@ function clip(s: Site): Inline {
 function elementwise(s: Site): Inline {
   const y = output(s);
   const rule = pointwise[s.node.op];
-  if (s.outs.slice(1).some((o) => o !== undefined)) throw new Refused("its further outputs are not given out");
+  const mask = s.node.op === "Dropout";
+  if (!mask && s.outs.slice(1).some((o) => o !== undefined)) throw new Refused("its further outputs are not given out");
   if (rule === undefined) throw new Refused(`no kernel for ${s.node.op}`);
   const used = s.node.op === "Dropout" || s.node.op === "CastLike" ? s.ins.slice(0, 1) : s.ins;
   const args = used.map((_, i) => operand(s, i));
   const register = storage(y.dtype).register;
-  return one(
+  const made = one(
     (scope, index) => {
       const values = args.map((a) => scope.let(storage(a.dtype).register, a.at(scope, broadcastIndex(a.dims, index))));
       return scope.let(register, rule({ scope, args: values, dtypes: args.map((a) => a.dtype), out: y.dtype, attrs: s.attrs }));
     },
-    s.node.op === "Identity" || s.node.op === "Dropout",
+    s.node.op === "Identity" || mask,
   );
+  // In inference nothing is dropped: the mask is true throughout.
+  return mask ? { ...made, elements: [...made.elements, () => "1"] } : made;
 }
 
 const rules: Readonly<Record<string, Rule>> = {
@@ -323,6 +329,7 @@ const rules: Readonly<Record<string, Rule>> = {
       return [in_, modulo(ic, c), add(scale(ih, b), divide(block, b)), add(scale(iw, b), modulo(block, b))];
     };
   }),
+  ...indexedRules,
   Slice: slice,
   Split: split,
   Concat: concat,
@@ -377,9 +384,9 @@ const rules: Readonly<Record<string, Rule>> = {
   },
   ConstantOfShape: (s) => {
     const y = output(s);
-    const bytes = s.attrs.value === undefined ? undefined : s.attrs.value;
-    if (bytes !== undefined) throw new Refused("a filled constant is folded before emission");
-    return one(() => zeroOf(y), true);
+    const given: Constant | undefined = s.attrs.value;
+    const fill = given === undefined ? zeroOf(y) : literal(scalarOf(given), storage(y.dtype).register);
+    return one(() => fill, true);
   },
   EyeLike: (s) => {
     const y = output(s);

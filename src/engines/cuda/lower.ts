@@ -9,25 +9,27 @@ import { doneSite } from "../../ops/infer.js";
 import { assemble, type Lowered } from "./assemble.js";
 import { emitAttention } from "./attention-emit.js";
 import { directConv, directGemm, directMatMul } from "./direct.js";
+import { spellEinsums } from "./einsum.js";
 import { Emission } from "./emission.js";
 import { type Fused, fuse, type Weight } from "./fusion.js";
 import { attentionShape } from "./heads.js";
 import { type Index, product } from "./indexing.js";
 import { inline, inlineOps, reshapedIndex } from "./inline.js";
-import { mapKernel, reduceKernel, rowKernel, type Tail } from "./loops.js";
+import { mapKernel, noTail, reduceKernel, rowKernel, type Tail } from "./loops.js";
 import { precisionOf } from "./matrix.js";
 import { emitMatrix } from "./matrix-emit.js";
 import { mergeProducts } from "./merge.js";
 import { pointwise } from "./pointwise.js";
 import { integerRegions } from "./quantized.js";
 import { emitRecurrent, recurrentOps, recurrentShape } from "./recurrent.js";
-import { reduction, reductionOps } from "./reduce.js";
+import { reductionOps, reductions } from "./reduce.js";
 import type { Reduction } from "./reduction.js";
 import { type RowProgram, rowOps, rowProgram } from "./rows.js";
 import type { Element } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
 import { storage, storageOf } from "./storage.js";
 import { tapRuns } from "./taps.js";
+import { emitTopK, topKShape } from "./topk.js";
 import { type LowerOptions, NotEmitted, type Problem } from "./values.js";
 import { stridesOf, type View } from "./view.js";
 
@@ -56,15 +58,20 @@ const EMITTED: ReadonlySet<string> = new Set([
   "MatMulInteger",
   "ConvInteger",
   "Attention",
+  "TopK",
+  // Answered by inference once the dims are known.
+  "Shape",
+  "Size",
   ...recurrentOps,
 ]);
 /** Whether any rule takes the operator at all. */
 export const emits = (n: Node): boolean => n.domain === "" && EMITTED.has(n.op);
 
 type HeavyKind =
-  | { readonly kind: "reduce"; readonly reduction: Reduction }
+  /** One reduction per output. */
+  | { readonly kind: "reduce"; readonly reductions: readonly Reduction[] }
   | { readonly kind: "row"; readonly program: RowProgram }
-  | { readonly kind: "matmul" | "gemm" | "conv" | "attention" | "recurrent" };
+  | { readonly kind: "matmul" | "gemm" | "conv" | "attention" | "recurrent" | "topk" };
 
 /** Operands that a kernel reads from memory; the others are read as expressions. */
 const buffered: Readonly<Record<HeavyKind["kind"], readonly number[]>> = {
@@ -75,6 +82,7 @@ const buffered: Readonly<Record<HeavyKind["kind"], readonly number[]>> = {
   conv: [0, 1],
   attention: [0, 1, 2, 3],
   recurrent: [0, 1, 2, 3, 4, 5, 6, 7],
+  topk: [0],
 };
 const ends: Readonly<Record<HeavyKind["kind"], "any" | "views" | "stores">> = {
   reduce: "any",
@@ -84,6 +92,7 @@ const ends: Readonly<Record<HeavyKind["kind"], "any" | "views" | "stores">> = {
   conv: "any",
   attention: "views",
   recurrent: "stores",
+  topk: "stores",
 };
 
 /** Integer products of symmetric int8 operands run on the matrix units, other products as loops. */
@@ -97,7 +106,7 @@ function integerKind(s: Site, empty: boolean): HeavyKind {
     if (!symmetric) throw new Refused("integer convolutions of other types than int8 have no kernel", "quantize symmetrically to int8");
     return { kind: "conv" };
   }
-  return symmetric && x.dims.length >= 2 && w.dims.length >= 2 ? { kind: "matmul" } : { kind: "reduce", reduction: directMatMul(s) };
+  return symmetric && x.dims.length >= 2 && w.dims.length >= 2 ? { kind: "matmul" } : { kind: "reduce", reductions: [directMatMul(s)] };
 }
 
 class Lowering {
@@ -106,7 +115,7 @@ class Lowering {
   readonly #heavy = new Map<Node, HeavyKind>();
 
   constructor(g: Graph, options: LowerOptions) {
-    this.#e = new Emission(mergeProducts(g), options);
+    this.#e = new Emission(mergeProducts(spellEinsums(g)), options);
   }
 
   run(): Lowered {
@@ -226,9 +235,9 @@ class Lowering {
     if (op === "MatMul")
       return floats && !empty && s.ins.every((x) => (x?.dims.length ?? 0) >= 2)
         ? { kind: "matmul" }
-        : { kind: "reduce", reduction: directMatMul(s) };
-    if (op === "Gemm") return floats && !empty ? { kind: "gemm" } : { kind: "reduce", reduction: directGemm(s) };
-    if (op === "Conv") return floats && !empty ? { kind: "conv" } : { kind: "reduce", reduction: directConv(s) };
+        : { kind: "reduce", reductions: [directMatMul(s)] };
+    if (op === "Gemm") return floats && !empty ? { kind: "gemm" } : { kind: "reduce", reductions: [directGemm(s)] };
+    if (op === "Conv") return floats && !empty ? { kind: "conv" } : { kind: "reduce", reductions: [directConv(s)] };
     if (op === "ConvInteger" || op === "MatMulInteger") return integerKind(s, empty);
     if (op === "Attention") {
       attentionShape(s);
@@ -240,8 +249,12 @@ class Lowering {
     }
     const rows = rowProgram(s);
     if (rows !== undefined) return { kind: "row", program: rows };
-    const reduced = reduction(s);
-    return reduced === undefined ? undefined : { kind: "reduce", reduction: reduced };
+    if (op === "TopK") {
+      topKShape(s);
+      return { kind: "topk" };
+    }
+    const reduced = reductions(s);
+    return reduced === undefined ? undefined : { kind: "reduce", reductions: reduced };
   }
 
   // ---- kernels --------------------------------------------------------------------------------------------------------------------------
@@ -267,11 +280,19 @@ class Lowering {
         const first = f.path[0] as ValueId;
         // Results are walked in the order in which they will lie in memory, as far as their own dims say.
         const shape = f.path.length === 1 ? out : { ...out, dims: own.dims, strides: stridesOf(own.dims, this.#e.order(first)), offset: 0 };
-        this.#e.push(reduceKernel(this.#e.name(label), own.dims, heavy.reduction, out, tail, shape), nodes);
+        const port = this.#e.producer.get(first)?.port ?? 0;
+        this.#e.push(reduceKernel(this.#e.name(label), own.dims, heavy.reductions[port] as Reduction, out, tail, shape), nodes);
+        for (const v of f.also) {
+          const further = heavy.reductions[this.#e.producer.get(v)?.port ?? 0] as Reduction;
+          this.#e.push(reduceKernel(this.#e.name(label), this.#e.tensor(v).dims, further, this.#e.written.get(v) as View, noTail), nodes);
+        }
         return;
       }
       case "row":
         this.#e.push(rowKernel(this.#e.name(label), heavy.program, out, tail), nodes);
+        return;
+      case "topk":
+        emitTopK(this.#e, s, f, nodes);
         return;
       case "recurrent":
         emitRecurrent(this.#e, s, f, nodes);

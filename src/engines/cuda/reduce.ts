@@ -4,12 +4,14 @@
  */
 
 import { convTranspose } from "./direct.js";
+import { einsum } from "./einsum.js";
 import { add, type Index, product, subtract, ZERO } from "./indexing.js";
 import { literal } from "./pointwise.js";
 import { highest, largest, least, lowest, NEG_INF, type Reduction, sum } from "./reduction.js";
+import { scatters } from "./scatter.js";
 import { axis, numbers, operand, output, Refused, type Site, within } from "./site.js";
 import { type Register, storage } from "./storage.js";
-import { globalPool, pool } from "./windows.js";
+import { globalPool, normPool, pool, poolIndices } from "./windows.js";
 
 /** Which axes a Reduce* node covers; undefined for a node that reduces nothing (noop_with_empty_axes). */
 export function reducedAxes(s: Site): readonly number[] | undefined {
@@ -119,27 +121,28 @@ function arg(s: Site, operator: ">" | "<"): Reduction {
   };
 }
 
-/** Sum up to (or before) a position, each by itself: fits the short axes that models have. */
-function cumulative(s: Site): Reduction {
+/** Sum (or product) up to (or before) a position, each by itself: fits the short axes that models have. */
+function cumulative(s: Site, product_: boolean): Reduction {
   const x = operand(s, 0);
   const a = axis(numbers(s, 1)[0] ?? 0, x.dims.length);
   const size = x.dims[a] as number;
-  if (size > 4096) throw new Refused(`a prefix sum over ${size} elements has no kernel`);
+  if (product(x.dims) * size > 2 ** 36) throw new Refused(`a prefix sum over ${size} elements takes too long`);
+  const neutral = product_ ? 1 : 0;
   const register = storage(x.dtype).register;
   const { exclusive, reverse } = s.attrs;
   return {
     over: [size],
-    accumulators: [{ type: register, start: literal(0, register) }],
+    accumulators: [{ type: register, start: literal(neutral, register) }],
     element: (scope, out, [r = ZERO]) => {
       const distance = reverse ? subtract(r, out[a] as Index) : subtract(out[a] as Index, r);
       const inside = within(scope, distance, exclusive ? 1 : 0, size);
-      if (inside === false) return [literal(0, register)];
+      if (inside === false) return [literal(neutral, register)];
       const index = out.map((d, i) => (i === a ? r : d));
       if (inside === true) return [x.at(scope, index)];
       const value = scope.guarded(inside, () => x.at(scope, index));
-      return [scope.let(register, `${inside} ? ${value} : ${literal(0, register)}`)];
+      return [scope.let(register, `${inside} ? ${value} : ${literal(neutral, register)}`)];
     },
-    combine: sum,
+    combine: product_ ? ([x1], [x2]) => [`${x1} * ${x2}`] : sum,
     finish: (_, [total = ""]) => total,
   };
 }
@@ -169,48 +172,43 @@ function localResponse(s: Site): Reduction {
   };
 }
 
-/** The reduction of a node; undefined when it is none (or reduces nothing). Throws `Refused`. */
-export function reduction(s: Site): Reduction | undefined {
+/** One at the largest element of each row (the first of equal ones), zero elsewhere. */
+function hardmax(s: Site): Reduction {
+  const x = operand(s, 0);
+  const a = axis(s.attrs.axis, x.dims.length);
+  const largestAt = arg({ ...s, attrs: { axis: a, keepdims: true, select_last_index: false } }, ">");
+  return {
+    ...largestAt,
+    finish: (scope, [, at = ""], out) => scope.let("float", `${at} == ${scope.index(out[a] as Index)} ? 1.0f : 0.0f`),
+  };
+}
+
+/** Reductions of a node, one per output it has; undefined for a node that is none (or reduces nothing). Each throws `Refused`. */
+const families: Readonly<Record<string, (s: Site) => readonly Reduction[] | undefined>> = {
+  ReduceLogSumExp: (s) => single(logSumExp(s)),
+  ArgMax: (s) => [arg(s, ">")],
+  ArgMin: (s) => [arg(s, "<")],
+  MaxPool: (s) => (s.outs[1] === undefined ? [pool(s, true)] : [pool(s, true), poolIndices(s)]),
+  AveragePool: (s) => [pool(s, false)],
+  LpPool: (s) => [normPool(s, false)],
+  GlobalAveragePool: (s) => [globalPool(s, false)],
+  GlobalMaxPool: (s) => [globalPool(s, true)],
+  GlobalLpPool: (s) => [normPool(s, true)],
+  ConvTranspose: (s) => [convTranspose(s)],
+  CumSum: (s) => [cumulative(s, false)],
+  CumProd: (s) => [cumulative(s, true)],
+  LRN: (s) => [localResponse(s)],
+  Hardmax: (s) => [hardmax(s)],
+  Einsum: (s) => [einsum(s)],
+  ...Object.fromEntries(Object.entries(scatters).map(([op, rule]) => [op, (s: Site) => [rule(s)]])),
+};
+const single = (r: Reduction | undefined): readonly Reduction[] | undefined => (r === undefined ? undefined : [r]);
+
+export function reductions(s: Site): readonly Reduction[] | undefined {
   const { op } = s.node;
   if (s.node.domain !== "") return undefined;
   const kind = Object.hasOwn(kinds, op) ? kinds[op] : undefined;
-  if (kind !== undefined) return reduce(s, kind);
-  switch (op) {
-    case "ReduceLogSumExp":
-      return logSumExp(s);
-    case "ArgMax":
-      return arg(s, ">");
-    case "ArgMin":
-      return arg(s, "<");
-    case "MaxPool":
-      if (s.outs.length > 1 && s.outs[1] !== undefined) throw new Refused("the indices of a pool have no kernel");
-      return pool(s, true);
-    case "AveragePool":
-      return pool(s, false);
-    case "GlobalAveragePool":
-      return globalPool(s, false);
-    case "GlobalMaxPool":
-      return globalPool(s, true);
-    case "ConvTranspose":
-      return convTranspose(s);
-    case "CumSum":
-      return cumulative(s);
-    case "LRN":
-      return localResponse(s);
-    default:
-      return undefined;
-  }
+  if (kind !== undefined) return single(reduce(s, kind));
+  return Object.hasOwn(families, op) ? families[op]?.(s) : undefined;
 }
-export const reductionOps: readonly string[] = [
-  ...Object.keys(kinds),
-  "ReduceLogSumExp",
-  "ArgMax",
-  "ArgMin",
-  "MaxPool",
-  "AveragePool",
-  "GlobalAveragePool",
-  "GlobalMaxPool",
-  "ConvTranspose",
-  "CumSum",
-  "LRN",
-];
+export const reductionOps: readonly string[] = [...Object.keys(kinds), ...Object.keys(families)];

@@ -1,4 +1,4 @@
-/** Resize by nearest or linear sampling, with ONNX's coordinate rules, as an element expression. */
+/** Resize by nearest, linear or cubic sampling, with ONNX's coordinate rules, as an element expression. */
 import { divide, type Index, range, variable } from "./indexing.js";
 import { literal } from "./pointwise.js";
 import type { Element, Scope } from "./scope.js";
@@ -38,7 +38,7 @@ const roundings: Readonly<Record<string, (x: string) => string>> = {
 export function resize(s: Site): Element {
   const [x, y] = [operand(s, 0), output(s)];
   const { mode, antialias, coordinate_transformation_mode: how, nearest_mode: rounding } = s.attrs;
-  if (mode === "cubic" || antialias) throw new Refused(`${antialias ? "antialiased" : "cubic"} resizing has no kernel`);
+  if (antialias) throw new Refused("antialiased resizing has no kernel");
   const rank = x.dims.length;
   const axes: readonly number[] = (s.attrs.axes ?? x.dims.map((_, i) => i)).map((a: number) => axis(a, rank));
   const given = s.ins[2] !== undefined && s.ins[2].dims[0] !== 0 ? floats(s, 2) : undefined;
@@ -55,6 +55,19 @@ export function resize(s: Site): Element {
       const out = index[i] as Index;
       if (from === to && factor === 1) return sampled([...at, out], i + 1);
       if (mode === "nearest") return sampled([...at, nearest(scope, out, how, rounding, from, to, factor)], i + 1);
+      if (mode === "cubic") {
+        const position = scope.let("float", coordinate(how, scope.index(out), from, to, factor));
+        const low = scope.let("float", `floorf(${position})`);
+        const taps = cubic(scope, position, low, s.attrs.cubic_coeff_a);
+        const places = taps.map((_, k) => scope.let("int", `(int)${low} + ${k - 1}`));
+        // Taps beyond the border repeat it, or do not count.
+        const weights = s.attrs.exclude_outside
+          ? taps.map((w, k) => scope.let("float", `${places[k]} >= 0 && ${places[k]} < ${from} ? ${w} : 0.0f`))
+          : taps;
+        const values = places.map((p) => sampled([...at, variable(scope.let("int", `min(max(${p}, 0), ${from - 1})`), from - 1)], i + 1));
+        const total = scope.let("float", values.map((v, k) => `(float)${v} * ${weights[k]}`).join(" + "));
+        return s.attrs.exclude_outside ? scope.let("float", `${total} / (${weights.join(" + ")})`) : total;
+      }
       const position = scope.let(
         "float",
         `fminf(fmaxf(${coordinate(how, scope.index(out), from, to, factor)}, 0.0f), ${literal(from - 1, "float")})`,
@@ -69,6 +82,16 @@ export function resize(s: Site): Element {
     const value = sampled([], 0);
     return register === "float" ? value : scope.let(register, `(${register})${value}`);
   };
+}
+
+/** Weights of the four taps around a position (Keys, "Cubic Convolution Interpolation", 1981). */
+function cubic(scope: Scope, position: string, low: string, a: number): readonly string[] {
+  const t = scope.let("float", `${position} - ${low}`);
+  const c = (x: number): string => literal(x, "float");
+  const near = (d: string): string => scope.let("float", `((${c(a + 2)} * ${d} - ${c(a + 3)}) * ${d}) * ${d} + 1.0f`);
+  const far = (d: string): string => scope.let("float", `((${c(a)} * ${d} - ${c(5 * a)}) * ${d} + ${c(8 * a)}) * ${d} - ${c(4 * a)}`);
+  const u = scope.let("float", `1.0f - ${t}`);
+  return [far(scope.let("float", `${t} + 1.0f`)), near(t), near(u), far(scope.let("float", `${u} + 1.0f`))];
 }
 
 function nearest(scope: Scope, out: Index, how: string, rounding: string, from: number, to: number, factor: number): Index {

@@ -121,3 +121,14 @@ export function halfBits(single: number): number {
   const [rest, tie] = [mantissa & ((1 << shift) - 1), 1 << (shift - 1)];
   return sign | (rest > tie || (rest === tie && (h & 1) === 1) ? h + 1 : h);
 }
+
+/** The first element of a constant. */
+export function scalarOf(c: Constant): number | bigint {
+  const [first] = typedOf(c) as unknown as ArrayLike<number | bigint> & Iterable<number | bigint>;
+  const raw = first as number | bigint;
+  return typeof raw === "bigint" || (c.dtype !== "float16" && c.dtype !== "bfloat16") ? raw : halfScalar(c);
+}
+function halfScalar(c: Constant): number {
+  const view = packed(c, { dims: [1], strides: [1], offset: 0 }, "float32");
+  return new Float32Array(view.buffer, view.byteOffset, 1)[0] as number;
+}

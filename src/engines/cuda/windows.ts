@@ -1,5 +1,5 @@
 /** Sliding windows: where a window of the input begins, and the pools over them. */
-import { add, type Index, product, scale } from "./indexing.js";
+import { add, type Index, linear, product, rowMajor, scale } from "./indexing.js";
 import { literal } from "./pointwise.js";
 import { largest, lowest, NEG_INF, type Reduction, sum } from "./reduction.js";
 import { allOf, operand, output, type Site, type Tensor, within } from "./site.js";
@@ -72,6 +72,73 @@ export function pool(s: Site, max: boolean): Reduction {
     finish: (_, [total = "", n]) => (max ? total : float ? `${total} / (float)${n}` : `${total} / ${n ?? size}`),
   };
 }
+/** Flat positions of the largest elements, the first of equal ones (MaxPool's second output). */
+export function poolIndices(s: Site): Reduction {
+  const [x, y] = [operand(s, 0), output(s)];
+  const w = windowOf(s, x, y, s.attrs.kernel_shape);
+  const register = storage(x.dtype).register;
+  const n = w.kernel.length;
+  // Column-major positions count the first spatial dim fastest.
+  const strides = [...rowMajor(x.dims)];
+  if (s.attrs.storage_order === 1) {
+    let step = 1;
+    for (let i = 2; i < n + 2; i++) {
+      strides[i] = step;
+      step *= x.dims[i] as number;
+    }
+  }
+  return {
+    over: w.kernel,
+    accumulators: [
+      { type: register, start: lowest(register) },
+      { type: "int", start: "2147483647" },
+    ],
+    element: (scope, out, at) => {
+      const index = spatial(w, out, at);
+      const inside = allOf(
+        scope,
+        index.map((d, i) => within(scope, d, 0, x.dims[i + 2] as number)),
+      );
+      if (inside === false) return [lowest(register), "2147483647"];
+      const full = [out[0] as Index, out[1] as Index, ...index];
+      const place = scope.let("int", scope.index(linear(full, strides)));
+      if (inside === true) return [scope.let(register, x.at(scope, full)), place];
+      const value = scope.guarded(inside, () => x.at(scope, full));
+      return [scope.let(register, `${inside} ? ${value} : ${lowest(register)}`), scope.let("int", `${inside} ? ${place} : 2147483647`)];
+    },
+    combine: ([v, i], [u, j]) => {
+      const first = `(${v} > ${u} || (${v} == ${u} && ${i} < ${j}))`;
+      return [`(${first} ? ${v} : ${u})`, `(${first} ? ${i} : ${j})`];
+    },
+    finish: (_, [, at = ""]) => `(long long)${at}`,
+  };
+}
+
+/** (sum of |x|^p over a window) ^ (1 / p); of a whole plane where there is no window. */
+export function normPool(s: Site, global: boolean): Reduction {
+  const [x, y] = [operand(s, 0), output(s)];
+  const p: number = s.attrs.p;
+  const w = global ? undefined : windowOf(s, x, y, s.attrs.kernel_shape);
+  const power = (v: string): string => (p === 1 ? `fabsf(${v})` : p === 2 ? `${v} * ${v}` : `powf(fabsf(${v}), ${literal(p, "float")})`);
+  return {
+    over: w?.kernel ?? x.dims.slice(2),
+    accumulators: [{ type: "float", start: "0.0f" }],
+    element: (scope, out, at) => {
+      const index = w === undefined ? at : spatial(w, out, at);
+      const inside = allOf(
+        scope,
+        index.map((d, i) => within(scope, d, 0, x.dims[i + 2] as number)),
+      );
+      if (inside === false) return ["0.0f"];
+      const full = [out[0] as Index, out[1] as Index, ...index];
+      const value = scope.let("float", inside === true ? x.at(scope, full) : scope.guarded(inside, () => x.at(scope, full)));
+      return [scope.let("float", power(value))];
+    },
+    combine: sum,
+    finish: (_, [total = ""]) => (p === 1 ? total : p === 2 ? `sqrtf(${total})` : `powf(${total}, ${literal(1 / p, "float")})`),
+  };
+}
+
 export function globalPool(s: Site, max: boolean): Reduction {
   const x = operand(s, 0);
   const over = x.dims.slice(2);
