@@ -9,6 +9,7 @@ import { typeAt, valueAt } from "../ir/graph.js";
 import type { Graph, ValueId } from "../ir/types.js";
 import { deadCode } from "../passes/dead-code.js";
 import { passContext } from "../passes/pass.js";
+import { noFeeds } from "./feeds.js";
 import { mergeObservations, type Observation, type Observations } from "./histogram.js";
 import { KERNEL } from "./kernel.js";
 import type { Feeds, ReducerModule, Reduction, Runner } from "./types.js";
@@ -22,11 +23,6 @@ export const nothingFinite = defineError<{ count: number }>("P1615", "a tensor h
   why: "there is no range to take a scale from",
   fix: "check the model's weights and the feeds (their preprocessing above all), or exclude the tensor from quantization",
 }));
-export const noFeeds = defineError<Record<never, never>>("P1601", "there are no feeds to calibrate with", () => ({
-  what: "the calibration data is empty",
-  fix: "give at least one feed; some hundred that are typical of the model's use give good ranges",
-}));
-
 export interface ObserveProgress {
   /** Feeds counted. */
   readonly done: number;
