@@ -5,6 +5,7 @@ import { MAP_SCRIPT } from "./html-map.js";
 import { PANEL_SCRIPT } from "./html-panel.js";
 import { escaped } from "./html-parts.js";
 import { PAGE_STYLE } from "./html-style.js";
+import { quantizationHtml } from "./quantization.js";
 import type { ReportData } from "./report.js";
 import { human, humanUs } from "./text.js";
 
@@ -82,7 +83,7 @@ ${r.segments
 </tbody></table></div>
 ${r.segments.length > STATIC_ROWS ? `<p class="more"><button type="button" id="segments-more">Show more of the ${r.segments.length} segments</button></p>` : ""}
 </section>
-${whatIf(r)}${support(r)}<section aria-labelledby="reasons-title">
+${r.quantization === undefined ? "" : quantizationHtml(r.quantization)}${whatIf(r)}${support(r)}<section aria-labelledby="reasons-title">
 <h2 id="reasons-title">On the host, and why</h2>
 ${
   r.reasons.length === 0

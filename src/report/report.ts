@@ -17,6 +17,7 @@ import { type Gains, reasonKey, tooSmall } from "../partition/what-if.js";
 import type { PassRecord } from "../passes/pass.js";
 import { diffReports, type ReportDiff } from "./diff.js";
 import { renderHtml } from "./html.js";
+import { type QuantizationReport, quantizationSchema } from "./quantization.js";
 import { renderText, type TextOptions } from "./text.js";
 import { weightFigures } from "./weights.js";
 import { type Why, whyOf } from "./why.js";
@@ -144,6 +145,8 @@ export const reportSchema = v.strictObject({
       gainUs: v.optional(v.number()),
     }),
   ),
+  /** Of int8: how ranges were found, what was tried, and where the graph drifts. */
+  quantization: v.optional(quantizationSchema),
   /** What support of one more operator would bring, most time first. */
   support: v.optional(
     v.array(
@@ -256,6 +259,7 @@ export interface ReportParts {
   readonly gains?: Gains | undefined;
   readonly whatIf?: { readonly assumed: Readonly<Record<string, EngineName>>; readonly before: Quality } | undefined;
   readonly passes: readonly PassRecord[];
+  readonly quantization?: QuantizationReport | undefined;
   readonly remarks?: readonly Remark[] | undefined;
   readonly modelName: string;
   readonly options: {
@@ -379,6 +383,7 @@ export function buildReport(parts: ReportParts): Report {
       boundaryBytes: Math.round(o.boundaryBytes),
       flopsCovered: round(o.flopsCovered),
     })),
+    ...(parts.quantization === undefined ? {} : { quantization: parts.quantization }),
     ...(parts.whatIf === undefined ? {} : { whatIf: supposition(parts.whatIf) }),
   });
 }

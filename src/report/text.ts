@@ -1,5 +1,6 @@
 /** The report for a terminal: the answer first, then segments, reasons, and what would change them. */
 import { styleText } from "node:util";
+import { quantizationText } from "./quantization.js";
 import type { ReportData } from "./report.js";
 
 export interface TextOptions {
@@ -114,6 +115,11 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
           "    ",
         ),
       );
+  }
+  if (r.quantization !== undefined) {
+    heading("Quantization");
+    for (const line of quantizationText(r.quantization, rows))
+      lines.push(...(line.startsWith(" ") ? [line] : wrap(line, width, "  ", "    ")));
   }
   const remarks = r.remarks ?? [];
   if (remarks.length > 0) {
