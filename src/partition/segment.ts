@@ -13,7 +13,7 @@
  *
  * The number of engine segments is at most the number of waves, which no order can undercut with one engine class.
  */
-import { type Edges, heaviestFirst, reversed } from "./dag.js";
+import { Components, type Edges, heaviestFirst, reversed } from "./dag.js";
 import { number } from "./number.js";
 import { refine } from "./refine.js";
 import { trim } from "./trim.js";
@@ -142,39 +142,38 @@ function unitValues(g: Dag): Values {
  */
 function demote(g: Dag, input: SegmentInput, values: Values, engine: Uint8Array, level: Int32Array, demoted: Uint8Array): boolean {
   const { n, size, minimumSize, forced } = input;
-  const piece = new Int32Array(n).fill(-1);
-  const stack: number[] = [];
-  const weight: number[] = [];
-  const keep: boolean[] = [];
-  for (let s = 0; s < n; s++) {
-    if (engine[s] === 0 || piece[s] !== -1) continue;
-    const id = weight.length;
-    let total = 0;
-    let kept = false;
-    piece[s] = id;
-    stack.push(s);
-    for (let v = stack.pop(); v !== undefined; v = stack.pop()) {
-      total += size[v] as number;
-      if (forced?.[v] === 1) kept = true;
-      for (const rows of [g.successors, g.predecessors]) {
-        for (let e = rows.starts[v] as number; e < (rows.starts[v + 1] as number); e++) {
-          const t = rows.targets[e] as number;
-          if (piece[t] === -1 && engine[t] === engine[v] && level[t] === level[v]) {
-            piece[t] = id;
-            stack.push(t);
-          }
-        }
-      }
+  const { starts, targets } = g.successors;
+  const pieces = new Components(n);
+  for (let v = 0; v < n; v++) {
+    if (engine[v] === 0) continue;
+    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
+      const t = targets[e] as number;
+      if (engine[t] === engine[v] && level[t] === level[v]) pieces.unite(v, t);
     }
-    weight.push(total);
-    keep.push(kept || total >= minimumSize);
   }
-  if (keep.every((k) => k)) return false;
+  /** By node, a node of its piece that stands for all of it; -1 on the host. */
+  const piece = new Int32Array(n).fill(-1);
+  const weight = new Float64Array(n);
+  for (let v = 0; v < n; v++) {
+    if (engine[v] === 0) continue;
+    const root = pieces.find(v);
+    piece[v] = root;
+    // What is pinned is enough by itself.
+    weight[root] = (weight[root] as number) + (forced?.[v] === 1 ? minimumSize : (size[v] as number));
+  }
+  const small = (v: number): boolean => piece[v] !== -1 && (weight[piece[v] as number] as number) < minimumSize;
+  let [any, depth] = [false, 0];
+  for (let v = 0; v < n; v++) {
+    if (small(v)) any = true;
+    if ((level[v] as number) > depth) depth = level[v] as number;
+  }
+  if (!any) return false;
   // Small pieces beside large ones: by the bytes that their move would add.
-  const large = new Set<number>();
-  const waveOf = (v: number): number => (level[v] as number) * 256 + (engine[v] as number);
-  for (let v = 0; v < n; v++) if (engine[v] !== 0 && keep[piece[v] as number] === true) large.add(waveOf(v));
-  const gain = new Float64Array(weight.length);
+  const classes = engine.reduce((a, c) => Math.max(a, c), 0) + 1;
+  const large = new Uint8Array((depth + 1) * classes);
+  const waveOf = (v: number): number => (level[v] as number) * classes + (engine[v] as number);
+  for (let v = 0; v < n; v++) if (engine[v] !== 0 && !small(v)) large[waveOf(v)] = 1;
+  const gain = new Float64Array(n);
   const { producer, readers, bytes, exported } = values;
   for (let t = 0; t < producer.length; t++) {
     const p = producer[t] as number;
@@ -204,9 +203,7 @@ function demote(g: Dag, input: SegmentInput, values: Values, engine: Uint8Array,
   }
   let changed = false;
   for (let v = 0; v < n; v++) {
-    const p = piece[v] as number;
-    if (p === -1 || keep[p] === true) continue;
-    if ((gain[p] as number) >= 0 && large.has(waveOf(v))) continue;
+    if (!small(v) || ((gain[piece[v] as number] as number) >= 0 && large[waveOf(v)] === 1)) continue;
     changed = true;
     demoted[v] = 1;
   }

@@ -126,7 +126,7 @@ export function assume(verdicts: Verdicts, change: (node: NodeId, engine: Engine
 }
 
 /** The nodes a pin speaks of, in the graph's order. */
-function matched(g: Graph, match: string | RegExp): readonly Node[] {
+export function matched(g: Graph, match: string | RegExp): readonly Node[] {
   const called = (test: (text: string) => boolean): readonly Node[] =>
     g.nodes.filter((n) => [displayName(g, n), ...originOf(n), n.op, qualifiedOp(n)].some(test));
   const direct = called(matcher(match));

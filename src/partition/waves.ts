@@ -139,25 +139,27 @@ function worthTying(engine: Uint8Array, values: Values, low: Int32Array, high: I
 class Windows {
   readonly #g: Dag;
   readonly #engine: Uint8Array;
-  readonly #low: Int32Array;
-  readonly #high: Int32Array;
+  /** Least and greatest level of each group by turns: both are looked at together, in no order that memory likes. */
+  readonly #window: Int32Array;
   readonly #groups: Components;
   /** Circular lists of the members of each group. */
   readonly #next: Int32Array;
   /** Marks the groups of the tie at hand. */
   readonly #mark: Int32Array;
   #stamp = 0;
-  /** Changes of the tie at hand, newest last, for undoing: group and its old bound. */
-  readonly #lowLog: number[] = [];
-  readonly #highLog: number[] = [];
+  /** Changes of the tie at hand, newest last, for undoing: place in `#window` and the old bound. */
+  readonly #log: number[] = [];
   readonly #stack: number[] = [];
   #budget = 0;
 
   constructor(g: Dag, engine: Uint8Array, low: Int32Array, high: Int32Array) {
     this.#g = g;
     this.#engine = engine;
-    this.#low = low;
-    this.#high = high;
+    this.#window = new Int32Array(2 * g.n);
+    for (let i = 0; i < g.n; i++) {
+      this.#window[2 * i] = low[i] as number;
+      this.#window[2 * i + 1] = high[i] as number;
+    }
     this.#groups = new Components(g.n);
     this.#next = new Int32Array(g.n);
     for (let i = 0; i < g.n; i++) this.#next[i] = i;
@@ -166,27 +168,27 @@ class Windows {
 
   levels(): Int32Array {
     const out = new Int32Array(this.#g.n);
-    for (let v = 0; v < out.length; v++) out[v] = this.#low[this.#groups.find(v)] as number;
+    for (let v = 0; v < out.length; v++) out[v] = this.#window[2 * this.#groups.find(v)] as number;
     return out;
   }
 
   /** Ties node p and targets[from .. to] to one level if that can be. */
   tie(p: number, targets: Int32Array, from: number, to: number): boolean {
     const groups = this.#groups;
-    const low = this.#low;
-    const high = this.#high;
+    const window = this.#window;
     const first = groups.find(p);
-    let floor = low[first] as number;
-    let ceiling = high[first] as number;
+    const [low, high] = [window[2 * first] as number, window[2 * first + 1] as number];
+    let floor = low;
+    let ceiling = high;
     let several = false;
     let equal = true;
     for (let e = from; e < to; e++) {
       const r = groups.find(targets[e] as number);
       if (r === first) continue;
       several = true;
-      const l = low[r] as number;
-      const h = high[r] as number;
-      if (l !== low[first] || h !== high[first]) equal = false;
+      const l = window[2 * r] as number;
+      const h = window[2 * r + 1] as number;
+      if (l !== low || h !== high) equal = false;
       if (l > floor) floor = l;
       if (h < ceiling) ceiling = h;
       if (floor > ceiling) return false;
@@ -197,8 +199,7 @@ class Windows {
       this.#mark[first] = stamp;
       for (let e = from; e < to; e++) this.#mark[groups.find(targets[e] as number)] = stamp;
       this.#budget = TIE_BUDGET;
-      this.#lowLog.length = 0;
-      this.#highLog.length = 0;
+      this.#log.length = 0;
       let ok = this.#raise(first, floor, stamp) && this.#lower(first, ceiling, stamp);
       for (let e = from; ok && e < to; e++) {
         const r = groups.find(targets[e] as number);
@@ -223,16 +224,17 @@ class Windows {
 
   /** Raises a group's lower bound, and those of what comes after it as far as need be. */
   #raise(group: number, floor: number, stamp: number): boolean {
-    if ((this.#low[group] as number) >= floor) return true;
+    const window = this.#window;
+    if ((window[2 * group] as number) >= floor) return true;
     const { starts, targets } = this.#g.successors;
     const engine = this.#engine;
     const stack = this.#stack;
-    this.#lowLog.push(group, this.#low[group] as number);
-    this.#low[group] = floor;
+    this.#log.push(2 * group, window[2 * group] as number);
+    window[2 * group] = floor;
     stack.length = 0;
     stack.push(group);
     for (let r = stack.pop(); r !== undefined; r = stack.pop()) {
-      const level = this.#low[r] as number;
+      const level = window[2 * r] as number;
       let v = r;
       do {
         const begin = starts[v] as number;
@@ -243,12 +245,12 @@ class Windows {
           const t = targets[e] as number;
           const need = (engine[v] as number) > (engine[t] as number) ? level + 1 : level;
           const s = this.#groups.find(t);
-          const has = this.#low[s] as number;
+          const has = window[2 * s] as number;
           if (has >= need) continue;
           // A tied group that its own tie pushes up lies behind itself.
-          if (need > (this.#high[s] as number) || (this.#mark[s] === stamp && need > floor)) return false;
-          this.#lowLog.push(s, has);
-          this.#low[s] = need;
+          if (need > (window[2 * s + 1] as number) || (this.#mark[s] === stamp && need > floor)) return false;
+          this.#log.push(2 * s, has);
+          window[2 * s] = need;
           stack.push(s);
         }
         v = this.#next[v] as number;
@@ -259,16 +261,17 @@ class Windows {
 
   /** Lowers a group's upper bound, and those of what comes before it. */
   #lower(group: number, ceiling: number, stamp: number): boolean {
-    if ((this.#high[group] as number) <= ceiling) return true;
+    const window = this.#window;
+    if ((window[2 * group + 1] as number) <= ceiling) return true;
     const { starts, targets } = this.#g.predecessors;
     const engine = this.#engine;
     const stack = this.#stack;
-    this.#highLog.push(group, this.#high[group] as number);
-    this.#high[group] = ceiling;
+    this.#log.push(2 * group + 1, window[2 * group + 1] as number);
+    window[2 * group + 1] = ceiling;
     stack.length = 0;
     stack.push(group);
     for (let r = stack.pop(); r !== undefined; r = stack.pop()) {
-      const level = this.#high[r] as number;
+      const level = window[2 * r + 1] as number;
       let v = r;
       do {
         const begin = starts[v] as number;
@@ -279,11 +282,11 @@ class Windows {
           const p = targets[e] as number;
           const need = (engine[p] as number) > (engine[v] as number) ? level - 1 : level;
           const s = this.#groups.find(p);
-          const has = this.#high[s] as number;
+          const has = window[2 * s + 1] as number;
           if (has <= need) continue;
-          if (need < (this.#low[s] as number) || (this.#mark[s] === stamp && need < ceiling)) return false;
-          this.#highLog.push(s, has);
-          this.#high[s] = need;
+          if (need < (window[2 * s] as number) || (this.#mark[s] === stamp && need < ceiling)) return false;
+          this.#log.push(2 * s + 1, has);
+          window[2 * s + 1] = need;
           stack.push(s);
         }
         v = this.#next[v] as number;
@@ -293,7 +296,6 @@ class Windows {
   }
 
   #undo(): void {
-    for (let i = this.#lowLog.length - 2; i >= 0; i -= 2) this.#low[this.#lowLog[i] as number] = this.#lowLog[i + 1] as number;
-    for (let i = this.#highLog.length - 2; i >= 0; i -= 2) this.#high[this.#highLog[i] as number] = this.#highLog[i + 1] as number;
+    for (let i = this.#log.length - 2; i >= 0; i -= 2) this.#window[this.#log[i] as number] = this.#log[i + 1] as number;
   }
 }
