@@ -1,0 +1,151 @@
+/**
+ * The line of quantization: the graph that the passes left -> ranges -> a graph with Q/DQ. A graph that carries quantizers is honoured and
+ * comes back as it is.
+ *
+ * Whatever chooses among configurations (range methods, graph transforms that keep the function, nodes left float) does so between the
+ * ranges and `place`: it hands over another graph, other ranges, another `keepFloat`.
+ */
+import { defineError, didYouMean, type Remarks } from "../diagnostics.js";
+import { displayName, valueAt } from "../ir/graph.js";
+import type { Graph, Node } from "../ir/types.js";
+import { type InferOptions, inferGraph } from "../ops/infer.js";
+import { matched } from "../partition/verdicts.js";
+import type { Observations } from "./histogram.js";
+import { observe } from "./observe.js";
+import { carriesQuantizers, place, quantizable } from "./place.js";
+import { rangesOf } from "./ranges.js";
+import type { FeedStore, QuantizerDecision, RangeMethod, Ranges, Runner } from "./types.js";
+
+export const nothingToCalibrate = defineError<Record<never, never>>(
+  "P1630",
+  "int8 was asked for without ranges",
+  () => ({
+    what: "precision int8 needs the ranges of the model's activations, and neither the options nor the model give them",
+    why: "the model carries no QuantizeLinear and DequantizeLinear, and there is no calibration",
+    fix: "give calibration: { data } with some hundred typical feeds (--calibration FILE.npz or a folder), a calibration file or table, or a model with Q/DQ from quantization-aware training",
+  }),
+  2,
+);
+export const excludedNothing = defineError<{ match: string; near: string | undefined }>(
+  "P1631",
+  "an exclusion from quantization matches nothing",
+  ({ match, near }) => ({
+    what: `no node, origin or operator matches '${match}' in calibration.exclude`,
+    fix: near === undefined ? "list the names with `partita inspect --ops`" : `did you mean '${near}'?`,
+  }),
+  2,
+);
+export const rangesMissing = defineError<{ count: number; of: number; first: string }>(
+  "P1632",
+  "a calibration does not cover the model",
+  ({ count, of, first }) => ({
+    what: `${count} of the ${of} tensors that int8 quantizes have no range in it, the first is '${first}'`,
+    why: "it was made for another model, or for another version of this one",
+    fix: "calibrate this model: partita calibrate MODEL --data ...",
+  }),
+);
+export const nothingToQuantize = defineError<{ reason: string }>(
+  "P1633",
+  "int8 was asked for and nothing can be quantized",
+  ({ reason }) => ({
+    what: `no operand of the graph can be read as int8: ${reason}`,
+    fix: "compile with another precision, or loosen calibration.exclude",
+  }),
+);
+
+export interface QuantizeOptions {
+  /** Feeds to observe; or what was observed, or the ranges themselves. */
+  readonly feeds?: FeedStore | undefined;
+  readonly observations?: Observations | undefined;
+  readonly ranges?: Ranges | undefined;
+  /** Where observations and ranges come from, for the report. */
+  readonly source?: "file" | "table" | undefined;
+  readonly method?: RangeMethod | "auto" | undefined;
+  /** Nodes that stay float, by name, operator, pattern or region as in `pin`. */
+  readonly exclude?: readonly (string | RegExp)[] | undefined;
+  /** Fail where nothing can be quantized; a remark says so otherwise. */
+  readonly strict?: boolean | undefined;
+  readonly shapes?: InferOptions["shapes"];
+  readonly runner: Runner;
+  readonly remarks?: Remarks | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** 0 to 1. */
+  readonly onProgress?: ((fraction: number) => void) | undefined;
+}
+export interface QuantizationSummary {
+  readonly source: "calibration" | "graph" | "file" | "table";
+  readonly feeds: { readonly calibration: number; readonly held: number };
+  /** How ranges were chosen, in words. */
+  readonly configuration: string;
+  readonly decisions: readonly QuantizerDecision[];
+  readonly observations?: Observations | undefined;
+}
+export interface Quantized {
+  readonly graph: Graph;
+  readonly summary: QuantizationSummary;
+}
+
+/** Throws P1630 without ranges, P1631 for an exclusion of nothing, P1632 for ranges of another model, P1633 when nothing is left to quantize (strict), and what `observe` throws. */
+export async function quantize(graph: Graph, options: QuantizeOptions): Promise<Quantized> {
+  if (carriesQuantizers(graph)) {
+    if (options.feeds !== undefined || options.observations !== undefined || options.ranges !== undefined)
+      options.remarks?.({ severity: "note", text: "the model carries quantizers of its own; they are used, and the calibration is not" });
+    const feeds = { calibration: 0, held: 0 };
+    return { graph, summary: { source: "graph", feeds, configuration: "the model's own quantizers", decisions: [] } };
+  }
+  const { feeds, method = "auto" } = options;
+  if (feeds === undefined && options.observations === undefined && options.ranges === undefined)
+    throw nothingToCalibrate({}, { file: graph.extra?.file });
+  const keepFloat = exclusions(graph, options.exclude ?? []);
+  const { facts } = inferGraph(graph, { shapes: options.shapes });
+  const tensors = quantizable(graph, facts, { keepFloat });
+  const observations =
+    feeds === undefined
+      ? options.observations
+      : await observe(graph, tensors, feeds.all(), options.runner, {
+          total: feeds.length,
+          signal: options.signal,
+          remarks: options.remarks,
+          onProgress: ({ done }) => options.onProgress?.(done / feeds.length),
+        });
+  const ranges = options.ranges ?? rangesOf(graph, observations ?? new Map(), method);
+  const open = tensors.filter((v) => !ranges.has(valueAt(graph, v).name));
+  const [first] = open;
+  if (first !== undefined)
+    throw rangesMissing({ count: open.length, of: tensors.length, first: valueAt(graph, first).name }, { file: graph.extra?.file });
+  const { graph: placed, decisions } = place(graph, facts, ranges, { keepFloat });
+  if (!decisions.some((d) => d.kind === "activation")) {
+    const reason = decisions.find((d) => d.kind === "float")?.why ?? "it has no Conv, ConvTranspose, Gemm or MatMul of float32";
+    const none = nothingToQuantize({ reason }, { file: graph.extra?.file });
+    if (options.strict === true) throw none;
+    options.remarks?.({ severity: "warning", text: `${none.what}; the model runs in float`, where: none.where, fix: none.fix });
+  }
+  const source = feeds === undefined ? (options.source ?? "file") : "calibration";
+  const configuration =
+    options.ranges !== undefined ? "ranges as given" : method === "auto" ? "mse; max behind normalisations, GELU and attention" : method;
+  return {
+    graph: placed,
+    summary: {
+      source,
+      feeds: { calibration: feeds?.length ?? 0, held: 0 },
+      configuration,
+      decisions,
+      ...(observations === undefined ? {} : { observations }),
+    },
+  };
+}
+
+/** The user's exclusions as a reason by node. Throws P1631. */
+export function exclusions(g: Graph, exclude: readonly (string | RegExp)[]): (n: Node) => string | undefined {
+  const reasons = new Map<number, string>();
+  for (const match of exclude) {
+    const nodes = matched(g, match);
+    if (nodes.length === 0)
+      throw excludedNothing({
+        match: String(match),
+        near: typeof match === "string" ? didYouMean(match, new Set(g.nodes.flatMap((n) => [displayName(g, n), n.op]))) : undefined,
+      });
+    for (const n of nodes) reasons.set(n.id, `excluded by '${String(match)}'`);
+  }
+  return (n) => reasons.get(n.id);
+}
