@@ -599,8 +599,15 @@ const TRIGGERS: readonly Trigger[] = [
   {
     code: "P2201",
     title: "no TensorRT",
-    run: () => compile(mlp(), { target: "tensorrt", minimumSegmentSize: 1 }),
-    says: ["planned for 'tensorrt' cannot be built", "--target host"],
+    run: async () => {
+      vi.stubEnv("PARTITA_TENSORRT_DIR", folder);
+      try {
+        await compile(mlp(), { target: "tensorrt", minimumSegmentSize: 1 });
+      } finally {
+        vi.unstubAllEnvs();
+      }
+    },
+    says: ["there is no TensorRT to build or run with", "holds neither libnvinfer.so nor libtensorrt_rtx.so", "tensorrt-rtx-cu13-libs"],
     exit: 3,
   },
   // ---- bundles -------------------------------------------------------------------------------------------------------------------------------

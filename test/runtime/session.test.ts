@@ -1,5 +1,5 @@
 /** Sessions: segments in order and at once, outputs that no segment makes, failures in between, release, engines that are not here. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { compile, report } from "../../src/compile.js";
 import { PartitaError } from "../../src/diagnostics.js";
 import type { Executable } from "../../src/engines/engine.js";
@@ -146,7 +146,9 @@ describe("engines that are not here", () => {
   const g = () => parse(`graph "g" opset {"": 18} (%x: float32[4]) -> (%y) { %a = Exp(%x)\n %b = Neg(%a)\n %y = Tanh(%b) }`);
   it("TensorRT is planned, and refused when it is to be built: P2201, exit code 3", async () => {
     expect((await report(g(), { target: "tensorrt" })).data.segments.map((s) => s.engine)).toContain("tensorrt");
+    vi.stubEnv("PARTITA_TENSORRT_DIR", import.meta.dirname);
     const error = await compile(g(), { target: "tensorrt" }).catch((e: unknown) => e);
+    vi.unstubAllEnvs();
     expect(error).toBeInstanceOf(PartitaError);
     expect(error).toMatchObject({ code: "P2201", exit: 3 });
   });
