@@ -1,4 +1,4 @@
-/** What this machine has. NVIDIA's driver and NVRTC are loaded through the addon and asked; TensorRT's files are looked for. */
+/** What this machine has. NVIDIA's driver and NVRTC are loaded through the addon and asked; TensorRT's libraries too, in a process of their own. */
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
@@ -6,8 +6,10 @@ import { dirname, join } from "node:path";
 import { PartitaError } from "../diagnostics.js";
 import { probeCompiler } from "../engines/cuda/compiler.js";
 import { listDevices, openDriver } from "../engines/cuda/device.js";
-import { type Environment, filesMatching, libraryFolders, pipFolders } from "../engines/cuda/libraries.js";
+import type { Environment } from "../engines/cuda/libraries.js";
 import { native } from "../engines/cuda/native.js";
+import { tensorRtFacts } from "../engines/tensorrt/doctor.js";
+import { presentGpu } from "../engines/tensorrt/load.js";
 
 export interface MachineFact {
   readonly name: string;
@@ -17,7 +19,6 @@ export interface MachineFact {
 }
 
 export function doctor(env: Environment = process.env): readonly MachineFact[] {
-  const tensorrt = env["PARTITA_TENSORRT_DIR"];
   const [major = 0] = process.versions.node.split(".").map(Number);
   return [
     {
@@ -41,16 +42,7 @@ export function doctor(env: Environment = process.env): readonly MachineFact[] {
       const { kind, version, path, archs } = probeCompiler();
       return `${kind === "nvrtc" ? "NVRTC" : "nvcc"} ${version}, ${path}${archs.length === 0 ? "" : `, sm_${archs[0]} to sm_${archs.at(-1)}`}`;
     }),
-    library(
-      "TensorRT",
-      [
-        ...(tensorrt === undefined ? [] : [tensorrt, join(tensorrt, "lib")]),
-        ...libraryFolders(env),
-        ...pipFolders(env, "tensorrt_libs", "tensorrt_rtx_libs"),
-      ],
-      /^libnvinfer\.so\.\d+|^libtensorrt_rtx\.so\.\d+/,
-      "install TensorRT 10 or 11, or set PARTITA_TENSORRT_DIR to its folder",
-    ),
+    ...tensorRtFacts(presentGpu()?.properties.sm, env),
   ];
 }
 
@@ -87,9 +79,4 @@ function onnxRuntime(): MachineFact {
       remedy: "npm install --ignore-scripts onnxruntime-node",
     };
   }
-}
-
-function library(name: string, folders: readonly string[], pattern: RegExp, remedy: string): MachineFact {
-  const found = filesMatching(folders, pattern);
-  return found.length === 0 ? { name, ok: false, detail: "not found", remedy } : { name, ok: true, detail: found.slice(0, 4).join(", ") };
 }

@@ -128,12 +128,6 @@ function compareVersions(a: string, b: string): number {
   return 0;
 }
 
-/** `getInferLibVersion`'s number as text: 110201 is 11.2.1, 10701 (RTX) is 1.7.1. */
-export const versionText = (version: number): string =>
-  `${Math.floor(version / 10_000)}.${Math.floor(version / 100) % 100}.${version % 100}`;
-/** Whether a version number is of TensorRT-RTX, whose major is 1. */
-export const isRtx = (version: number): boolean => version < 100_000;
-
 /** What the choice among several depends on. */
 export interface Wanted {
   /** Asked for by name; undefined leaves the choice. */
@@ -149,8 +143,8 @@ export interface Choice {
   readonly why: string;
 }
 
-/** GPUs that TensorRT-RTX builds plans for: Turing, desktop Ampere, Ada and Blackwell; not Hopper, not the A100 before its newest versions. */
-const RTX_SM: ReadonlySet<number> = new Set([75, 80, 86, 89, 120, 121]);
+/** GPUs that TensorRT-RTX 1.7 builds plans for, tried one by one: Turing, Ampere, Ada and the desktop's Blackwell; not Hopper. */
+export const RTX_SM: ReadonlySet<number> = new Set([75, 80, 86, 89, 120, 121]);
 
 /** Which of the libraries found serves; undefined when none does. */
 export function chooseLibrary(found: readonly LibraryFiles[], wanted: Wanted): Choice | undefined {
