@@ -5,10 +5,11 @@
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Buildable, buildSegments, type Refusals } from "./build.js";
-import type { Remark, Verdict } from "./diagnostics.js";
+import type { Remark, Remarks, Verdict } from "./diagnostics.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
 import type { Artifact, Engine } from "./engines/engine.js";
 import { evaluate, hostEngine } from "./engines/host/index.js";
+import { hostRunner } from "./engines/host/runner.js";
 import { tensorrtEngine } from "./engines/tensorrt/index.js";
 import { presentGpu } from "./engines/tensorrt/load.js";
 import { libraryFor, parserRefusals, versionNumber } from "./engines/tensorrt/refine.js";
@@ -20,7 +21,7 @@ import { valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
 import type { Graph, NodeId, Value } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
-import { type Inferred, inferGraph } from "./ops/infer.js";
+import { type InferOptions, type Inferred, inferGraph } from "./ops/infer.js";
 import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
 import { bindingsOf, type PartitionOptions, solve } from "./partition/assign.js";
 import { problemOf } from "./partition/problem.js";
@@ -29,6 +30,10 @@ import { gainsOf } from "./partition/what-if.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
+import { portsOf } from "./quantize/feeds.js";
+import { type Quantized, quantize } from "./quantize/index.js";
+import { carriesQuantizers } from "./quantize/place.js";
+import { collectFeeds } from "./quantize/store.js";
 import { buildReport, type Report } from "./report/report.js";
 import { loadBundle } from "./runtime/bundle.js";
 import { planOf } from "./runtime/plan.js";
@@ -73,7 +78,7 @@ const emitted = (artifact: Artifact | undefined): string =>
 
 /** The partition report of a model; nothing is built, and no engine need be there. */
 export async function report(model: ModelInput, options: CompileOptions = {}): Promise<Report> {
-  return (await plan(model, options)).report;
+  return (await plan(model, options, { unbuilt: true })).report;
 }
 
 /** Opens a bundle that `program.save` wrote. Throws P3001 to P3004. */
@@ -82,8 +87,12 @@ export async function load(path: string): Promise<Program> {
   return new Program({ plan: loaded, artifacts, engines: engineNamed, report: stored });
 }
 
-/** Import, passes, partition and report. */
-export async function plan(model: ModelInput, options: CompileOptions = {}): Promise<Planned> {
+/** Import, passes, partition and report. `unbuilt`: int8 without ranges is planned all the same, with a remark. */
+export async function plan(
+  model: ModelInput,
+  options: CompileOptions = {},
+  { unbuilt = false }: { readonly unbuilt?: boolean } = {},
+): Promise<Planned> {
   const settings = settle(options);
   const step = (stage: string, fraction: number): void => {
     settings.signal?.throwIfAborted();
@@ -121,6 +130,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     verify: settings.verify,
     onPass: (pass) => step(pass, 0.2),
   });
+  const quantized = settings.precision === "int8" ? await calibrated(graph, settings, { shapes, remarks, unbuilt }) : undefined;
   step("partition", 0.5);
   const engines = settings.targets.filter((t) => t !== "host");
   // What no engine asked for takes as one operator, it may take in parts.
@@ -131,7 +141,7 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     const emitting = engines.filter((e) => e !== "cuda" || cudaEngine.keeps?.(g, n, facts) !== false);
     return engines.length === 0 || (emitting.length > 0 && keepAccepted(emitting, target)(g, n, facts));
   };
-  const inferred = inferGraph(lower(graph, keep), { shapes });
+  const inferred = inferGraph(lower(quantized?.graph ?? graph, keep), { shapes });
   const asked = { engines, target, pins: settings.pin, facts: inferred.facts };
   const dims = (at: "min" | "opt" | "max") => Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [own(name), s[at]]));
   const optimal = dims("opt");
@@ -181,6 +191,39 @@ export async function plan(model: ModelInput, options: CompileOptions = {}): Pro
     return { ...graphs, verdicts, partition: parts, passes: log, report: written, settings, target, ranges, replan };
   };
   return replan(new Map());
+}
+
+/** The graph with quantizers: the model's own, or placed by calibration. Throws P1630 where neither is there. */
+async function calibrated(
+  graph: Graph,
+  settings: Settings,
+  { unbuilt, ...context }: { readonly shapes: NonNullable<InferOptions["shapes"]>; readonly remarks: Remarks; readonly unbuilt: boolean },
+): Promise<Quantized | undefined> {
+  const { data, method, exclude, batch, preprocessing } = settings.calibration ?? {};
+  if (unbuilt && settings.calibration === undefined && !carriesQuantizers(graph)) {
+    const text = "the report is of the float graph: int8 needs ranges, and there is no calibration";
+    context.remarks({ severity: "warning", text, fix: "give calibration: { data } (--calibration)" });
+    return undefined;
+  }
+  const { signal, strict } = settings;
+  const feeds =
+    data === undefined || carriesQuantizers(graph)
+      ? undefined
+      : await collectFeeds(data, portsOf(graph), { batch, preprocessing, remarks: context.remarks, signal });
+  try {
+    return await quantize(graph, {
+      ...context,
+      feeds,
+      method,
+      exclude,
+      strict,
+      signal,
+      runner: hostRunner(),
+      onProgress: (done) => settings.onProgress({ stage: "calibrate", fraction: 0.25 + 0.25 * done }),
+    });
+  } finally {
+    await feeds?.dispose();
+  }
 }
 
 /** The engine of a name. */

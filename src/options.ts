@@ -3,6 +3,10 @@ import * as v from "valibot";
 import { defineError, didYouMean, type Remark } from "./diagnostics.js";
 import type { TensorRtOptions } from "./engines/engine.js";
 import type { Pin } from "./partition/verdicts.js";
+import type { FeedSource } from "./quantize/feeds.js";
+import type { Preprocessing } from "./quantize/images.js";
+import { RANGE_METHODS } from "./quantize/scales.js";
+import type { RangeMethod } from "./quantize/types.js";
 
 export const badOption = defineError<{ name: string; what: string; fix: string }>(
   "P1001",
@@ -33,11 +37,31 @@ export interface ProgressEvent {
   readonly fraction: number;
 }
 
+/** Where the ranges of activations come from, for precision "int8". One of `data`, `file` and `table`. */
+export interface CalibrationOptions {
+  /** Feeds that are typical of the model's use, some hundred: an iterable of them, or the path of an .npz, an .npy, a folder of these or of images. */
+  readonly data?: FeedSource | undefined;
+  /** A calibration file that `partita calibrate` wrote. */
+  readonly file?: string | undefined;
+  /** A calibration table of TensorRT. */
+  readonly table?: string | undefined;
+  /** How a range is taken from what was seen. "auto" (default) chooses for each tensor. */
+  readonly method?: RangeMethod | "auto" | undefined;
+  /** Nodes that stay float: names, operators, patterns with `*`, regions `a..b`, as in `pin`. */
+  readonly exclude?: readonly (string | RegExp)[] | undefined;
+  /** Rows of one feed where an array is cut into feeds. Default 1. */
+  readonly batch?: number | undefined;
+  /** For folders of images. */
+  readonly preprocessing?: Preprocessing | undefined;
+}
+
 export interface CompileOptions {
   /** Where the graph should run; a list is an order of preference. "auto" takes the best engine this machine has. Default "auto". */
   readonly target?: TargetName | readonly Exclude<TargetName, "auto">[] | undefined;
-  /** Default "fp32". */
+  /** Default "fp32". "int8" needs `calibration`, or a model that carries QuantizeLinear and DequantizeLinear. */
   readonly precision?: Precision | undefined;
+  /** For precision "int8": the data that ranges are taken from. */
+  readonly calibration?: CalibrationOptions | undefined;
   /** Engine candidates with fewer compute nodes stay on the host. Default 3. */
   readonly minimumSegmentSize?: number | undefined;
   /** Shapes of inputs, by name: fixed, or a range. */
@@ -75,6 +99,7 @@ export interface Settings {
   /** Whether the targets were chosen by "auto": then an engine that is missing is no error. */
   readonly auto: boolean;
   readonly precision: Precision;
+  readonly calibration: CalibrationOptions | undefined;
   readonly minimumSegmentSize: number;
   readonly shapes: Readonly<
     Record<string, { readonly min: readonly number[]; readonly opt: readonly number[]; readonly max: readonly number[] }>
@@ -143,6 +168,29 @@ const tensorrt = v.strictObject(
   (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
 );
 export const tensorrtNames = Object.keys(tensorrt.entries) as readonly (keyof TensorRtOptions)[];
+const path = v.pipe(v.string("is not a path"), v.minLength(1, "is empty"));
+const calibration = v.strictObject(
+  {
+    data: v.optional(
+      v.union([
+        path,
+        v.custom<FeedSource>(
+          (x) => typeof x === "object" && x !== null && (Symbol.asyncIterator in x || Symbol.iterator in x),
+          "is neither feeds to iterate over nor a path",
+        ),
+      ]),
+    ),
+    file: v.optional(path),
+    table: v.optional(path),
+    method: v.optional(word(["auto", ...RANGE_METHODS])),
+    exclude: v.optional(
+      v.array(v.union([v.string(), v.instance(RegExp)], "has something that is neither text nor a RegExp"), "is not a list of matches"),
+    ),
+    batch: v.optional(natural(1)),
+    preprocessing: v.optional(v.custom<Preprocessing>((x) => typeof x === "object" && x !== null, "is not an object")),
+  } satisfies Record<keyof CalibrationOptions, v.GenericSchema>,
+  (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
+);
 const callback = v.custom<(...args: never[]) => void>((x) => typeof x === "function", "is not a function");
 
 const schemas = {
@@ -151,6 +199,7 @@ const schemas = {
     (issue) => `is ${issue.received}; it takes auto, ${engines.join(", ")}${near(issue.input, ["auto", ...engines])}, or a list of engines`,
   ),
   precision: word(["fp32", "tf32", "fp16", "bf16", "int8"]),
+  calibration,
   minimumSegmentSize: natural(1),
   shapes: v.record(
     v.string(),
@@ -205,6 +254,13 @@ export function settle(options: CompileOptions): Settings {
       throw badOption({ name: place, what: issue.message, fix: "see docs/api.md for what it takes" });
     }
   }
+  const given = (["data", "file", "table"] as const).filter((name) => options.calibration?.[name] !== undefined);
+  if (options.calibration !== undefined && given.length !== 1)
+    throw badOption({
+      name: "calibration",
+      what: given.length === 0 ? "names no data" : `has ${given.join(" and ")}`,
+      fix: "give one of data, file and table",
+    });
   const target = options.target ?? "auto";
   const shapes: Record<string, Settings["shapes"][string]> = {};
   for (const [name, shape] of Object.entries(options.shapes ?? {})) {
@@ -228,6 +284,7 @@ export function settle(options: CompileOptions): Settings {
     targets: target === "auto" ? ["host"] : typeof target === "string" ? [target] : target,
     auto: target === "auto",
     precision: options.precision ?? "fp32",
+    calibration: options.calibration,
     minimumSegmentSize: options.minimumSegmentSize ?? 3,
     shapes,
     inputs: options.inputs,
@@ -295,4 +352,10 @@ export function parseNumber(flag: string, text: string, { least, whole }: { read
       fix: `give a ${whole ? "whole number" : "number"} of at least ${least}`,
     });
   return x;
+}
+
+/** What `--calibration` names: a calibration file (.json, .json.gz), a table of TensorRT (.table, .cache, .calib), or data. */
+export function parseCalibration(text: string): CalibrationOptions {
+  if (/\.json(\.gz)?$/i.test(text)) return { file: text };
+  return /\.(table|cache|calib)$/i.test(text) ? { table: text } : { data: text };
 }

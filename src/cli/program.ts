@@ -1,7 +1,7 @@
 /** Commands and their options. Everything goes through the public API; results to stdout, progress and errors to stderr. */
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
-import { badOption, type CompileOptions, parseNumber, parseShape, parseTensorRt } from "../options.js";
+import { badOption, type CompileOptions, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
 import { bench, compileCommand, doctorCommand, exportOnnx, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
 
@@ -15,6 +15,8 @@ export const internalError = defineError<{ what: string }>(
 interface ModelFlags {
   readonly target?: string;
   readonly precision?: string;
+  readonly calibration?: string;
+  readonly quantizeExclude?: readonly string[];
   readonly minSegmentSize?: string;
   readonly tune?: string;
   readonly shape?: readonly string[];
@@ -67,6 +69,11 @@ export function commands(terminal: Terminal): Command {
           .choices(["fp32", "tf32", "fp16", "bf16", "int8"])
           .default("fp32"),
       )
+      .option(
+        "--calibration <file>",
+        "for int8: feeds (.npz, .npy, a folder), a calibration file (.json) or a TensorRT table (.table, .cache)",
+      )
+      .option("--quantize-exclude <match>", "for int8: nodes that stay float, as in --pin; may be repeated", collect, [])
       .addOption(
         new Option("--tune <level>", "how long the CUDA engine looks for the fastest kernels, on this machine's GPU")
           .choices(["none", "quick", "full"])
@@ -161,6 +168,14 @@ export function commands(terminal: Terminal): Command {
 
 const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
 
+function calibrationOf(flags: ModelFlags): Pick<CompileOptions, "calibration"> {
+  const exclude = flags.quantizeExclude ?? [];
+  if (flags.calibration !== undefined)
+    return { calibration: { ...parseCalibration(flags.calibration), ...(exclude.length === 0 ? {} : { exclude }) } };
+  if (exclude.length === 0) return {};
+  throw badOption({ name: "--quantize-exclude", what: "has no calibration to exclude from", fix: "give --calibration too" });
+}
+
 function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
   const targets = (flags.target ?? "auto").split(",").map((t) => t.trim());
   const halves =
@@ -175,6 +190,7 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
   const options: Record<string, unknown> = {
     target: targets.length === 1 ? targets[0] : targets,
     precision: flags.precision,
+    ...calibrationOf(flags),
     minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
     shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
     inputs: flags.inputs?.split(",").map((s) => s.trim()),
