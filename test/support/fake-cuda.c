@@ -5,6 +5,7 @@
  * FAKE_CUDA_DEVICES, FAKE_CUDA_MEMORY (bytes), FAKE_CUDA_SM and FAKE_CUDA_VERSION change what it shows;
  * built with OLD_DRIVER it lacks a function that CUDA 11 lacks.
  */
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@ enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DE
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static size_t used = 0;
 static int poisoned = 0;
-static int objects = 0; /* modules, streams, events, graphs, pinned memory */
+static atomic_int objects = 0; /* modules, streams, events, graphs, pinned memory */
 static __thread int depth = 0;
 
 static long setting(const char* name, long otherwise) {
@@ -58,9 +59,10 @@ static const Kernel kernels[] = {
 
 /* ---- streams and graphs ---- */
 typedef struct Op {
-  enum { COPY, FILL, KERNEL } kind;
+  enum { COPY, FILL, KERNEL, HOST } kind;
   void* to; const void* from; size_t bytes; int value;
   const Kernel* kernel; Shape shape; uint8_t params[4096];
+  void (*host)(void*);
   struct Op* next;
 } Op;
 typedef struct { Op *first, *last; } Graph;
@@ -70,6 +72,7 @@ static void perform(const Op* o) {
   if (poisoned) return;
   if (o->kind == COPY) memmove(o->to, o->from, o->bytes);
   else if (o->kind == FILL) memset(o->to, o->value, o->bytes);
+  else if (o->kind == HOST) o->host(o->to);
   else o->kernel->body(o->params, o->shape);
 }
 static int issue(Stream* s, const Op* o) {
@@ -181,6 +184,8 @@ API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, Stream* s)
 API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, Stream* s) { return copy(to, (void*)(uintptr_t)from, n, s); }
 API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, Stream* s) { return copy((void*)(uintptr_t)to, (void*)(uintptr_t)from, n, s); }
 API int cuMemsetD8Async(uint64_t p, unsigned char v, size_t n, Stream* s) { const Op o = {.kind = FILL, .to = (void*)(uintptr_t)p, .bytes = n, .value = v}; return issue(s, &o); }
+
+API int cuLaunchHostFunc(Stream* s, void (*f)(void*), void* data) { const Op o = {.kind = HOST, .host = f, .to = data}; return issue(s, &o); }
 
 API int cuStreamCreate(Stream** s, unsigned flags) { (void)flags; NEED_CONTEXT; NEED_HEALTH; *s = calloc(1, sizeof **s); objects++; return OK; }
 static void clear(Graph* g) {
