@@ -126,7 +126,7 @@ describe("sources", () => {
     function* same(): Generator<Feeds> {
       const x = floats([1, 3]);
       for (let i = 0; i < 3; i++) {
-        x.data.fill(i);
+        (x.data as Float32Array).fill(i);
         yield { x };
       }
     }
