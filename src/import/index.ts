@@ -34,13 +34,8 @@ export function detect(path: string): Format {
   }
   if (!stat.isFile()) throw unknownFormat({ what: "it is no regular file" }, { file: path });
   if (stat.size === 0) throw unknownFormat({ what: "the file is empty" }, { file: path });
-  const bytes = headOf(path);
   if (/^saved_model\.pb(txt)?$/.test(basename(path))) return "saved-model";
-  return path.endsWith(".pbtxt") || path.endsWith(".meta") ? "graphdef" : detectBytes(bytes);
-}
-
-function headOf(path: string): Uint8Array {
-  const head = Buffer.alloc(64);
+  if (path.endsWith(".pbtxt") || path.endsWith(".meta")) return "graphdef";
   let file: number;
   try {
     file = openSync(path, "r");
@@ -48,17 +43,41 @@ function headOf(path: string): Uint8Array {
     throw noSuchModel({ what: `it cannot be opened: ${cause instanceof Error ? cause.message : cause}` }, { file: path }, cause);
   }
   try {
-    return head.subarray(0, readSync(file, head, 0, head.length, 0));
+    const buffer = Buffer.alloc(64);
+    return detectContent((at) => buffer.subarray(0, readSync(file, buffer, 0, buffer.length, at)));
   } finally {
     closeSync(file);
   }
 }
 
-/** What bytes hold: a GraphDef begins with its first node (field 1, a message), a ModelProto with its ir_version (field 1, a number). */
-export const detectBytes = (bytes: Uint8Array): "onnx" | "graphdef" =>
-  bytes[0] === 0x0a || /^\s*(#|node\s*\{|versions\s*\{|library\s*\{)/.test(Buffer.from(bytes.subarray(0, 64)).toString("latin1"))
-    ? "graphdef"
-    : "onnx";
+export const detectBytes = (bytes: Uint8Array): "onnx" | "graphdef" => detectContent((at) => bytes.subarray(at, at + 64));
+
+/** Fields looked at: a GraphDef whose functions or versions come first says what it is once its first node comes. */
+const FIELDS = 32;
+
+/**
+ * What a protobuf, or the text of one, holds: field 1 of a GraphDef is a node, a message; that of a ModelProto its ir_version, a number. Fields 2 to 4
+ * are in both, others in a ModelProto alone. `read` gives up to 64 bytes at a place.
+ */
+function detectContent(read: (at: number) => Uint8Array): "onnx" | "graphdef" {
+  if (/^\s*(#|node\s*\{|versions\s*\{|library\s*\{)/.test(Buffer.from(read(0)).toString("latin1"))) return "graphdef";
+  for (let at = 0, seen = 0; seen < FIELDS; seen++) {
+    const bytes = read(at);
+    const [tag = 0] = bytes;
+    const [field, wire] = [tag >> 3, tag & 7];
+    if (field === 1) return wire === 2 ? "graphdef" : "onnx";
+    if (wire !== 2 || field < 2 || field > 4) return "onnx";
+    let [length, i] = [0, 1];
+    for (; ; i++) {
+      const b = bytes[i];
+      if (b === undefined || i > 6) return "onnx";
+      length += (b & 127) * 2 ** (7 * (i - 1));
+      if (b < 128) break;
+    }
+    at += i + 1 + length;
+  }
+  return "onnx";
+}
 
 export type ImportOptions = ImportTfOptions;
 

@@ -132,8 +132,8 @@ export class HostWorker {
     const worker = new Worker(new URL("./worker.mjs", import.meta.url), {
       workerData: { base: import.meta.url },
       stderr: false,
-      // A process that was given its program as text says how to read it; a worker, whose program is a file, refuses to start with that.
-      execArgv: process.execArgv.filter((a, i, all) => !a.startsWith("--input-type") && all[i - 1] !== "--input-type"),
+      // Flags of the process are not for its workers: Node refuses some of them there (--max-old-space-size, --input-type).
+      execArgv: [],
     });
     worker.on("message", (reply: { id: number; result?: never; error?: string }) => {
       if (this.#running?.id !== reply.id) return;

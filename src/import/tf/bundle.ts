@@ -46,6 +46,7 @@ export function openBundle(prefix: string): Bundle {
   const path = `${prefix}.index`;
   let bytes: Uint8Array;
   try {
+    if (!statSync(path).isFile()) throw new Error("it is not a regular file");
     bytes = readFileSync(path);
   } catch (cause) {
     throw missingShard(
@@ -70,7 +71,9 @@ export function openBundle(prefix: string): Bundle {
     let found: { path: string; size: number };
     try {
       const real = realpathSync(`${dirname(prefix)}/${name}`);
-      found = { path: real, size: statSync(real).size };
+      const stat = statSync(real);
+      if (!stat.isFile()) throw new Error("it is not a regular file");
+      found = { path: real, size: stat.size };
     } catch (cause) {
       throw missingShard(
         { what: `'${name}' cannot be read: ${cause instanceof Error ? cause.message : cause}` },

@@ -1,5 +1,5 @@
 /** From a TensorFlow model to a graph: GraphDef (binary or text), SavedModel. Inputs and outputs keep TensorFlow's names. */
-import { readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { defineError, didYouMean, PartitaError, type Remarks } from "../../diagnostics.js";
 import { symbol } from "../../ir/dims.js";
@@ -7,9 +7,9 @@ import { Editor } from "../../ir/edit.js";
 import { valueAt } from "../../ir/graph.js";
 import type { Dim, Graph, Shape, ValueId, ValueType } from "../../ir/types.js";
 import type { TfValue, Val } from "../../ops/tf/define.js";
-import { cannotRead } from "../onnx/index.js";
 import { decodeMessage } from "./binary.js";
 import { Builder, type Shared } from "./builder.js";
+import { readWhole } from "./files.js";
 import { malformed, parseRef, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
 import { Lowering, type Scope } from "./lower.js";
 import { NodeView } from "./node-view.js";
@@ -99,17 +99,6 @@ function withVariables(m: LoadedModel): TfModel {
       return node.op === "VarHandleOp" ? { kind: "variable", name: node.name, value } : value;
     },
   };
-}
-
-function readWhole(path: string): Uint8Array {
-  try {
-    if (!statSync(path).isFile()) throw cannotRead({ what: "it is not a regular file" }, { file: path });
-    return readFileSync(path);
-  } catch (cause) {
-    // Files beyond 2 GiB are refused here as well: a protobuf cannot be larger.
-    if (cause instanceof PartitaError || !(cause instanceof Error)) throw cause;
-    throw cannotRead({ what: cause.message }, { file: path }, cause);
-  }
 }
 
 /** Lowers a model's graph. */

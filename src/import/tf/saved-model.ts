@@ -1,11 +1,11 @@
 /** SavedModels and MetaGraphs with a checkpoint: which graph, which signature, and what the variables hold. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { defineError, didYouMean } from "../../diagnostics.js";
 import type { Constant } from "../../ir/types.js";
-import { cannotRead } from "../onnx/index.js";
 import { decodeMessage } from "./binary.js";
 import { type Bundle, openBundle } from "./bundle.js";
+import { readWhole } from "./files.js";
 import { ARGUMENT, parseRef, type RawGraph, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
 import type { MetaGraphDef, SavedModel, SignatureDef } from "./schema.js";
 import { constantOfProto } from "./tensors.js";
@@ -45,7 +45,7 @@ export interface LoadedModel {
 export function loadSavedModel(folder: string, signature: string | undefined, whole: WholeGraph): LoadedModel {
   const binary = join(folder, "saved_model.pb");
   const file = existsSync(binary) ? binary : join(folder, "saved_model.pbtxt");
-  const bytes = read(file);
+  const bytes = readWhole(file);
   const saved = file === binary ? decodeMessage<SavedModel>("SavedModel", bytes, file) : parseText<SavedModel>("SavedModel", bytes, file);
   const graphs = saved.meta_graphs ?? [];
   const meta = graphs.find((g) => g.meta_info_def?.tags?.includes("serve") === true) ?? (graphs.length === 1 ? graphs[0] : undefined);
@@ -59,18 +59,10 @@ export function loadSavedModel(folder: string, signature: string | undefined, wh
 
 /** Reads a MetaGraph (`prefix.meta`) and the checkpoint beside it. */
 export function loadMetaGraph(path: string, signature: string | undefined, whole: WholeGraph): LoadedModel {
-  const meta = decodeMessage<MetaGraphDef>("MetaGraphDef", read(path), path);
+  const meta = decodeMessage<MetaGraphDef>("MetaGraphDef", readWhole(path), path);
   if (meta.graph_def === undefined) throw noGraph({ what: "the MetaGraph holds no graph" }, { file: path });
   const prefix = path.replace(/\.meta$/, "");
   return loaded(meta, path, prefix, basename(prefix), signature, (meta.signature_def?.size ?? 0) === 0 ? "always" : whole);
-}
-
-function read(path: string): Uint8Array {
-  try {
-    return readFileSync(path);
-  } catch (cause) {
-    throw cannotRead({ what: cause instanceof Error ? cause.message : String(cause) }, { file: path }, cause);
-  }
 }
 
 function loaded(
