@@ -3,23 +3,17 @@
  * values to values; none calls the next.
  */
 import { basename } from "node:path";
-import { fileURLToPath } from "node:url";
 import { type Buildable, buildSegments, type Refusals } from "./build.js";
 import type { Remark, Remarks, Verdict } from "./diagnostics.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
 import type { Artifact, Engine } from "./engines/engine.js";
-import { evaluate, hostEngine } from "./engines/host/index.js";
+import { hostEngine } from "./engines/host/index.js";
 import { hostRunner } from "./engines/host/runner.js";
 import { tensorrtEngine } from "./engines/tensorrt/index.js";
 import { presentGpu } from "./engines/tensorrt/load.js";
 import { libraryFor, parserRefusals, versionNumber } from "./engines/tensorrt/refine.js";
-import { cut, valueNamed } from "./import/cut.js";
-import { importModel } from "./import/index.js";
 import { demandReadable } from "./import/tf/unreadable.js";
-import { symbolsOf } from "./ir/dims.js";
-import { valueAt } from "./ir/graph.js";
-import { canonicalOrder } from "./ir/order.js";
-import type { Graph, NodeId, Value } from "./ir/types.js";
+import type { Graph, NodeId } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
 import { type InferOptions, type Inferred, inferGraph } from "./ops/infer.js";
 import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
@@ -28,19 +22,19 @@ import { problemOf } from "./partition/problem.js";
 import { assume, judge } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
-import { type PassRecord, runPasses } from "./passes/pass.js";
-import { pipeline } from "./passes/pipeline.js";
+import type { PassRecord } from "./passes/pass.js";
+import { type ModelInput, prepare } from "./prepare.js";
 import { portsOf } from "./quantize/feeds.js";
 import { type Quantized, quantize } from "./quantize/index.js";
 import { carriesQuantizers } from "./quantize/place.js";
 import { collectFeeds } from "./quantize/store.js";
+import { quantizationReport } from "./report/quantization.js";
 import { buildReport, type Report } from "./report/report.js";
 import { loadBundle } from "./runtime/bundle.js";
 import { planOf } from "./runtime/plan.js";
 import { Program } from "./runtime/program.js";
 
-/** A path, a file URL, the bytes of a model, or a graph. */
-export type ModelInput = string | URL | Uint8Array | Graph;
+export type { ModelInput } from "./prepare.js";
 
 /** Everything up to the engines: what a report needs, with nothing built. */
 export interface Planned extends Buildable {
@@ -98,38 +92,12 @@ export async function plan(
     settings.signal?.throwIfAborted();
     settings.onProgress({ stage, fraction });
   };
-  const given = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
-  step("import", 0);
-  const imported =
-    typeof model === "object" && "nodes" in model
-      ? cut(model, settings.inputs, settings.outputs)
-      : await importModel(model instanceof URL ? fileURLToPath(model) : model, {
-          signature: settings.signature,
-          inputs: settings.inputs,
-          outputs: settings.outputs,
-          shapes: given,
-          remarks: settings.onRemark,
-        });
-  const original = canonicalOrder(imported);
-  // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
-  const own = (name: string): string => valueAt(original, valueNamed(original, name)).name;
-  const shapes = Object.fromEntries(
-    Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(original, valueNamed(original, name)))]),
-  );
-  step("infer", 0.1);
   const noted: Remark[] = [];
   const remarks = (remark: Remark): void => {
     noted.push(remark);
     settings.onRemark(remark);
   };
-  const typed = inferGraph(original, { shapes, remarks }).graph;
-  const { graph, log } = await runPasses(typed, pipeline, {
-    evaluate,
-    remarks,
-    shapes,
-    verify: settings.verify,
-    onPass: (pass) => step(pass, 0.2),
-  });
+  const { original, typed, graph, passes: log, shapes, own } = await prepare(model, settings, remarks);
   const quantized = settings.precision === "int8" ? await calibrated(graph, settings, { shapes, remarks, unbuilt }) : undefined;
   step("partition", 0.5);
   const engines = settings.targets.filter((t) => t !== "host");
@@ -179,6 +147,7 @@ export async function plan(
       facts: inferred.facts,
       bindings,
       gains: gainsOf(problem, verdicts, parts, how),
+      quantization: quantized === undefined ? undefined : quantizationReport(quantized.summary),
       ...(supposing
         ? { whatIf: { assumed: Object.fromEntries(settings.whatIf), before: solve(problem, plain, { ...how, strict: false }).quality } }
         : {}),
@@ -199,7 +168,7 @@ async function calibrated(
   settings: Settings,
   { unbuilt, ...context }: { readonly shapes: NonNullable<InferOptions["shapes"]>; readonly remarks: Remarks; readonly unbuilt: boolean },
 ): Promise<Quantized | undefined> {
-  const { data, method, exclude, batch, preprocessing } = settings.calibration ?? {};
+  const { data, method, exclude, batch, preprocessing, search, maxDrop, maxFloatShare, budgetSeconds, trials } = settings.calibration ?? {};
   if (unbuilt && settings.calibration === undefined && !carriesQuantizers(graph)) {
     const text = "the report is of the float graph: int8 needs ranges, and there is no calibration";
     context.remarks({ severity: "warning", text, fix: "give calibration: { data } (--calibration)" });
@@ -216,6 +185,7 @@ async function calibrated(
       feeds,
       method,
       exclude,
+      search: search === "none" ? undefined : { maxDrop, maxFloatShare, budgetSeconds, trials },
       strict,
       signal,
       runner: hostRunner(),
@@ -246,20 +216,6 @@ const presentSm = (): number | undefined => presentGpu()?.properties.sm;
 const DEFAULT_SM = 90;
 const smOf = (s: Settings, engines: readonly EngineName[]): number =>
   s.sm ?? (engines.length === 0 ? undefined : presentSm()) ?? DEFAULT_SM;
-
-/** Dims of a range: those that do not vary are numbers, the others stay open. */
-function dynamicDims(s: Settings["shapes"][string]): readonly (number | string)[] {
-  return s.opt.map((d, i) => (s.min[i] === s.max[i] ? d : "?"));
-}
-/** As `dynamicDims`, where a dim that varies has a name: the model's own for it, or the input's with its place. */
-function openDims(s: Settings["shapes"][string], { name, type }: Value): readonly (number | string)[] {
-  const declared = type.kind === "tensor" ? type.shape : undefined;
-  return dynamicDims(s).map((d, i) => {
-    if (typeof d === "number") return d;
-    const own = declared?.[i];
-    return typeof own === "string" && symbolsOf(own).join() === own ? own : `${name.replaceAll(/\W/g, "_").replace(/^(?=\d)/, "_")}_${i}`;
-  });
-}
 
 function nameOf(model: ModelInput, g: Graph): string {
   if (typeof model === "string") return basename(model);

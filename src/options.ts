@@ -49,6 +49,19 @@ export interface CalibrationOptions {
   readonly method?: RangeMethod | "auto" | undefined;
   /** Nodes that stay float: names, operators, patterns with `*`, regions `a..b`, as in `pin`. */
   readonly exclude?: readonly (string | RegExp)[] | undefined;
+  /**
+   * "auto" (default) tries range methods, equalization, bias correction and float layers on feeds held out of `data`, and takes what measures
+   * best; "none" takes `method` as it is.
+   */
+  readonly search?: "auto" | "none" | undefined;
+  /** Points of agreement with the float model that may be lost before layers are left float. Default 0.5. */
+  readonly maxDrop?: number | undefined;
+  /** Share of the quantized multiplications that may go back to float for it, 0 to 1. Default 0.1. */
+  readonly maxFloatShare?: number | undefined;
+  /** No trial starts after this many seconds. Default 120. */
+  readonly budgetSeconds?: number | undefined;
+  /** A JSON file that keeps every trial: a search that was stopped goes on from it. */
+  readonly trials?: string | undefined;
   /** Rows of one feed where an array is cut into feeds. Default 1. */
   readonly batch?: number | undefined;
   /** For folders of images. */
@@ -186,6 +199,11 @@ const calibration = v.strictObject(
     exclude: v.optional(
       v.array(v.union([v.string(), v.instance(RegExp)], "has something that is neither text nor a RegExp"), "is not a list of matches"),
     ),
+    search: v.optional(word(["auto", "none"])),
+    maxDrop: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
+    maxFloatShare: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"), v.maxValue(1, "is more than 1"))),
+    budgetSeconds: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
+    trials: v.optional(path),
     batch: v.optional(natural(1)),
     preprocessing: v.optional(v.custom<Preprocessing>((x) => typeof x === "object" && x !== null, "is not an object")),
   } satisfies Record<keyof CalibrationOptions, v.GenericSchema>,

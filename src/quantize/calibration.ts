@@ -291,9 +291,7 @@ export function mergeCalibrations(
         },
         where,
       );
-    for (const part of c.shards === undefined
-      ? [`data ${c.keys.data}`]
-      : c.shards.have.map((i) => `shard ${i}/${c.shards?.of}`)) {
+    for (const part of c.shards === undefined ? [`data ${c.keys.data}`] : c.shards.have.map((i) => `shard ${i}/${c.shards?.of}`)) {
       if (held.has(part))
         throw cannotMerge({ what: `${part} is in '${held.get(part) ?? "another file"}' too`, fix: "name every shard once" }, where);
       held.set(part, file);

@@ -10,10 +10,13 @@ import { displayName, valueAt } from "../ir/graph.js";
 import type { Graph, Node } from "../ir/types.js";
 import { type InferOptions, inferGraph } from "../ops/infer.js";
 import { matched } from "../partition/verdicts.js";
+import { type ChooseOptions, type Chosen, choose } from "./choose.js";
+import { type Drift, driftOf } from "./drift.js";
 import type { Observations } from "./histogram.js";
 import { observe } from "./observe.js";
 import { carriesQuantizers, place, quantizable } from "./place.js";
 import { rangesOf } from "./ranges.js";
+import { LEFT_FLOAT, type Trial } from "./search.js";
 import type { FeedStore, QuantizerDecision, RangeMethod, Ranges, Runner } from "./types.js";
 
 export const nothingToCalibrate = defineError<Record<never, never>>(
@@ -63,6 +66,8 @@ export interface QuantizeOptions {
   readonly method?: RangeMethod | "auto" | undefined;
   /** Nodes that stay float, by name, operator, pattern or region as in `pin`. */
   readonly exclude?: readonly (string | RegExp)[] | undefined;
+  /** Look for the best configuration on a part of the feeds; undefined: the method alone decides. */
+  readonly search?: ChooseOptions | undefined;
   /** Fail where nothing can be quantized; a remark says so otherwise. */
   readonly strict?: boolean | undefined;
   readonly shapes?: InferOptions["shapes"];
@@ -79,6 +84,12 @@ export interface QuantizationSummary {
   readonly configuration: string;
   readonly decisions: readonly QuantizerDecision[];
   readonly observations?: Observations | undefined;
+  /** What was tried, the best of it, and why the search ended early if it did. */
+  readonly trials: readonly Trial[];
+  readonly best?: Trial | undefined;
+  readonly stopped?: string | undefined;
+  /** Where the graph leaves the float one; measured on the feeds held out. */
+  readonly drift?: Drift | undefined;
 }
 export interface Quantized {
   readonly graph: Graph;
@@ -91,48 +102,77 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
     if (options.feeds !== undefined || options.observations !== undefined || options.ranges !== undefined)
       options.remarks?.({ severity: "note", text: "the model carries quantizers of its own; they are used, and the calibration is not" });
     const feeds = { calibration: 0, held: 0 };
-    return { graph, summary: { source: "graph", feeds, configuration: "the model's own quantizers", decisions: [] } };
+    return { graph, summary: { source: "graph", feeds, configuration: "the model's own quantizers", decisions: [], trials: [] } };
   }
   const { feeds, method = "auto" } = options;
   if (feeds === undefined && options.observations === undefined && options.ranges === undefined)
     throw nothingToCalibrate({}, { file: graph.extra?.file });
-  const keepFloat = exclusions(graph, options.exclude ?? []);
-  const { facts } = inferGraph(graph, { shapes: options.shapes });
-  const tensors = quantizable(graph, facts, { keepFloat });
+  const excluded = exclusions(graph, options.exclude ?? []);
+  const searching = feeds !== undefined && options.search !== undefined && hasProducts(graph, options, excluded);
+  const chosen = searching ? await chosenFor(graph, feeds, excluded, options) : undefined;
+  const even = chosen?.graph ?? graph;
+  const floats = new Set(chosen?.best.configuration.floats);
+  const keepFloat = (n: Node): string | undefined => excluded(n) ?? (floats.has(n.name) ? LEFT_FLOAT : undefined);
+  const { facts } = inferGraph(even, { shapes: options.shapes });
+  const tensors = quantizable(even, facts, { keepFloat });
   const observations =
     feeds === undefined
       ? options.observations
-      : await observe(graph, tensors, feeds.all(), options.runner, {
+      : await observe(even, tensors, feeds.all(), options.runner, {
           total: feeds.length,
           signal: options.signal,
           remarks: options.remarks,
-          onProgress: ({ done }) => options.onProgress?.(done / feeds.length),
+          onProgress: ({ done }) => options.onProgress?.(SEARCHING + ((1 - SEARCHING) * done) / feeds.length),
         });
-  const ranges = options.ranges ?? rangesOf(graph, observations ?? new Map(), method);
-  const open = tensors.filter((v) => !ranges.has(valueAt(graph, v).name));
+  const ranges = options.ranges ?? rangesOf(even, observations ?? new Map(), chosen?.best.configuration.method ?? method);
+  const open = tensors.filter((v) => !ranges.has(valueAt(even, v).name));
   const [first] = open;
   if (first !== undefined)
-    throw rangesMissing({ count: open.length, of: tensors.length, first: valueAt(graph, first).name }, { file: graph.extra?.file });
-  const { graph: placed, decisions } = place(graph, facts, ranges, { keepFloat });
+    throw rangesMissing({ count: open.length, of: tensors.length, first: valueAt(even, first).name }, { file: graph.extra?.file });
+  const placed = place(even, facts, ranges, { keepFloat });
+  const { decisions } = placed;
   if (!decisions.some((d) => d.kind === "activation")) {
     const reason = decisions.find((d) => d.kind === "float")?.why ?? "it has no Conv, ConvTranspose, Gemm or MatMul of float32";
     const none = nothingToQuantize({ reason }, { file: graph.extra?.file });
     if (options.strict === true) throw none;
     options.remarks?.({ severity: "warning", text: `${none.what}; the model runs in float`, where: none.where, fix: none.fix });
   }
-  const source = feeds === undefined ? (options.source ?? "file") : "calibration";
-  const configuration =
-    options.ranges !== undefined ? "ranges as given" : method === "auto" ? "mse; max behind normalisations, GELU and attention" : method;
+  const drift =
+    chosen === undefined || observations === undefined
+      ? undefined
+      : await driftOf(even, placed, observations, chosen.held, options.runner, { signal: options.signal });
+  const byRule = method === "auto" ? "mse; max behind normalisations, GELU and attention" : method;
   return {
-    graph: placed,
+    graph: placed.graph,
     summary: {
-      source,
-      feeds: { calibration: feeds?.length ?? 0, held: 0 },
-      configuration,
+      source: feeds === undefined ? (options.source ?? "file") : "calibration",
+      feeds: { calibration: feeds?.length ?? 0, held: chosen?.held.length ?? 0 },
+      configuration: chosen?.best.name ?? (options.ranges !== undefined ? "ranges as given" : byRule),
       decisions,
+      trials: chosen?.trials ?? [],
+      ...(chosen === undefined ? {} : { best: chosen.best, stopped: chosen.stopped, drift }),
       ...(observations === undefined ? {} : { observations }),
     },
   };
+}
+
+/** Share of the progress that the search takes. */
+const SEARCHING = 0.6;
+const hasProducts = (g: Graph, options: QuantizeOptions, keepFloat: (n: Node) => string | undefined): boolean =>
+  quantizable(g, inferGraph(g, { shapes: options.shapes }).facts, { keepFloat }).length > 0;
+
+function chosenFor(graph: Graph, feeds: FeedStore, keepFloat: (n: Node) => string | undefined, options: QuantizeOptions): Promise<Chosen> {
+  let done = 0;
+  return choose(graph, feeds, {
+    ...options.search,
+    method: options.method,
+    keepFloat,
+    shapes: options.shapes,
+    runner: options.runner,
+    signal: options.signal,
+    // The number of trials is not known beforehand: every one takes a part of what is left.
+    onTrial: () => options.onProgress?.(SEARCHING * (1 - 0.85 ** ++done)),
+  });
 }
 
 /** The user's exclusions as a reason by node. Throws P1631. */

@@ -83,6 +83,9 @@ const BETTER = 0.98;
 /** A divergence below this (nats a row, or noise over signal) is nothing to mend with float layers. */
 const NOTHING = 1e-3;
 
+/** The reason of layers that sensitivity left float. */
+export const LEFT_FLOAT = "left float by the search: quantizing it costs too much agreement";
+
 export async function search(context: SearchContext, options: SearchOptions): Promise<Found> {
   return await new Searching(context, options).run();
 }
@@ -161,7 +164,7 @@ class Searching {
     const observed = await this.#observations(configuration.alpha);
     const floats = new Set(configuration.floats);
     const placed = place(graph, this.#c.facts(graph), this.#c.ranges(graph, observed, configuration.method), {
-      keepFloat: (n) => this.#c.keepFloat(n) ?? (floats.has(n.name) ? "left float by the search" : undefined),
+      keepFloat: (n) => this.#c.keepFloat(n) ?? (floats.has(n.name) ? LEFT_FLOAT : undefined),
     });
     return scoreOf(this.#expected, await this.#outputs(placed.graph));
   }

@@ -1,0 +1,152 @@
+/** Feeds parted for the search, the search, and its state on disk. */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import * as v from "valibot";
+import { defineError } from "../diagnostics.js";
+import { graphHash } from "../ir/hash.js";
+import type { Graph, Node } from "../ir/types.js";
+import { costOf, type InferOptions, inferGraph } from "../ops/infer.js";
+import { observe } from "./observe.js";
+import { quantizable } from "./place.js";
+import { rangesOf } from "./ranges.js";
+import { RANGE_METHODS } from "./scales.js";
+import { type Found, type SearchState, search, type Trial } from "./search.js";
+import type { FeedStore, RangeMethod, Runner } from "./types.js";
+
+export const staleTrials = defineError<{ path: string; why: string }>(
+  "P1650",
+  "a file of trials is not of this search",
+  ({ path, why }) => ({
+    what: `'${path}' ${why}`,
+    fix: "name another file in calibration.trials (--trials), or delete this one to search anew",
+  }),
+  2,
+);
+
+/** How long and how far the best configuration is looked for. */
+export interface ChooseOptions {
+  /** Points of agreement with the float model that may be lost before layers are left float. Default 0.5. */
+  readonly maxDrop?: number | undefined;
+  /** Share of the quantized multiplications that may go back to float for it, 0 to 1. Default 0.1. */
+  readonly maxFloatShare?: number | undefined;
+  /** No trial starts after this many seconds. Default 120. */
+  readonly budgetSeconds?: number | undefined;
+  /** A JSON file that keeps every trial; a search that was stopped goes on from it. */
+  readonly trials?: string | undefined;
+}
+export interface ChooseContext extends ChooseOptions {
+  readonly method?: RangeMethod | "auto" | undefined;
+  readonly keepFloat: (n: Node) => string | undefined;
+  readonly shapes?: InferOptions["shapes"];
+  readonly runner: Runner;
+  readonly signal?: AbortSignal | undefined;
+  readonly onTrial?: ((trial: Trial) => void) | undefined;
+}
+export interface Chosen extends Found {
+  /** Feeds that the trials were judged on. */
+  readonly held: FeedStore;
+}
+
+/** A fifth of the feeds judges the trials, but no more than this many; ranges during the search come from at most `PROBED` others. */
+const HELD = 64;
+const HELD_SHARE = 0.2;
+const PROBED = 128;
+/** Fewer feeds than this are not parted: the same ones measure and judge. */
+const FEW = 10;
+
+/** Throws P1650 for a file of other trials, and what running a graph throws. */
+export async function choose(graph: Graph, feeds: FeedStore, context: ChooseContext): Promise<Chosen> {
+  const [rest, held] = feeds.length < FEW ? [feeds, feeds] : feeds.split(Math.min(HELD_SHARE, HELD / feeds.length));
+  const calibration = rest.length > PROBED ? rest.split(PROBED / rest.length)[1] : rest;
+  const facts = (g: Graph) => inferGraph(g, { shapes: context.shapes }).facts;
+  const known = new WeakMap<Graph, ReturnType<typeof facts>>();
+  const factsOf = (g: Graph): ReturnType<typeof facts> => {
+    let f = known.get(g);
+    if (f === undefined) known.set(g, (f = facts(g)));
+    return f;
+  };
+  const { keepFloat, runner, signal } = context;
+  const key = createHash("sha256")
+    .update(`${graphHash(graph, "trials/1")} ${feeds.hash} ${context.method ?? ""}`)
+    .digest("hex");
+  const path = context.trials;
+  const state = path === undefined ? undefined : readTrials(path, key);
+  const found = await search(
+    {
+      graph,
+      facts: factsOf,
+      runner,
+      calibration,
+      held,
+      observe: (g, tensors, channels) => observe(g, tensors, calibration.all(), runner, { channels, total: calibration.length, signal }),
+      ranges: rangesOf,
+      quantizable: (g) => quantizable(g, factsOf(g), { keepFloat }),
+      keepFloat,
+    },
+    {
+      method: context.method === "auto" ? undefined : context.method,
+      maxDrop: context.maxDrop ?? 0.5,
+      maxFloatShare: context.maxFloatShare ?? 0.1,
+      budgetMs: 1000 * (context.budgetSeconds ?? 120),
+      cost: (n) => costOf(graph, n, factsOf(graph)).flops,
+      state,
+      signal,
+      onTrial(trial, all) {
+        if (path !== undefined) writeTrials(path, key, all);
+        context.onTrial?.(trial);
+      },
+    },
+  );
+  return { ...found, held };
+}
+
+const SCHEMA = "partita.trials/1";
+const amount = v.pipe(v.number(), v.minValue(0));
+const trials = v.strictObject({
+  schema: v.literal(SCHEMA),
+  key: v.string(),
+  trials: v.array(
+    v.strictObject({
+      name: v.string(),
+      configuration: v.strictObject({
+        method: v.picklist(["auto", ...RANGE_METHODS]),
+        alpha: v.optional(amount),
+        correctBias: v.boolean(),
+        floats: v.array(v.string()),
+      }),
+      /** Null: the outputs were not finite. */
+      loss: v.nullable(amount),
+      agreement: v.optional(amount),
+      rows: amount,
+      kept: v.boolean(),
+    }),
+  ),
+});
+
+function readTrials(path: string, key: string): SearchState | undefined {
+  if (!existsSync(path)) return undefined;
+  let raw: unknown;
+  try {
+    raw = JSON.parse(readFileSync(path, "utf8"));
+  } catch (error) {
+    throw staleTrials({ path, why: `cannot be read: ${error instanceof Error ? error.message : error}` });
+  }
+  const parsed = v.safeParse(trials, raw);
+  if (!parsed.success) throw staleTrials({ path, why: `is no file of trials: ${parsed.issues[0].message}` });
+  if (parsed.output.key !== key) throw staleTrials({ path, why: "belongs to another model, other feeds or another method" });
+  return {
+    trials: parsed.output.trials.map((t) => ({
+      ...t,
+      configuration: { ...t.configuration, alpha: t.configuration.alpha },
+      loss: t.loss ?? Number.POSITIVE_INFINITY,
+      agreement: t.agreement,
+    })),
+  };
+}
+function writeTrials(path: string, key: string, state: SearchState): void {
+  const text = JSON.stringify({ schema: SCHEMA, key, trials: state.trials }, undefined, 1);
+  // JSON writes Infinity as null, which reading turns back.
+  const temporary = `${path}.${process.pid}.tmp`;
+  writeFileSync(temporary, `${text}\n`);
+  renameSync(temporary, path);
+}
