@@ -26,6 +26,7 @@ import { ownBases, realBases } from "./bases.js";
 import { bundleMutant, prepareBundles, tryBundle } from "./bundles.js";
 import { mutantOf, seedOf } from "./mutants.js";
 import { describeDifference, referenceOf } from "./reference.js";
+import { prepareTensorFlow, tensorflowMutant, tryTensorFlow } from "./tensorflow.js";
 import type { Job, Outcome } from "./types.js";
 
 const RUN_LIMIT_MS = 6000;
@@ -190,6 +191,7 @@ async function main(job: Job): Promise<void> {
   const path = join(modelFolder, "model.onnx");
   const bases = job.kind === "models" ? [...ownBases(), ...(job.data === undefined ? [] : realBases(job.data))] : [];
   const bundles = job.kind === "bundles" ? await prepareBundles(join(folder, "bundles"), folder) : [];
+  const tensorflow = job.kind === "tensorflow" ? await prepareTensorFlow(join(folder, "tensorflow"), job.data) : undefined;
   const send = (o: Outcome | "prepared"): Promise<void> => new Promise((resolve) => process.send?.(o, () => resolve()));
   for (let i = job.from; i < job.to; i += job.step) {
     mark(`${i} prepare`);
@@ -204,6 +206,12 @@ async function main(job: Job): Promise<void> {
       await send("prepared");
       start = performance.now();
       result = await tryModel(m.bytes, path, i, (step) => mark(`${i} ${step}`));
+    } else if (tensorflow !== undefined) {
+      const m = tensorflowMutant(tensorflow, generator(seedOf(job.seed, i)));
+      [how, base] = [m.how, m.base];
+      await send("prepared");
+      start = performance.now();
+      result = await tryTensorFlow(m, i, (step) => mark(`${i} ${step}`));
     } else {
       const m = bundleMutant(bundles, generator(seedOf(job.seed, i)), join(folder, "mutant.partita"));
       [how, base] = [m.how, m.base];

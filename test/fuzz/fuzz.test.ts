@@ -1,6 +1,6 @@
 /**
  * Mutated models and bundles: each gives a coded error or a right result. No crash, no hang, no memory beyond 1 GiB, nothing written elsewhere.
- * PARTITA_FUZZ: how many models (a fifth as many bundles; default 10,000 and 2,000). PARTITA_SEED: another series (default 1).
+ * PARTITA_FUZZ: how many models and TensorFlow models (a fifth as many bundles; default 10,000 and 2,000). PARTITA_SEED: another series (default 1).
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,6 +13,7 @@ const data = process.env["PARTITA_TEST_DATA"];
 
 test.each([
   ["models", count],
+  ["tensorflow", count],
   ["bundles", Math.ceil(count / 5)],
 ] as const)("mutated %s", async (kind, n) => {
   const result = await fuzz({
@@ -20,7 +21,7 @@ test.each([
     count: n,
     seed,
     processes: 2,
-    ...(kind === "models" && data !== undefined && data !== "" ? { data } : {}),
+    ...(kind !== "bundles" && data !== undefined && data !== "" ? { data } : {}),
   });
   const text = summary(result);
   process.stdout.write(`\nmutated ${kind}, seed ${seed}: ${text}\n`);

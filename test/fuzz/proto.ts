@@ -1,4 +1,4 @@
-/** A protobuf message as a tree of its fields, by ONNX's schema of which fields are messages: read, changed and written with nothing lost. */
+/** A protobuf message as a tree of its fields, by ONNX's or TensorFlow's schema of which fields are messages: read, changed and written with nothing lost. */
 
 /** Message kinds, and the kinds of their fields that are messages. */
 const MESSAGES = {
@@ -18,6 +18,30 @@ const MESSAGES = {
   dim: {},
   opset: {},
   entry: {},
+  // ---- TensorFlow
+  tfSavedModel: { 2: "tfMeta" },
+  tfMeta: { 2: "tfGraph", 5: "tfNamedSignature" },
+  tfNamedSignature: { 2: "tfSignatureDef" },
+  tfSignatureDef: { 1: "tfNamedInfo", 2: "tfNamedInfo" },
+  tfNamedInfo: { 2: "tfInfo" },
+  tfInfo: { 3: "tfShape" },
+  tfGraph: { 1: "tfNode", 2: "tfLibrary", 4: "tfVersions" },
+  tfVersions: {},
+  tfNode: { 5: "tfAttr" },
+  tfAttr: { 2: "tfValue" },
+  tfValue: { 1: "tfList", 7: "tfShape", 8: "tfTensor", 10: "tfFunc" },
+  tfList: { 7: "tfShape", 8: "tfTensor", 9: "tfFunc" },
+  tfFunc: { 2: "tfAttr" },
+  tfShape: { 2: "tfDim" },
+  tfDim: {},
+  tfTensor: { 2: "tfShape" },
+  tfLibrary: { 1: "tfFunction" },
+  tfFunction: { 1: "tfOpDef", 3: "tfNode", 4: "tfRet", 5: "tfAttr" },
+  tfOpDef: { 2: "tfArg", 3: "tfArg" },
+  tfArg: {},
+  tfRet: {},
+  tfBundleHeader: {},
+  tfBundleEntry: { 2: "tfShape" },
 } as const satisfies Record<string, Readonly<Record<number, string>>>;
 export type MessageKind = keyof typeof MESSAGES;
 

@@ -2,7 +2,7 @@
 
 /** Mutants `from`, `from + step`, ... below `to`. */
 export interface Job {
-  readonly kind: "models" | "bundles";
+  readonly kind: "models" | "bundles" | "tensorflow";
   readonly seed: number;
   readonly from: number;
   readonly to: number;
