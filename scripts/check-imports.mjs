@@ -7,7 +7,19 @@ import { fileURLToPath } from "node:url";
 const base = ["diagnostics", "tensor", "npz", "ir"];
 const core = [...base, "ops"];
 const planned = [...core, "passes", "partition"];
-const everything = [...planned, "import", "quantize", "report", "engines", "runtime", "options", "build", "compile"];
+const everything = [
+  ...planned,
+  "import",
+  "quantize",
+  "report",
+  "engines",
+  "runtime",
+  "options",
+  "prepare",
+  "build",
+  "compile",
+  "calibrate",
+];
 export const allowed = {
   diagnostics: [],
   tensor: ["diagnostics"],
@@ -22,7 +34,9 @@ export const allowed = {
   engines: [...planned, "import", "quantize"],
   runtime: [...planned, "import", "quantize", "engines", "report"],
   options: [...core, "partition", "quantize", "engines"],
+  prepare: [...planned, "import", "engines", "options"],
   build: [...planned, "import", "quantize", "report", "engines", "runtime", "options"],
+  calibrate: everything.filter((part) => part !== "compile"),
   compile: everything,
   index: everything,
   "ir.ts": everything,

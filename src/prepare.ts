@@ -1,0 +1,80 @@
+/** From a model to the graph that is quantized and partitioned: import, cut, inference, passes. Calibration and compilation share it. */
+import { fileURLToPath } from "node:url";
+import type { Remarks } from "./diagnostics.js";
+import { evaluate } from "./engines/host/index.js";
+import { cut, valueNamed } from "./import/cut.js";
+import { importModel } from "./import/index.js";
+import { symbolsOf } from "./ir/dims.js";
+import { valueAt } from "./ir/graph.js";
+import { canonicalOrder } from "./ir/order.js";
+import type { Graph, Value } from "./ir/types.js";
+import { type InferOptions, inferGraph } from "./ops/infer.js";
+import type { Settings } from "./options.js";
+import { type PassRecord, runPasses } from "./passes/pass.js";
+import { pipeline } from "./passes/pipeline.js";
+
+/** A path, a file URL, the bytes of a model, or a graph. */
+export type ModelInput = string | URL | Uint8Array | Graph;
+
+export interface Prepared {
+  /** As imported and cut. */
+  readonly original: Graph;
+  /** With inferred types. */
+  readonly typed: Graph;
+  /** What the passes left. */
+  readonly graph: Graph;
+  readonly passes: readonly PassRecord[];
+  /** Dims of inputs by their own names; those of a range are open. */
+  readonly shapes: NonNullable<InferOptions["shapes"]>;
+  /** The value's own name behind what a user calls it: a node's name, an alias. */
+  readonly own: (name: string) => string;
+}
+
+export async function prepare(model: ModelInput, settings: Settings, remarks: Remarks): Promise<Prepared> {
+  const step = (stage: string, fraction: number): void => {
+    settings.signal?.throwIfAborted();
+    settings.onProgress({ stage, fraction });
+  };
+  const given = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
+  step("import", 0);
+  const imported =
+    typeof model === "object" && "nodes" in model
+      ? cut(model, settings.inputs, settings.outputs)
+      : await importModel(model instanceof URL ? fileURLToPath(model) : model, {
+          signature: settings.signature,
+          inputs: settings.inputs,
+          outputs: settings.outputs,
+          shapes: given,
+          remarks: settings.onRemark,
+        });
+  const original = canonicalOrder(imported);
+  // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
+  const own = (name: string): string => valueAt(original, valueNamed(original, name)).name;
+  const shapes = Object.fromEntries(
+    Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(original, valueNamed(original, name)))]),
+  );
+  step("infer", 0.1);
+  const typed = inferGraph(original, { shapes, remarks }).graph;
+  const { graph, log } = await runPasses(typed, pipeline, {
+    evaluate,
+    remarks,
+    shapes,
+    verify: settings.verify,
+    onPass: (pass) => step(pass, 0.2),
+  });
+  return { original, typed, graph, passes: log, shapes, own };
+}
+
+/** Dims of a range: those that do not vary are numbers, the others stay open. */
+function dynamicDims(s: Settings["shapes"][string]): readonly (number | string)[] {
+  return s.opt.map((d, i) => (s.min[i] === s.max[i] ? d : "?"));
+}
+/** As `dynamicDims`, where a dim that varies has a name: the model's own for it, or the input's with its place. */
+function openDims(s: Settings["shapes"][string], { name, type }: Value): readonly (number | string)[] {
+  const declared = type.kind === "tensor" ? type.shape : undefined;
+  return dynamicDims(s).map((d, i) => {
+    if (typeof d === "number") return d;
+    const own = declared?.[i];
+    return typeof own === "string" && symbolsOf(own).join() === own ? own : `${name.replaceAll(/\W/g, "_").replace(/^(?=\d)/, "_")}_${i}`;
+  });
+}
