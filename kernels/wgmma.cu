@@ -5,7 +5,7 @@
 // Constants: M N (of a batch element or group), WARPGROUPS (consumers), ROWS (64 or 128 per warpgroup), BN (tile columns), KB (bytes of a shared row = swizzle
 //   width, 64 or 128), BLOCKS_K (k-blocks of KB bytes), STAGES, PING_PONG (every warpgroup takes its own tiles, so one's epilogue runs beside another's
 //   products; otherwise they share a tile of ROWS * WARPGROUPS rows), PRODUCER_GROUP (the producer is a whole warpgroup and hands its registers over; consumers get CONSUMER_REGISTERS),
-//   CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu;
+//   RESIDENT_B (the B rows of a block's columns are fetched once: the grid is a multiple of TILES_N, RASTER is 1), CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu;
 //   TILE_STORE (results leave through shared memory by TMA, a warp's 16 rows x CHUNK columns at a time), RESIDUAL (the epilogue's early read comes the
 //   same way, in the same bytes, SLOTS - 1 chunks ahead), SLOTS (chunks of a warp in flight), OUT_BYTES (of a result).
 // Traps kept from the measured prototypes: a ring stage may be waited for only by one warpgroup at a time (main loops take turns in ping-pong); a
@@ -27,7 +27,7 @@ struct alignas(16) Quad {
 };
 constexpr int BM = PING_PONG ? ROWS : ROWS * WARPGROUPS, STAGE_A = BM * KB, STAGE_B = BN * KB, PITCH = CHUNK + 8, WARP_STAGING = 16 * PITCH * 4;
 constexpr int SLOT_ROW = CHUNK * OUT_BYTES, SLOT_BYTES = 16 * SLOT_ROW, WARPS = WARPGROUPS * 4;
-constexpr int AT_B = STAGES * STAGE_A, AT_SLOTS = AT_B + STAGES * STAGE_B, AT_STAGING = AT_SLOTS + WARPS * SLOTS * SLOT_BYTES;
+constexpr int AT_B = STAGES * STAGE_A, AT_SLOTS = AT_B + (RESIDENT_B ? BLOCKS_K : STAGES) * STAGE_B, AT_STAGING = AT_SLOTS + WARPS * SLOTS * SLOT_BYTES;
 constexpr int AT_BARRIERS = AT_STAGING + WARPS * WARP_STAGING;
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
@@ -104,11 +104,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b SCRATCH_PARAMETERS EPILOGUE_PARAMETERS) {
   extern __shared__ __align__(1024) char shared_bytes[];
   const u32 offset = (1024 - (shared_address(shared_bytes) & 1023)) & 1023, ring = shared_address(shared_bytes) + offset;
-  const u32 full = ring + AT_BARRIERS, empty = full + STAGES * 8, turn = empty + STAGES * 8, arrived = turn + WARPGROUPS * 8;
+  const u32 full = ring + AT_BARRIERS, empty = full + STAGES * 8, turn = empty + STAGES * 8, arrived = turn + WARPGROUPS * 8,
+            weights = arrived + WARPS * SLOTS * 8;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) barrier_init(full + i * 8, 1), barrier_init(empty + i * 8, (PING_PONG ? 1 : WARPGROUPS) * 4);
     for (int i = 0; i < WARPGROUPS; i++) barrier_init(turn + i * 8, 4);
+    if constexpr (RESIDENT_B) barrier_init(weights, 1);
     if constexpr (RESIDUAL)
       for (int i = 0; i < WARPS * SLOTS; i++) barrier_init(arrived + i * 8, 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -121,14 +123,20 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
     if (warp == WARPGROUPS * 4 && lane == 0) {
       int stage = 0;
       u32 parity = 1;
+      if constexpr (RESIDENT_B) {
+        const Walk walk(place_of(blockIdx.x));
+        barrier_expect(weights, BLOCKS_K * STAGE_B);
+        for (int kb = 0; kb < BLOCKS_K; kb++) walk.load_b(ring + AT_B + kb * STAGE_B, &b, weights, kb);
+      }
       for (int t = blockIdx.x; t < TILES; t += gridDim.x) {
         const Place place = place_of(t);
         Walk walk(place);
 #pragma unroll 1
         for (int kb = 0; kb < BLOCKS_K; kb++) {
           barrier_wait(empty + stage * 8, parity);
-          barrier_expect(full + stage * 8, STAGE_A + STAGE_B);
-          walk.load(ring + stage * STAGE_A, ring + AT_B + stage * STAGE_B, &a, &b, full + stage * 8, kb);
+          barrier_expect(full + stage * 8, STAGE_A + (RESIDENT_B ? 0 : STAGE_B));
+          if constexpr (!RESIDENT_B) walk.load_b(ring + AT_B + stage * STAGE_B, &b, full + stage * 8, kb);
+          walk.load_a(ring + stage * STAGE_A, &a, full + stage * 8, kb);
           if (++stage == STAGES) stage = 0, parity ^= 1;
         }
       }
@@ -142,6 +150,7 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
     const int step = PING_PONG ? WARPGROUPS * gridDim.x : gridDim.x, first = blockIdx.x + (PING_PONG ? group * gridDim.x : 0);
     const int own_row = (PING_PONG ? 0 : group * ROWS) + (warp & 3) * 16;
 //@prefetch
+    if constexpr (RESIDENT_B) barrier_wait(weights, 0);
 #pragma unroll 1
     for (int t = first; t < TILES; t += step, round++) {
       const Place place = place_of(t);
@@ -155,7 +164,7 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
 #pragma unroll 1
       for (int kb = 0; kb < BLOCKS_K; kb++) {
         barrier_wait(full + stage * 8, parity);
-        const u64 da = descriptor(ring + stage * STAGE_A + (PING_PONG ? 0 : group * ROWS * KB)), db = descriptor(ring + AT_B + stage * STAGE_B);
+        const u64 da = descriptor(ring + stage * STAGE_A + (PING_PONG ? 0 : group * ROWS * KB)), db = descriptor(ring + AT_B + (RESIDENT_B ? kb : stage) * STAGE_B);
         asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
         for (int k = 0; k < KB / 32; k++)

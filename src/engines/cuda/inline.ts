@@ -226,16 +226,30 @@ function quantize(s: Site): Inline {
     const i = at(index);
     const step = factor.at(scope, i);
     const value = x.at(scope, index);
+    if (symmetric) return scope.let("int", `(int)(${storage(y.dtype).type})__float_as_int(${nearestStep(scope, value, step, bounds)})`);
     const real = step === "1.0f" ? value : `${value} / ${step}`;
-    if (symmetric) {
-      // At 1.5 * 2^23 a float's last bit is worth 1: the addition rounds half to even, and the low byte is the step.
-      const clamped = scope.let("float", `fminf(fmaxf(${real}, ${bounds[0]}.0f), ${bounds[1]}.0f)`);
-      return scope.let("int", `(int)(${storage(y.dtype).type})__float_as_int(__fadd_rn(${clamped}, 12582912.0f))`);
-    }
     const q = scope.let("float", `rintf(${real})`);
     const shifted = zero === undefined ? q : `${q} + (float)${zero.at(scope, i)}`;
     return scope.let("int", `(int)fminf(fmaxf(${shifted}, ${bounds[0]}.0f), ${bounds[1]}.0f)`);
   });
+}
+/**
+ * `value / step` held between `bounds` and rounded half to even, as a float at 1.5 * 2^23: its last bit is worth 1 there, so its low byte is the
+ * integer. A constant step divides by its reciprocal, put right twice by the remainder: r = fl(1 / s), q = fl(x r), then q + (x - q s) r, whose
+ * second round is the correctly rounded quotient (Markstein, IBM J. Res. Dev. 34, 1990). NaN becomes the lower bound.
+ */
+function nearestStep(scope: Scope, value: string, step: string, [low = 0, high = 0]: readonly number[]): string {
+  const held = (x: string, a: number, b: number): string =>
+    scope.let("float", `fminf(fmaxf(${x}, ${literal(a, "float")}), ${literal(b, "float")})`);
+  const s = Math.fround(Number(step.replace(/f$/, "")));
+  if (step === "1.0f") return `__fadd_rn(${held(value, low, high)}, 12582912.0f)`;
+  if (!(s > 1e-20 && s < 1e20)) return `__fadd_rn(${held(`${value} / ${step}`, low, high)}, 12582912.0f)`;
+  // The bounds times s divide back to within half a step of themselves.
+  const x = held(value, low * s, high * s);
+  const r = literal(1 / s, "float");
+  let q = scope.let("float", `__fmul_rn(${x}, ${r})`);
+  for (let i = 0; i < 2; i++) q = scope.let("float", `fmaf(fmaf(-${q}, ${step}, ${x}), ${r}, ${q})`);
+  return `__fadd_rn(${q}, 12582912.0f)`;
 }
 function scaleIndex(s: Site, x: Operand, factor: Operand): (index: readonly Index[]) => readonly Index[] {
   if (factor.dims.length === 0) return () => [];

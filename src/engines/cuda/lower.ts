@@ -202,7 +202,8 @@ class Lowering {
         n.op === "Clip" ||
         n.op === "BatchNormalization" ||
         n.op === "QuantizeLinear" ||
-        n.op === "DequantizeLinear";
+        // Sums of an integer product become real; int8 values stay as they are until they are read.
+        (n.op === "DequantizeLinear" && x?.dtype === "int32");
       return {
         kind: "light",
         view: light.view,

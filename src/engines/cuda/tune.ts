@@ -19,7 +19,7 @@ export type TuneLevel = "none" | "quick" | "full";
 /** Bump when templates change in a way that moves their timings. */
 const VERSION = 2;
 /** Tactics timed of each kind of kernel, best guesses first. */
-const CANDIDATES: Readonly<Record<Exclude<TuneLevel, "none">, number>> = { quick: 7, full: 24 };
+const CANDIDATES: Readonly<Record<Exclude<TuneLevel, "none">, number>> = { quick: 10, full: 30 };
 
 /** The index of the fastest tactic by problem, for every problem of the segment. */
 export async function tune(

@@ -261,7 +261,7 @@ describe("Hopper kernels", () => {
     expect(applies(convProblem(8, 280, 64, 64, 3, "f16", { dilation: [130, 130], pad: [130, 130] }))).toBe(false);
   });
   it("say why a tactic that does not apply is refused", () => {
-    const t = { template: "wgmma", rows: 64, warpgroups: 2, bn: 64, stages: 4, pingPong: true, resident: 1 } as const;
+    const t = { template: "wgmma", rows: 64, warpgroups: 2, bn: 64, stages: 4, pingPong: true, resident: 1, weightsStay: false } as const;
     expect(() => gemmKernel(gemmProblem(8, 8, 9, "f16"), t, plainEpilogue("f16", 8), "k")).toThrow(
       "k: the operands' strides cannot be fetched by TMA",
     );

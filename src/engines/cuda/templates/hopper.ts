@@ -107,9 +107,11 @@ export function hopperGemm(p: GemmProblem): HopperForm | undefined {
       text: `struct Walk {
   int m, n, batch;
   __device__ __forceinline__ Walk(const Place& place) : m(place.m), n(place.n), batch(place.batch) {}
-  __device__ __forceinline__ void load(u32 to_a, u32 to_b, const TensorMap* a, const TensorMap* b, u32 barrier, int kb) {
-    ${tiledLoad("to_a", "a", [`kb * ${depth}`, "m", ...a.digits])}
-    ${tiledLoad("to_b", "b", [`kb * ${depth}`, "n", ...b.digits])}
+  __device__ __forceinline__ void load_a(u32 to, const TensorMap* a, u32 barrier, int kb) {
+    ${tiledLoad("to", "a", [`kb * ${depth}`, "m", ...a.digits])}
+  }
+  __device__ __forceinline__ void load_b(u32 to, const TensorMap* b, u32 barrier, int kb) const {
+    ${tiledLoad("to", "b", [`kb * ${depth}`, "n", ...b.digits])}
   }
 };`,
       a: a.map(bm),
@@ -165,14 +167,16 @@ export function hopperConv(p: ConvProblem): HopperForm | undefined {
     image = place.m / ${p.p * p.q}, h = rest / ${p.q} * ${strideH} - ${padH}, w = rest % ${p.q} * ${strideW} - ${padW};
     n = place.n + place.batch * ${N}, first = place.batch * ${channels};
   }
-  __device__ __forceinline__ void load(u32 to_a, u32 to_b, const TensorMap* a, const TensorMap* b, u32 barrier, int kb) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(to_a), "l"(a),
+  __device__ __forceinline__ void load_a(u32 to, const TensorMap* a, u32 barrier, int) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(to), "l"(a),
                  "r"(barrier), "r"(first + c * ${depth}), "r"(w), "r"(h), "r"(image), "h"((u16)(s * ${dilationW})), "h"((u16)(r * ${dilationH})) : "memory");
-    ${tiledLoad("to_b", "b", [`kb * ${depth}`, "n"])}
     if (++c == ${perTap}) {
       c = 0;
       if (++s == ${p.s}) s = 0, r++;
     }
+  }
+  __device__ __forceinline__ void load_b(u32 to, const TensorMap* b, u32 barrier, int kb) const {
+    ${tiledLoad("to", "b", [`kb * ${depth}`, "n"])}
   }
 };`,
       a: {
@@ -195,11 +199,12 @@ const chunkColumns = (bn: number) => (bn % 64 === 0 ? 64 : 32);
 /** Rows of a block's tile. */
 export const hopperRows = (t: HopperTactic): number => (t.pingPong ? t.rows : t.rows * t.warpgroups);
 
-/** Dynamic shared memory, bytes. `slotBytes`: of a warp's chunks on their way out. */
-export function hopperShared(t: HopperTactic, kb: number, slotBytes = 0): number {
+/** Dynamic shared memory, bytes, of a tactic over `blocksK` blocks of k. `slotBytes`: of a warp's chunks on their way out. */
+export function hopperShared(t: HopperTactic, { kb, blocksK }: Pick<HopperForm, "kb" | "blocksK">, slotBytes = 0): number {
   const warps = t.warpgroups * 4;
   const staging = warps * 16 * (chunkColumns(t.bn) + 8) * 4;
-  return 1024 + t.stages * (hopperRows(t) + t.bn) * kb + staging + warps * slotBytes + (2 * t.stages + t.warpgroups + warps * 4) * 8;
+  const ring = t.stages * hopperRows(t) * kb + (t.weightsStay ? blocksK : t.stages) * t.bn * kb;
+  return 1024 + ring + staging + warps * slotBytes + (2 * t.stages + t.warpgroups + warps * 4 + 1) * 8;
 }
 
 /** Whether and how results leave by tiles: as many chunks in flight as shared memory has room for beside a ring of three stages. */
@@ -216,7 +221,7 @@ function slotsOf(
   const limit = t.resident === 1 ? device.sharedPerBlock : Math.floor(233472 / t.resident) - 1024;
   for (let slots = tile.residual === undefined ? 2 : 4; slots >= 2; slots--)
     for (let stages = t.stages; stages >= Math.min(3, t.stages); stages--)
-      if (hopperShared({ ...t, stages }, form.kb, slots * 16 * columns * tile.bytes) <= limit) return { slots, stages };
+      if (hopperShared({ ...t, stages }, form, slots * 16 * columns * tile.bytes) <= limit) return { slots, stages };
   return none;
 }
 const matrixOut = (
@@ -256,7 +261,13 @@ __device__ __forceinline__ void multiply(${type} (&d)[${count}], u64 a, u64 b, i
 }`;
 }
 
-/** Source and launch: (map a, map b, epilogue...). */
+/** Blocks: as many as stay on the device together; of weights that stay, every block keeps to its columns. */
+function gridOf(t: HopperTactic, tiles: number, tilesN: number, device: DeviceModel): number {
+  const together = Math.min(tiles, device.multiprocessors * t.resident);
+  return t.weightsStay ? Math.max(tilesN, Math.floor(together / tilesN) * tilesN) : together;
+}
+
+/** Source and launch: (map a, map b, [map out, [map residual]], epilogue...). */
 export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceModel, epilogue: EpilogueText, name: string): KernelText {
   const bm = hopperRows(t);
   const tilesM = ceilDiv(form.M, bm);
@@ -293,12 +304,13 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       TILES_M: tilesM,
       TILES_N: tilesN,
       BATCHES: form.batches,
-      RASTER: tilesN <= 8 ? 1 : Math.min(8, tilesM),
+      RASTER: t.weightsStay || tilesN <= 8 ? 1 : Math.min(8, tilesM),
       THREADS: threads,
       MIN_BLOCKS: t.resident,
       CONSUMER_REGISTERS: Math.min(232, consumer),
       PING_PONG: t.pingPong,
       PRODUCER_GROUP: producerGroup(t),
+      RESIDENT_B: t.weightsStay,
       TILE_STORE: tile !== undefined,
       RESIDUAL: residual !== undefined,
       SLOTS: slots,
@@ -333,9 +345,9 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       },
     }),
     arch: "sm_90a",
-    grid: [Math.min(tiles, device.multiprocessors * t.resident), 1, 1],
+    grid: [gridOf(t, tiles, tilesN, device), 1, 1],
     block: [threads, 1, 1],
-    shared: hopperShared({ ...t, stages }, form.kb, tile === undefined ? 0 : slots * 16 * columns * tile.bytes),
+    shared: hopperShared({ ...t, stages }, form, tile === undefined ? 0 : slots * 16 * columns * tile.bytes),
     arguments: [
       { kind: "tensorMap", operand: "a", map: walk.a },
       { kind: "tensorMap", operand: "b", map: walk.b },

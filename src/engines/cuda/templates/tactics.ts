@@ -35,6 +35,8 @@ export interface HopperTactic {
   readonly pingPong: boolean;
   /** Blocks per multiprocessor. */
   readonly resident: number;
+  /** The weights of a block's columns stay in shared memory for all its tiles. */
+  readonly weightsStay: boolean;
 }
 
 /** A thread computes a vector of channels of `run` neighbouring outputs. */
@@ -72,7 +74,7 @@ export const a100: DeviceModel = { arch: "sm_80", multiprocessors: 108, sharedPe
 export function tacticName(t: Tactic | DepthwiseTactic | AttentionTactic): string {
   if (t.template === "depthwise") return `depthwise-q${t.run}-t${t.threads}`;
   if (t.template === "wgmma")
-    return `wgmma-${t.rows}x${t.bn}-${t.pingPong ? "pp" : "co"}${t.warpgroups}-s${t.stages}${t.resident > 1 ? `-o${t.resident}` : ""}`;
+    return `wgmma-${t.rows}x${t.bn}-${t.pingPong ? "pp" : "co"}${t.warpgroups}-s${t.stages}${t.resident > 1 ? `-o${t.resident}` : ""}${t.weightsStay ? "-w" : ""}`;
   if ("keys" in t) return `${t.template}-${t.queries}x${t.keys}-w${t.warps}`;
   const split = t.split === 1 ? "" : `-split${t.split}${t.reduce === "cluster" ? "c" : "w"}`;
   return `${t.template}-${t.bm}x${t.bn}-w${t.wm}x${t.wn}-k${t.kb}-s${t.stages}${split}`;
@@ -196,7 +198,7 @@ function estimateHopper(form: HopperForm, t: HopperTactic, device: DeviceModel):
   // Per k-block, in cycles: products, loads from L2, and the latency of one block in flight.
   const efficiency = t.bn >= 128 ? 1 : t.bn >= 64 ? 0.588 : 0.381;
   const math = (2 * tile * (form.kb / elementBytes[form.dtype])) / (wgmmaRate[form.dtype] * efficiency);
-  const load = ((bm + t.bn) * form.kb) / 59.7;
+  const load = ((bm + (t.weightsStay ? 0 : t.bn)) * form.kb) / 59.7;
   const main = form.blocksK * together * Math.max(math, load, 253 / together);
   // The epilogue: of one warpgroup by itself, and what the multiprocessor gets through.
   const own = 1100 + 0.432 * t.rows * t.bn;
@@ -209,12 +211,28 @@ function hopperTactics(form: HopperForm, device: DeviceModel): { tactic: Tactic;
   const found: { tactic: Tactic; time: number }[] = [];
   for (const [rows, bn, warpgroups, pingPong, resident] of hopperTiles) {
     if (bn > 32 && bn >= 2 * form.N) continue;
-    const tactic = (stages: number): HopperTactic => ({ template: "wgmma", rows, warpgroups, bn, stages, pingPong, resident });
     const limit = resident === 1 ? device.sharedPerBlock : Math.floor(233472 / resident) - 1024;
-    let stages = 8;
-    while (stages > 1 && hopperShared(tactic(stages), form.kb) > limit) stages--;
-    if (stages < 3) continue;
-    found.push({ tactic: tactic(stages), time: estimateHopper(form, tactic(stages), device) });
+    for (const weightsStay of [true, false]) {
+      const tactic = (stages: number): HopperTactic => ({
+        template: "wgmma",
+        rows,
+        warpgroups,
+        bn,
+        stages,
+        pingPong,
+        resident,
+        weightsStay,
+      });
+      // Weights stay where a block has more than one tile of a column to compute, and leave room for the ring.
+      const columns = Math.ceil(form.N / bn);
+      const tiles = columns * Math.ceil(form.M / hopperRows(tactic(1)));
+      const fits = form.batches === 1 && form.blocksK * bn * form.kb <= 98304 / resident && columns <= device.multiprocessors;
+      if (weightsStay && !(fits && tiles >= 2 * device.multiprocessors * resident)) continue;
+      let stages = 8;
+      while (stages > 1 && hopperShared(tactic(stages), form) > limit) stages--;
+      if (stages < 3) continue;
+      found.push({ tactic: tactic(stages), time: estimateHopper(form, tactic(stages), device) });
+    }
   }
   return found;
 }

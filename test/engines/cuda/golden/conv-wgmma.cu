@@ -5,7 +5,7 @@
 // Constants: M N (of a batch element or group), WARPGROUPS (consumers), ROWS (64 or 128 per warpgroup), BN (tile columns), KB (bytes of a shared row = swizzle
 //   width, 64 or 128), BLOCKS_K (k-blocks of KB bytes), STAGES, PING_PONG (every warpgroup takes its own tiles, so one's epilogue runs beside another's
 //   products; otherwise they share a tile of ROWS * WARPGROUPS rows), PRODUCER_GROUP (the producer is a whole warpgroup and hands its registers over; consumers get CONSUMER_REGISTERS),
-//   CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu;
+//   RESIDENT_B (the B rows of a block's columns are fetched once: the grid is a multiple of TILES_N, RASTER is 1), CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu;
 //   TILE_STORE (results leave through shared memory by TMA, a warp's 16 rows x CHUNK columns at a time), RESIDUAL (the epilogue's early read comes the
 //   same way, in the same bytes, SLOTS - 1 chunks ahead), SLOTS (chunks of a warp in flight), OUT_BYTES (of a result).
 // Traps kept from the measured prototypes: a ring stage may be waited for only by one warpgroup at a time (main loops take turns in ping-pong); a
@@ -15,7 +15,7 @@ namespace tile {
 using T = unsigned short;
 using Acc = float;
 constexpr int M = 392, N = 64, WARPGROUPS = 2, ROWS = 128, BN = 64, KB = 128, BLOCKS_K = 9, STAGES = 6, CHUNK = 64, AHEAD_MOST = 4, V = 4, N_BASE = 0, TILES = 4, TILES_M = 4, TILES_N = 1, BATCHES = 1, RASTER = 1, THREADS = 288, MIN_BLOCKS = 1, CONSUMER_REGISTERS = 232, SLOTS = 0, OUT_BYTES = 2;
-constexpr bool PING_PONG = true, PRODUCER_GROUP = false, TILE_STORE = false, RESIDUAL = false;
+constexpr bool PING_PONG = true, PRODUCER_GROUP = false, RESIDENT_B = false, TILE_STORE = false, RESIDUAL = false;
 typedef unsigned u32;
 typedef unsigned long long u64;
 typedef unsigned short u16;
@@ -30,7 +30,7 @@ struct alignas(16) Quad {
 };
 constexpr int BM = PING_PONG ? ROWS : ROWS * WARPGROUPS, STAGE_A = BM * KB, STAGE_B = BN * KB, PITCH = CHUNK + 8, WARP_STAGING = 16 * PITCH * 4;
 constexpr int SLOT_ROW = CHUNK * OUT_BYTES, SLOT_BYTES = 16 * SLOT_ROW, WARPS = WARPGROUPS * 4;
-constexpr int AT_B = STAGES * STAGE_A, AT_SLOTS = AT_B + STAGES * STAGE_B, AT_STAGING = AT_SLOTS + WARPS * SLOTS * SLOT_BYTES;
+constexpr int AT_B = STAGES * STAGE_A, AT_SLOTS = AT_B + (RESIDENT_B ? BLOCKS_K : STAGES) * STAGE_B, AT_STAGING = AT_SLOTS + WARPS * SLOTS * SLOT_BYTES;
 constexpr int AT_BARRIERS = AT_STAGING + WARPS * WARP_STAGING;
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
@@ -75,14 +75,16 @@ struct Walk {
     image = place.m / 196, h = rest / 14 * 1 - 1, w = rest % 14 * 1 - 1;
     n = place.n + place.batch * 64, first = place.batch * 64;
   }
-  __device__ __forceinline__ void load(u32 to_a, u32 to_b, const TensorMap* a, const TensorMap* b, u32 barrier, int kb) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(to_a), "l"(a),
+  __device__ __forceinline__ void load_a(u32 to, const TensorMap* a, u32 barrier, int) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(to), "l"(a),
                  "r"(barrier), "r"(first + c * 64), "r"(w), "r"(h), "r"(image), "h"((u16)(s * 1)), "h"((u16)(r * 1)) : "memory");
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to_b), "l"(b), "r"(barrier), "r"(kb * 64), "r"(n) : "memory");
     if (++c == 1) {
       c = 0;
       if (++s == 3) s = 0, r++;
     }
+  }
+  __device__ __forceinline__ void load_b(u32 to, const TensorMap* b, u32 barrier, int kb) const {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to), "l"(b), "r"(barrier), "r"(kb * 64), "r"(n) : "memory");
   }
 };
 }  // namespace tile
@@ -150,11 +152,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const float* __restrict__ bias, const float* __restrict__ residual, unsigned short* __restrict__ out) {
   extern __shared__ __align__(1024) char shared_bytes[];
   const u32 offset = (1024 - (shared_address(shared_bytes) & 1023)) & 1023, ring = shared_address(shared_bytes) + offset;
-  const u32 full = ring + AT_BARRIERS, empty = full + STAGES * 8, turn = empty + STAGES * 8, arrived = turn + WARPGROUPS * 8;
+  const u32 full = ring + AT_BARRIERS, empty = full + STAGES * 8, turn = empty + STAGES * 8, arrived = turn + WARPGROUPS * 8,
+            weights = arrived + WARPS * SLOTS * 8;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   if (threadIdx.x == 0) {
     for (int i = 0; i < STAGES; i++) barrier_init(full + i * 8, 1), barrier_init(empty + i * 8, (PING_PONG ? 1 : WARPGROUPS) * 4);
     for (int i = 0; i < WARPGROUPS; i++) barrier_init(turn + i * 8, 4);
+    if constexpr (RESIDENT_B) barrier_init(weights, 1);
     if constexpr (RESIDUAL)
       for (int i = 0; i < WARPS * SLOTS; i++) barrier_init(arrived + i * 8, 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -167,14 +171,20 @@ conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, c
     if (warp == WARPGROUPS * 4 && lane == 0) {
       int stage = 0;
       u32 parity = 1;
+      if constexpr (RESIDENT_B) {
+        const Walk walk(place_of(blockIdx.x));
+        barrier_expect(weights, BLOCKS_K * STAGE_B);
+        for (int kb = 0; kb < BLOCKS_K; kb++) walk.load_b(ring + AT_B + kb * STAGE_B, &b, weights, kb);
+      }
       for (int t = blockIdx.x; t < TILES; t += gridDim.x) {
         const Place place = place_of(t);
         Walk walk(place);
 #pragma unroll 1
         for (int kb = 0; kb < BLOCKS_K; kb++) {
           barrier_wait(empty + stage * 8, parity);
-          barrier_expect(full + stage * 8, STAGE_A + STAGE_B);
-          walk.load(ring + stage * STAGE_A, ring + AT_B + stage * STAGE_B, &a, &b, full + stage * 8, kb);
+          barrier_expect(full + stage * 8, STAGE_A + (RESIDENT_B ? 0 : STAGE_B));
+          if constexpr (!RESIDENT_B) walk.load_b(ring + AT_B + stage * STAGE_B, &b, full + stage * 8, kb);
+          walk.load_a(ring + stage * STAGE_A, &a, full + stage * 8, kb);
           if (++stage == STAGES) stage = 0, parity ^= 1;
         }
       }
@@ -187,6 +197,7 @@ conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, c
     u32 parity = PING_PONG ? group * BLOCKS_K / STAGES & 1 : 0, round = 0;
     const int step = PING_PONG ? WARPGROUPS * gridDim.x : gridDim.x, first = blockIdx.x + (PING_PONG ? group * gridDim.x : 0);
     const int own_row = (PING_PONG ? 0 : group * ROWS) + (warp & 3) * 16;
+    if constexpr (RESIDENT_B) barrier_wait(weights, 0);
 #pragma unroll 1
     for (int t = first; t < TILES; t += step, round++) {
       const Place place = place_of(t);
@@ -200,7 +211,7 @@ conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, c
 #pragma unroll 1
       for (int kb = 0; kb < BLOCKS_K; kb++) {
         barrier_wait(full + stage * 8, parity);
-        const u64 da = descriptor(ring + stage * STAGE_A + (PING_PONG ? 0 : group * ROWS * KB)), db = descriptor(ring + AT_B + stage * STAGE_B);
+        const u64 da = descriptor(ring + stage * STAGE_A + (PING_PONG ? 0 : group * ROWS * KB)), db = descriptor(ring + AT_B + (RESIDENT_B ? kb : stage) * STAGE_B);
         asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
         for (int k = 0; k < KB / 32; k++)
