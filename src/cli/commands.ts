@@ -2,7 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { basename, extname, join } from "node:path";
+import { basename, dirname, extname, join, resolve } from "node:path";
 import { compile, load, report } from "../compile.js";
 import { defineError, didYouMean } from "../diagnostics.js";
 import { evaluate } from "../engines/host/index.js";
@@ -21,9 +21,11 @@ import { human, humanUs } from "../report/text.js";
 import { whyText } from "../report/why.js";
 import { loadBundle } from "../runtime/bundle.js";
 import { doctor } from "../runtime/doctor.js";
+import { type ExportedFile, epContextFiles } from "../runtime/epcontext.js";
 import { measure, randomFeeds, reference } from "../runtime/measure.js";
 import type { Program } from "../runtime/program.js";
 import type { Port } from "../runtime/session.js";
+import { tritonFiles } from "../runtime/triton.js";
 import type { Tensor } from "../tensor.js";
 import type { Terminal } from "./terminal.js";
 
@@ -53,7 +55,7 @@ export const noSuchPass = defineError<{ name: string; near: string | undefined; 
 export const noSuchFormat = defineError<{ name: string }>(
   "P4004",
   "there is no such export format",
-  ({ name }) => ({ what: `a bundle cannot be exported as '${name}'`, fix: "use onnx" }),
+  ({ name }) => ({ what: `a bundle cannot be exported as '${name}'`, fix: "use onnx, epcontext or triton" }),
   2,
 );
 
@@ -299,28 +301,41 @@ export async function inspect(
   }
 }
 
-export async function exportOnnx(
+export async function exportBundle(
   t: Terminal,
   path: string,
   format: string,
   flags: { readonly output: string; readonly json?: boolean },
 ): Promise<void> {
-  if (format !== "onnx") throw noSuchFormat({ name: format });
   const { artifacts, plan: loaded } = await loadBundle(path);
+  const name = basename(resolve(path)).replace(/\.partita$/, "");
+  let exported: readonly ExportedFile[];
+  switch (format) {
+    case "onnx":
+      exported = artifacts.flatMap((a, i) =>
+        a.files.map((f) => (artifacts.length === 1 ? f : { ...f, name: join(loaded.steps[i]?.segment ?? String(i), f.name) })),
+      );
+      break;
+    case "epcontext":
+      exported = epContextFiles(loaded, artifacts, name);
+      break;
+    case "triton":
+      exported = tritonFiles(loaded, artifacts, name);
+      break;
+    default:
+      throw noSuchFormat({ name: format });
+  }
   const files: string[] = [];
   try {
-    mkdirSync(flags.output, { recursive: true });
-    artifacts.forEach((a, i) => {
-      const folder = artifacts.length === 1 ? flags.output : join(flags.output, loaded.steps[i]?.segment ?? String(i));
-      mkdirSync(folder, { recursive: true });
-      for (const f of a.files) {
-        if (!("path" in f)) continue;
-        const temporary = join(folder, `.${f.name}.${randomBytes(6).toString("hex")}.tmp`);
-        copyFileSync(f.path, temporary);
-        renameSync(temporary, join(folder, f.name));
-        files.push(join(folder, f.name));
-      }
-    });
+    for (const f of exported) {
+      const at = join(flags.output, f.name);
+      mkdirSync(dirname(at), { recursive: true });
+      const temporary = join(dirname(at), `.${basename(at)}.${randomBytes(6).toString("hex")}.tmp`);
+      if ("bytes" in f) writeFileSync(temporary, f.bytes);
+      else copyFileSync(f.path, temporary);
+      renameSync(temporary, at);
+      files.push(at);
+    }
   } catch (cause) {
     throw badFile(
       { what: `it cannot be written: ${cause instanceof Error ? cause.message : cause}`, fix: "check the folder" },

@@ -2,7 +2,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
 import { badOption, type CompileOptions, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
-import { bench, compileCommand, doctorCommand, exportOnnx, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
+import { bench, compileCommand, doctorCommand, exportBundle, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
 
 export const internalError = defineError<{ what: string }>(
@@ -151,11 +151,13 @@ export function commands(terminal: Terminal): Command {
 
   program
     .command("export <bundle> <format>")
-    .description("write a bundle's host segments in another format; the format is onnx")
+    .description(
+      "write a bundle in another format: onnx (its host parts), epcontext (ONNX Runtime's TensorRT providers) or triton (a model repository)",
+    )
     .requiredOption("-o, --output <folder>", "where the files go")
     .option("--json", "machine-readable result")
     .action(
-      async (path: string, format: string, flags: { output: string; json?: boolean }) => await exportOnnx(terminal, path, format, flags),
+      async (path: string, format: string, flags: { output: string; json?: boolean }) => await exportBundle(terminal, path, format, flags),
     );
 
   program

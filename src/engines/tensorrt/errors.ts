@@ -75,3 +75,11 @@ export const badName = defineError<{ name: string; format: string; fix: string }
   "a name does not fit the form of an export",
   ({ name, format, fix }) => ({ what: `'${name}' is no name that ${format} takes`, fix }),
 );
+export const noInputs = defineError<{ format: string }>(
+  "P2242",
+  "a model without inputs cannot be exported in this form",
+  ({ format }) => ({
+    what: `the model has no inputs, and ${format} serves models that have some`,
+    fix: "run the bundle as it is: its outputs never change",
+  }),
+);

@@ -15,6 +15,7 @@ import { parserRefused } from "./failures.js";
 import { type Flavor, smText } from "./library.js";
 import { type Loaded, loadLibrary, presentGpu } from "./load.js";
 import type { BuildOptions, LogMessage, TensorRtFailure } from "./native.js";
+import { encodePorts } from "./ports.js";
 import { type Prepared, prepareSegment } from "./prepare.js";
 import { readTimingCache, timingCachePath, writeTimingCache } from "./timing-cache.js";
 
@@ -67,6 +68,7 @@ async function build(segment: Graph, context: BuildContext): Promise<Artifact> {
       versions: options.versionCompatible === true ? "compatible" : "exact",
       hardware: options.hardwareCompatibility ?? "none",
       weights: options.stripWeights === true ? "stripped" : "inside",
+      ports: encodePorts(prepared.graph),
       ...(prepared.profile.length === 0 ? {} : { profile: JSON.stringify(prepared.profile) }),
     },
     files,

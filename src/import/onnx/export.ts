@@ -10,7 +10,7 @@ import { onnxNumber } from "../../ir/dtypes.js";
 import { bodiesOf, valueAt } from "../../ir/graph.js";
 import { bytesOf, payloadLength, readRange } from "../../ir/payload.js";
 import type { Attr, Body, Constant, Dim, Graph, Node, ValueId, ValueType, Verbatim } from "../../ir/types.js";
-import { exportOpset } from "../../ops/registry.js";
+import { exportOpset, lookup } from "../../ops/registry.js";
 import { type Chunk, chunkLength, Writer } from "./wire.js";
 
 export const cannotWrite = defineError<{ what: string }>("P1150", "a model file cannot be written", ({ what }) => ({
@@ -136,6 +136,12 @@ class ModelWriter {
         if (names.has(valueAt(g, id).name)) w.message(11, () => this.#valueInfo(name(id), valueAt(g, id).type));
     }
     for (const v of g.outputs) w.message(12, () => this.#valueInfo(passed.get(v) ?? name(v), valueAt(g, v).type));
+    // Nobody can infer what an unknown operator makes.
+    for (const n of g.nodes)
+      if (n.domain !== "" && lookup(n.domain, n.op) === undefined)
+        for (const v of n.outs)
+          if (v !== undefined && !g.outputs.includes(v) && valueAt(g, v).type.kind !== "unknown")
+            w.message(13, () => this.#valueInfo(name(v), valueAt(g, v).type));
     if (suffix !== "") this.#verbatim(g.extra, 10, 16);
   }
 
