@@ -36,8 +36,9 @@ export function integers(g: Graph): Graph {
   const spell = new Spell(draft);
   for (const n of g.nodes) spell.unsigned(n);
   for (const n of g.nodes) {
-    const now = n.op === "Conv" && n.domain === "" ? draft.node(n.id) : undefined;
-    if (now !== undefined) spell.convolution(now);
+    const now = n.domain === "" ? draft.node(n.id) : undefined;
+    if (now?.op === "Conv") spell.convolution(now);
+    else if (now?.op === "Gemm" || now?.op === "MatMul") spell.product(now);
   }
   if (!draft.changed) return g;
   // Dequantizers and activations that lost their readers.
@@ -58,6 +59,14 @@ const MIDDLE = 128;
 const without = (attrs: Readonly<Record<string, Attr>>, name: string): Readonly<Record<string, Attr>> =>
   Object.fromEntries(Object.entries(attrs).filter(([key]) => key !== name));
 const REMOVABLE: ReadonlySet<string> = new Set(["DequantizeLinear", "QuantizeLinear", "Relu", "Clip"]);
+
+/** Activations with bounds and the quantizer behind them. */
+interface Chain {
+  readonly activations: readonly Node[];
+  readonly quantizer: Node;
+  readonly scale: ValueId;
+  readonly step: number;
+}
 
 class Spell {
   readonly #draft: Editor;
@@ -93,52 +102,90 @@ class Spell {
   }
 
   convolution(n: Node): void {
-    const [x, w] = [this.#dequantized(n.ins[0], "uint8"), this.#dequantized(n.ins[1], "int8")];
+    const [x, w] = [this.#dequantized(n.ins[0], "uint8"), this.#dequantized(n.ins[1], "int8", 0)];
     const [y] = n.outs;
     const weight = this.#draft.constant(w?.steps);
     if (x === undefined || w === undefined || weight === undefined || y === undefined || x.scales.length !== 1) return;
-    const bias = n.ins[2] === undefined ? undefined : this.#dequantized(n.ins[2], "int32");
     const scales = w.scales.map((s) => s * (x.scales[0] as number));
-    const fits = bias?.scales.every((s, k) => s === scales[scales.length === 1 ? 0 : k]);
+    const bias = this.#bias(n, scales);
+    const fits = bias !== undefined;
     const chain = n.ins[2] === undefined || fits ? this.#quantizer(y) : undefined;
-    if (chain !== undefined) this.#requantized(n, { x, w, weight, bias: bias?.steps, ...chain });
-    else this.#summed(n, { x, w, weight, bias: fits ? bias?.steps : undefined, after: fits ? undefined : n.ins[2], scales, y });
+    if (chain !== undefined) this.#requantized(n, { x, w, bias, ...chain });
+    else this.#summed(n, { x, w, weight, bias, after: fits ? undefined : n.ins[2], scales, y });
   }
 
-  /** QLinearConv, then the activations on int8. */
-  #requantized(
-    n: Node,
-    c: {
-      readonly x: Dequantized;
-      readonly w: Dequantized;
-      readonly weight: Constant;
-      readonly bias: ValueId | undefined;
-      readonly activations: readonly Node[];
-      readonly quantizer: Node;
-      readonly scale: ValueId;
-      readonly step: number;
-    },
-  ): void {
-    const [out] = c.quantizer.outs;
-    if (out === undefined) return;
+  /** A bias whose scale is that of the sums. */
+  #bias(n: Node, scales: Float32Array): ValueId | undefined {
+    const bias = this.#dequantized(n.ins[2], "int32", 0);
+    return bias?.scales.every((s, k) => s === scales[scales.length === 1 ? 0 : k]) === true ? bias.steps : undefined;
+  }
+
+  /** Matrix products: requantized where a quantizer follows, to float otherwise, both without a detour. */
+  product(n: Node): void {
+    const flag = (name: string): boolean => n.attrs[name]?.kind === "int" && Number(n.attrs[name].value) !== 0;
+    const unit = (name: string): boolean => n.attrs[name]?.kind !== "float" || n.attrs[name].value === 1;
+    const rank = dimsOf(this.#draft, n.ins[1])?.length;
+    const axis = n.op === "MatMul" ? (rank === 2 ? 1 : undefined) : flag("transB") ? 0 : 1;
+    const [a, [y]] = [this.#dequantized(n.ins[0], "uint8"), n.outs];
+    const weight = this.#dequantized(n.ins[1], "int8", axis);
+    const b = weight ?? this.#dequantized(n.ins[1], "uint8");
+    if (a === undefined || b === undefined || y === undefined || a.scales.length !== 1 || rank === undefined || rank < 2) return;
+    const scales = b.scales.map((s) => s * (a.scales[0] as number));
+    const bias = n.op === "Gemm" ? this.#bias(n, scales) : undefined;
+    if (n.op === "Gemm" && ((n.ins[2] !== undefined && bias === undefined) || !unit("alpha") || !unit("beta"))) return;
     const middle = this.#scalar("uint8", MIDDLE);
-    const wZero = c.w.scales.length === 1 ? this.#scalar("int8", 0) : this.#zeros(c.w.scales.length);
-    const dims = dimsOf(this.#draft, n.outs[0]);
-    const type = { kind: "tensor", dtype: "uint8", shape: dims } as const;
+    const zero = weight === undefined ? middle : b.scales.length === 1 ? this.#scalar("int8", 0) : this.#zeros(b.scales.length);
+    const chain = this.#quantizer(y);
+    const stem = n.name !== "" ? n.name : this.#draft.value(y).name;
+    const origin = n.origin ?? [n.name];
+    const out = chain === undefined ? y : this.#activated(n, chain);
+    if (out === undefined) return;
+    const result = chain === undefined ? [] : [chain.scale, middle];
+    this.#draft.remove(n.id);
+    if (n.op === "Gemm") {
+      const { transA, transB } = n.attrs;
+      const attrs = { ...(transA === undefined ? {} : { transA }), ...(transB === undefined ? {} : { transB }) };
+      const ins = [a.steps, a.scale, middle, b.steps, b.scale, zero, bias, ...result];
+      this.#draft.add({ op: "QGemm", domain: "com.microsoft", ins, outs: [out], name: stem, attrs, origin });
+    } else if (chain !== undefined) {
+      const ins = [a.steps, a.scale, middle, b.steps, b.scale, zero, ...result];
+      this.#draft.add({ op: "QLinearMatMul", ins, outs: [out], name: stem, origin });
+    } else {
+      const ins = [a.steps, b.steps, a.scale, b.scale, middle, zero];
+      this.#draft.add({ op: "MatMulIntegerToFloat", domain: "com.microsoft", ins, outs: [out], name: stem, origin });
+    }
+    this.#draft.setOpset("com.microsoft", 1);
+  }
+
+  /** The activations of a chain as bounds on uint8, in place of the quantizer; gives the value that the product is to make. */
+  #activated(n: Node, chain: Chain): ValueId | undefined {
+    const [out] = chain.quantizer.outs;
+    if (out === undefined) return undefined;
     const { name } = this.#draft.value(out);
-    const stem = n.name !== "" ? n.name : name;
-    let v = c.activations.length === 0 ? out : this.#draft.declare(`${name}/conv`, type);
-    this.#draft.remove(c.quantizer.id);
-    const ins = [c.x.steps, c.x.scale, middle, c.w.steps, c.w.scale, wZero, c.scale, middle, ...(c.bias === undefined ? [] : [c.bias])];
-    this.#draft.add({ op: "QLinearConv", ins, outs: [v], name: stem, attrs: n.attrs, origin: n.origin ?? [n.name] });
-    c.activations.forEach((a, i) => {
-      const y = i === c.activations.length - 1 ? out : this.#draft.declare(`${name}/${a.op}`, type);
-      const bounds = a.op === "Clip" ? [1, 2].map((slot) => this.#bound(a.ins[slot], c.step)) : [middle];
+    const type = { kind: "tensor", dtype: "uint8", shape: dimsOf(this.#draft, n.outs[0]) } as const;
+    this.#draft.remove(chain.quantizer.id);
+    for (const a of chain.activations) this.#draft.remove(a.id);
+    let v = chain.activations.length === 0 ? out : this.#draft.declare(`${name}/product`, type);
+    const first = v;
+    chain.activations.forEach((a, i) => {
+      const y = i === chain.activations.length - 1 ? out : this.#draft.declare(`${name}/${a.op}`, type);
+      const bounds = a.op === "Clip" ? [1, 2].map((slot) => this.#bound(a.ins[slot], chain.step)) : [this.#scalar("uint8", MIDDLE)];
       this.#draft.add({ op: "Clip", ins: [v, ...bounds], outs: [y], name: `${a.name}/uint8`, origin: a.origin ?? [a.name] });
       v = y;
     });
-    for (const a of c.activations) this.#draft.remove(a.id);
+    return first;
+  }
+
+  /** QLinearConv, then the activations on uint8. */
+  #requantized(n: Node, c: Chain & { readonly x: Dequantized; readonly w: Dequantized; readonly bias: ValueId | undefined }): void {
+    const out = this.#activated(n, c);
+    if (out === undefined) return;
+    const middle = this.#scalar("uint8", MIDDLE);
+    const zero = c.w.scales.length === 1 ? this.#scalar("int8", 0) : this.#zeros(c.w.scales.length);
+    const ins = [c.x.steps, c.x.scale, middle, c.w.steps, c.w.scale, zero, c.scale, middle, ...(c.bias === undefined ? [] : [c.bias])];
+    const stem = n.name !== "" ? n.name : this.#draft.value(out).name;
     this.#draft.remove(n.id);
+    this.#draft.add({ op: "QLinearConv", ins, outs: [out], name: stem, attrs: n.attrs, origin: n.origin ?? [n.name] });
   }
   #bound(v: ValueId | undefined, step: number): ValueId | undefined {
     const c = this.#draft.constant(v);
@@ -222,9 +269,7 @@ class Spell {
   }
 
   /** The activations and the one quantizer behind a value, where nobody else reads any of them. */
-  #quantizer(
-    y: ValueId,
-  ): { readonly activations: readonly Node[]; readonly quantizer: Node; readonly scale: ValueId; readonly step: number } | undefined {
+  #quantizer(y: ValueId): Chain | undefined {
     const activations: Node[] = [];
     for (let v = y; ; ) {
       const [reader] = this.#draft.uses(v);
@@ -259,7 +304,7 @@ class Spell {
     const c = this.#draft.constant(zero);
     return c?.dtype === dtype && (typedOf(c) as Int8Array).every((z) => z === middle);
   }
-  #dequantized(v: ValueId | undefined, dtype: "int8" | "uint8" | "int32"): Dequantized | undefined {
+  #dequantized(v: ValueId | undefined, dtype: "int8" | "uint8" | "int32", along?: number): Dequantized | undefined {
     const n = this.#draft.producer(v);
     const [steps, scale, zero] = n?.ins ?? [];
     if (n?.op !== "DequantizeLinear" || n.domain !== "" || steps === undefined || scale === undefined) return undefined;
@@ -270,10 +315,11 @@ class Spell {
     const block = n.attrs["block_size"];
     if (block?.kind === "int" && Number(block.value) !== 0) return undefined;
     const scales = typedOf(found) as Float32Array;
-    const axis = n.attrs["axis"]?.kind === "int" ? Number(n.attrs["axis"].value) : 1;
-    const channels = this.#draft.constant(steps)?.dims[0];
+    const said = n.attrs["axis"]?.kind === "int" ? Number(n.attrs["axis"].value) : 1;
+    const axis = said < 0 ? said + (this.#draft.constant(steps)?.dims.length ?? 0) : said;
+    const channels = along === undefined ? undefined : this.#draft.constant(steps)?.dims[along];
     // Along the output channels, or one for all.
-    if (scales.length !== 1 && (axis !== 0 || scales.length !== channels)) return undefined;
+    if (scales.length !== 1 && (axis !== along || scales.length !== channels)) return undefined;
     return { steps, scale: scales.length === 1 ? this.#scalar("float32", scales[0] as number) : scale, scales };
   }
   #scalar(dtype: "int8" | "uint8" | "float32", x: number): ValueId {
