@@ -36,19 +36,19 @@ interface Layer {
  */
 export async function correctBias(
   g: Graph,
-  facts: (v: ValueId) => Fact,
+  factsOf: (g: Graph) => (v: ValueId) => Fact,
   ranges: Ranges,
   feeds: FeedStore,
   runner: Runner,
   options: BiasOptions = {},
 ): Promise<Graph> {
-  const quantized = new Set(place(g, facts, ranges, options).decisions.flatMap((d) => (d.kind === "weight" ? (d.reader ?? []) : [])));
-  const layers = layersOf(g, facts, quantized);
+  const quantized = new Set(place(g, factsOf(g), ranges, options).decisions.flatMap((d) => (d.kind === "weight" ? (d.reader ?? []) : [])));
+  const layers = layersOf(g, factsOf(g), quantized);
   if (layers.length === 0 || feeds.length === 0) return g;
   const wanted = await means(g, layers, feeds, runner, options.signal);
   let graph = g;
   for (const group of grouped(layers, options.rounds ?? 12)) {
-    const placed = place(graph, facts, ranges, options);
+    const placed = place(graph, factsOf(graph), ranges, options);
     const found = await means(placed.graph, group, feeds, runner, options.signal);
     const draft = new Editor(graph);
     for (const layer of group) shift(draft, layer, wanted.get(layer.output), found.get(layer.output));

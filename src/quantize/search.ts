@@ -184,7 +184,7 @@ class Searching {
     let graph = this.#corrected.get(key);
     if (graph === undefined) {
       const ranges = this.#c.ranges(even, await this.#observations(c.alpha), c.method);
-      graph = await correctBias(even, this.#c.facts(even), ranges, this.#c.calibration, this.#c.runner, {
+      graph = await correctBias(even, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
         keepFloat: this.#c.keepFloat,
         signal: this.#o.signal,
       });
