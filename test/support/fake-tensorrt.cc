@@ -114,7 +114,9 @@ struct Object {
 template <class T>
 T* make(const char* function) {
   record(function);
-  return failing(function) ? nullptr : new T;
+  if (!failing(function)) return new T;
+  record((std::string("failing ") + function).c_str());
+  return nullptr;
 }
 
 struct Recorded {

@@ -19,7 +19,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 export const generator = (await import(join(here, "../../scripts/tensorrt-slots.mjs"))) as Generator;
 
 /** A version of each family, as getInferLibVersion tells it, and the names its files go by. */
-export const standIns: Readonly<Record<Family, { readonly version: number; readonly text: string; readonly core: string; readonly parser: string }>> = {
+export const standIns: Readonly<
+  Record<Family, { readonly version: number; readonly text: string; readonly core: string; readonly parser: string }>
+> = {
   "10": { version: 101302, text: "10.13.2", core: "libnvinfer.so.10", parser: "libnvonnxparser.so.10" },
   "11": { version: 110201, text: "11.2.1", core: "libnvinfer.so.11", parser: "libnvonnxparser.so.11" },
   "rtx-1.3": { version: 10400, text: "1.4.0", core: "libtensorrt_rtx.so.1", parser: "libtensorrt_onnxparser_rtx.so.1" },
@@ -48,7 +50,10 @@ export interface StandIn {
 const SOURCES = ["fake-tensorrt.cc", "fake-tensorrt-model.h", "fake-tensorrt-build.h", "fake-tensorrt-run.h"];
 
 /** Compiles one, unless an earlier run did; the reason when that is not possible. */
-export function compileStandIn(family: Family, options: { readonly version?: number; readonly flags?: readonly string[] } = {}): StandIn | string {
+export function compileStandIn(
+  family: Family,
+  options: { readonly version?: number; readonly flags?: readonly string[] } = {},
+): StandIn | string {
   const { core, text, ...known } = standIns[family];
   const table = tableHeader(family, options.version ?? known.version);
   const flags = ["-std=c++20", "-shared", "-fPIC", "-O0", "-w", ...(options.flags ?? [])];

@@ -180,9 +180,14 @@ class LoadedEngine implements Engine {
   }
   dispose(): Promise<void> {
     this.#disposed ??= (async () => {
-      await Promise.allSettled(this.#work);
-      await Promise.all([...this.#contexts].map((c) => c.dispose()));
-      addon().release(this.#handle);
+      try {
+        await Promise.allSettled(this.#work);
+        await Promise.all([...this.#contexts].map((c) => c.dispose()));
+        addon().release(this.#handle);
+      } catch (error) {
+        this.#disposed = undefined;
+        throw error;
+      }
     })();
     return this.#disposed;
   }
@@ -243,7 +248,13 @@ class LoadedContext implements Context {
   }
   dispose(): Promise<void> {
     this.#disposed ??= this.#tail.then(() => {
-      addon().release(this.#handle);
+      try {
+        addon().release(this.#handle);
+      } catch (error) {
+        // A graph captured from it lives: so does the context.
+        this.#disposed = undefined;
+        throw badRun({ what: error instanceof Error ? error.message : String(error) }, {}, error);
+      }
       this.#gone();
     });
     return this.#disposed;

@@ -160,7 +160,7 @@ export interface Context {
   profile(request: RunRequest): Promise<RunResult & { readonly layers: readonly LayerTime[] }>;
   /**
    * enqueueV3 as a CUDA graph at fixed dims and addresses, for the CUDA addon's `execute`, `timeGraph` and `release`; one run settles TensorRT's lazy
-   * work before. The context cannot be disposed of while the graph lives. Throws P2217, P2218.
+   * work before. Disposing of the context fails (P2217) while the graph lives. Throws P2217, P2218.
    */
   capture(request: RunRequest): Promise<GraphHandle>;
   /** Waits for a run that is under way. Twice is no error. */

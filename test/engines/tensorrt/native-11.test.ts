@@ -1,0 +1,4 @@
+/** The addon against the stand-in for TensorRT 11, whose interfaces carry versions. */
+import { suite } from "../../support/tensorrt-suite.js";
+
+suite("11");
