@@ -24,10 +24,12 @@ import { gainsOf } from "./partition/what-if.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
 import type { PassRecord } from "./passes/pass.js";
 import { type ModelInput, prepare } from "./prepare.js";
+import { checkCalibration, modelKey, readCalibration } from "./quantize/calibration.js";
 import { portsOf } from "./quantize/feeds.js";
 import { type Quantized, quantize } from "./quantize/index.js";
 import { carriesQuantizers } from "./quantize/place.js";
 import { collectFeeds } from "./quantize/store.js";
+import { readTable } from "./quantize/table.js";
 import { quantizationReport } from "./report/quantization.js";
 import { buildReport, type Report } from "./report/report.js";
 import { loadBundle } from "./runtime/bundle.js";
@@ -168,7 +170,8 @@ async function calibrated(
   settings: Settings,
   { unbuilt, ...context }: { readonly shapes: NonNullable<InferOptions["shapes"]>; readonly remarks: Remarks; readonly unbuilt: boolean },
 ): Promise<Quantized | undefined> {
-  const { data, method, exclude, batch, preprocessing, search, maxDrop, maxFloatShare, budgetSeconds, trials } = settings.calibration ?? {};
+  const { data, file, table, method, exclude, batch, preprocessing } = settings.calibration ?? {};
+  const { search, maxDrop, maxFloatShare, budgetSeconds, trials } = settings.calibration ?? {};
   if (unbuilt && settings.calibration === undefined && !carriesQuantizers(graph)) {
     const text = "the report is of the float graph: int8 needs ranges, and there is no calibration";
     context.remarks({ severity: "warning", text, fix: "give calibration: { data } (--calibration)" });
@@ -179,10 +182,18 @@ async function calibrated(
     data === undefined || carriesQuantizers(graph)
       ? undefined
       : await collectFeeds(data, portsOf(graph), { batch, preprocessing, remarks: context.remarks, signal });
+  const own = carriesQuantizers(graph);
+  const stored = file === undefined || own ? undefined : readCalibration(file);
+  if (stored !== undefined) checkCalibration(stored, { model: modelKey(graph), names: [] }, file);
+  const names = graph.values.flatMap((v) => v?.name ?? []);
   try {
     return await quantize(graph, {
       ...context,
       feeds,
+      observations: stored?.observations,
+      observed: stored?.feeds,
+      ranges: table === undefined || own ? undefined : readTable(table, names, context.remarks).ranges,
+      source: table === undefined ? "file" : "table",
       method,
       exclude,
       search: search === "none" ? undefined : { maxDrop, maxFloatShare, budgetSeconds, trials },

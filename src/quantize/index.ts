@@ -60,6 +60,8 @@ export interface QuantizeOptions {
   /** Feeds to observe; or what was observed, or the ranges themselves. */
   readonly feeds?: FeedStore | undefined;
   readonly observations?: Observations | undefined;
+  /** Number of feeds behind `observations`. */
+  readonly observed?: number | undefined;
   readonly ranges?: Ranges | undefined;
   /** Where observations and ranges come from, for the report. */
   readonly source?: "file" | "table" | undefined;
@@ -146,7 +148,7 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
     graph: placed.graph,
     summary: {
       source: feeds === undefined ? (options.source ?? "file") : "calibration",
-      feeds: { calibration: feeds?.length ?? 0, held: chosen?.held.length ?? 0 },
+      feeds: { calibration: feeds?.length ?? options.observed ?? 0, held: chosen?.held.length ?? 0 },
       configuration: chosen?.best.name ?? (options.ranges !== undefined ? "ranges as given" : byRule),
       decisions,
       trials: chosen?.trials ?? [],
