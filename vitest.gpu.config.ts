@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/gpu/**/*.test.ts"],
+    globalSetup: ["test/gpu/ledger-setup.ts"],
     testTimeout: 300_000,
     hookTimeout: 120_000,
     maxWorkers: 1,

@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # shellcheck disable=SC1091
-[ -f .carry/use.sh ] && source .carry/use.sh
+command -v node > /dev/null || { [ -f .carry/use.sh ] && source .carry/use.sh; }
 command -v node > /dev/null || { echo "gpu-smoke: there is no Node.js on the PATH and no .carry/" >&2; exit 2; }
 [ -f node_modules/vitest/vitest.mjs ] || { echo "gpu-smoke: node_modules has no vitest: run npm ci" >&2; exit 2; }
 echo "node $(node --version), $(nproc) cores"
