@@ -106,7 +106,8 @@ export async function driftOf(
         amax,
         absmax: o === undefined ? 0 : absmaxOf(o),
         ranges: Object.fromEntries(RANGE_METHODS.map((m) => [m, o === undefined ? 0 : amaxOf(o, m)])) as Record<RangeMethod, number>,
-        clipped: o === undefined ? 0 : clippedShare(o, amax),
+        // Up to half a step beyond the last level is rounding, not clipping.
+        clipped: o === undefined ? 0 : clippedShare(o, ((MOST + 0.5) / MOST) * amax),
         localSqnr: decibels(s.signal, s.local),
         accumulatedSqnr: decibels(s.signal, s.noise),
         cosine: s.signal > 0 && s.other > 0 ? s.dot / Math.sqrt(s.signal * s.other) : undefined,
