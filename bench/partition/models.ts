@@ -3,6 +3,7 @@ import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { plan } from "../../src/compile.js";
 import type { EngineName } from "../../src/ops/define.js";
+import { lossOf } from "../../src/partition/assign.js";
 import { problemOf } from "../../src/partition/problem.js";
 import type { SegmentInput } from "../../src/partition/segment.js";
 import { generator } from "./generators.js";
@@ -49,16 +50,18 @@ export async function casesOf(path: string): Promise<readonly ModelCase[] | stri
       const next = generator(7);
       for (const refused of [0, 0.1]) {
         const takes = (e: EngineName, i: number): boolean => verdicts.of(inferred.graph.nodes[i]?.id as never, e).ok;
+        const own = Uint8Array.from(inferred.graph.nodes, (_, i) => (takes(engine, i) && next() >= refused ? 1 : 0));
         cases.push({
           model,
           verdicts: refused === 0 ? engine : `${engine}, 1 in 10 refused`,
           input: {
             n: inferred.graph.nodes.length,
             successors: p.successors,
-            engine: Uint8Array.from(inferred.graph.nodes, (_, i) => (takes(engine, i) && next() >= refused ? 1 : 0)),
+            engine: own,
             size: p.size,
             minimumSize: 3,
             values: p.values,
+            lossUs: lossOf(p, ["host", engine], own, "fp32"),
           },
           work: Float64Array.from(p.costs, (c) => c.flops),
         });

@@ -64,6 +64,7 @@ export function solve(p: Problem, verdicts: Verdicts, options: PartitionOptions)
       minimumSize: options.minimumSegmentSize,
       forced,
       values: p.values,
+      lossUs: lossOf(p, classes, engine, precision, options.measured),
       ...(overlap ? { overlap: { us: timesOf(p, classes, engine, precision, options), startUs: classes.map(startUs) } } : {}),
     });
   const rate = (s: Segmentation): Quality => qualityOf(p, s, classes, precision, options.measured);
@@ -123,6 +124,21 @@ const timesOf = (p: Problem, classes: Classes, engine: Uint8Array, precision: st
     const e = classes[engine[i] as number] ?? "host";
     return options.measured?.(n.id, e) ?? nodeUs(e, p.costs[i] as Cost, precision);
   });
+
+/** Microseconds that the host takes longer for each node than the engine it is given to. */
+export function lossOf(
+  p: Problem,
+  classes: Classes,
+  engine: Uint8Array,
+  precision: string,
+  measured?: PartitionOptions["measured"],
+): Float64Array {
+  const time = (n: Node, i: number, e: EngineName): number => measured?.(n.id, e) ?? nodeUs(e, p.costs[i] as Cost, precision);
+  return Float64Array.from(p.graph.nodes, (n, i) => {
+    const e = classes[engine[i] as number] ?? "host";
+    return e === "host" ? 0 : Math.max(0, time(n, i, "host") - time(n, i, e));
+  });
+}
 
 function refuseHost(p: Problem, segments: readonly Segment[], verdicts: Verdicts, demoted: ReadonlySet<NodeId>): void {
   const g = p.graph;

@@ -63,6 +63,24 @@ export function latest(g: Dag, engine: Uint8Array, depth = deepest(earliest(g, e
   return level;
 }
 
+/** The least levels when the engines' waves run before the host's: what waits for nothing of the host's is apart from what does. */
+export function enginesFirst(g: Dag, engine: Uint8Array): Int32Array {
+  const { starts, targets } = g.successors;
+  const level = new Int32Array(g.n);
+  for (let v = 0; v < g.n; v++) {
+    const c = engine[v] as number;
+    // The host's first wave has no engine wave before it that could be empty.
+    if (c === 0 && level[v] === 0) level[v] = 1;
+    const l = level[v] as number;
+    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
+      const t = targets[e] as number;
+      const next = c > (engine[t] as number) ? l + 1 : l;
+      if (next > (level[t] as number)) level[t] = next;
+    }
+  }
+  return level;
+}
+
 /** The most engine segments that any path must cross: consecutive engine nodes of one class on a path can share one. */
 export function alternationBound(g: Dag, engine: Uint8Array): number {
   const { starts, targets } = g.successors;
