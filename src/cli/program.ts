@@ -2,6 +2,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
 import { badOption, type CompileOptions, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
+import { addCalibrate } from "./calibrate.js";
 import { bench, compileCommand, doctorCommand, exportBundle, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
 
@@ -17,6 +18,10 @@ interface ModelFlags {
   readonly precision?: string;
   readonly calibration?: string;
   readonly quantizeExclude?: readonly string[];
+  readonly maxDrop?: string;
+  readonly searchBudget?: string;
+  readonly search?: boolean;
+  readonly trials?: string;
   readonly minSegmentSize?: string;
   readonly tune?: string;
   readonly shape?: readonly string[];
@@ -74,6 +79,10 @@ export function commands(terminal: Terminal): Command {
         "for int8: feeds (.npz, .npy, a folder), a calibration file (.json) or a TensorRT table (.table, .cache)",
       )
       .option("--quantize-exclude <match>", "for int8: nodes that stay float, as in --pin; may be repeated", collect, [])
+      .option("--max-drop <points>", "for int8: agreement that may be lost before layers are left float (default: 0.5)")
+      .option("--search-budget <seconds>", "for int8: no trial of a configuration starts later (default: 120)")
+      .option("--no-search", "for int8: take the ranges as they are, with no trials")
+      .option("--trials <file>", "for int8: keep the trials in a file, and go on from it")
       .addOption(
         new Option("--tune <level>", "how long the CUDA engine looks for the fastest kernels, on this machine's GPU")
           .choices(["none", "quick", "full"])
@@ -138,6 +147,8 @@ export function commands(terminal: Terminal): Command {
         await bench(terminal, path, compileOptions(flags, terminal), flags),
     );
 
+  addCalibrate(program, terminal);
+
   program
     .command("inspect <model>")
     .description("what is in a graph")
@@ -172,8 +183,26 @@ const collect = (value: string, before: readonly string[]): readonly string[] =>
 
 function calibrationOf(flags: ModelFlags): Pick<CompileOptions, "calibration"> {
   const exclude = flags.quantizeExclude ?? [];
+  const drop = flags.maxDrop === undefined ? {} : { maxDrop: parseNumber("--max-drop", flags.maxDrop, { least: 0, whole: false }) };
+  const budget =
+    flags.searchBudget === undefined
+      ? {}
+      : { budgetSeconds: parseNumber("--search-budget", flags.searchBudget, { least: 0, whole: false }) };
+  const search = {
+    ...drop,
+    ...budget,
+    ...(flags.search === false ? { search: "none" as const } : {}),
+    ...(flags.trials === undefined ? {} : { trials: flags.trials }),
+  };
   if (flags.calibration !== undefined)
-    return { calibration: { ...parseCalibration(flags.calibration), ...(exclude.length === 0 ? {} : { exclude }) } };
+    return { calibration: { ...parseCalibration(flags.calibration), ...(exclude.length === 0 ? {} : { exclude }), ...search } };
+  const [stray] = Object.keys(search);
+  if (stray !== undefined)
+    throw badOption({
+      name: "calibration",
+      what: `is missing, and '${stray}' is of the search that it feeds`,
+      fix: "give --calibration too",
+    });
   if (exclude.length === 0) return {};
   throw badOption({ name: "--quantize-exclude", what: "has no calibration to exclude from", fix: "give --calibration too" });
 }
