@@ -42,6 +42,11 @@ export function atHalfPrecision(g: Graph, half: HalfType): Graph {
   return new Halver(g, half, floats).run();
 }
 
+const OTHER_FLOATS: ReadonlySet<string> = new Set(["float16", "bfloat16", "float64"]);
+const dtypeAt = (g: Graph, v: ValueId): string => {
+  const { type } = valueAt(g, v);
+  return type.kind === "tensor" ? type.dtype : type.kind;
+};
 const isFloat = (t: ValueType): boolean => t.kind === "tensor" && t.dtype === "float32";
 
 class Halver {
@@ -120,8 +125,9 @@ class Halver {
     const reads = readsOf(n).filter((v) => this.#floats(v));
     const moving = reads.filter((v) => !this.#g.constants.has(v));
     if (moving.length > 0) return moving.every((v) => this.#exact.has(v));
-    // No floats at all (a Cast, a Range), or a table of constants looked up, which is data.
-    return reads.length === 0 && n.outs.some((v) => v !== undefined && this.#floats(v));
+    // No floats at all (a Cast, a Range); a table of constants looked up is data, as are floats of another type.
+    const others = readsOf(n).some((v) => OTHER_FLOATS.has(dtypeAt(this.#g, v)));
+    return reads.length === 0 && !others && n.outs.some((v) => v !== undefined && this.#floats(v));
   }
 
   #declareFull(v: ValueId): ValueId {
