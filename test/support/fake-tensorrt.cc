@@ -1,7 +1,7 @@
 // A stand-in for a TensorRT library and its ONNX parser over host memory, for tests where there is neither: the same C symbols, the same slots
 // (table.h is made of native/tensorrt/slots.txt for one family), a few operators. A slot that nothing fills ends the process with its number.
-// FAKE_TENSORRT_CALLS names a file that gets a line for every call; FAKE_TENSORRT_FAIL lists functions that give nothing. A node's name asks for
-// trouble in a build or a run: fake:slow:30, fake:fail-build, fake:oom-build, fake:fail-run, fake:oom-context, fake:data-dims.
+// FAKE_TENSORRT_CALLS names a file that gets a line for every call; FAKE_TENSORRT_FAIL lists functions that give nothing, "crash" and "hang" for a
+// build that does; FAKE_TENSORRT_VERSION is another version to claim. A node's name asks for trouble in a build or a run: fake:slow:30, fake:fail-build, fake:oom-build, fake:fail-run, fake:oom-context, fake:data-dims.
 #include <dlfcn.h>
 
 #include <atomic>
@@ -304,7 +304,10 @@ Table& Parser::table() {
 
 }  // namespace
 
-API int32_t getInferLibVersion() { return VERSION; }
+API int32_t getInferLibVersion() {
+  const char* other = getenv("FAKE_TENSORRT_VERSION");
+  return other == nullptr ? VERSION : atoi(other);
+}
 API int getNvOnnxParserVersion() { return 200; }
 API void* createInferBuilder_INTERNAL(void* given, int32_t) {
   void* none = nullptr;

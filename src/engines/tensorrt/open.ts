@@ -1,4 +1,5 @@
 /** Opens a TensorRT library in this process and asks it things: plans, the parser's opinion, engines. */
+import { realpathSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { addon, type LibraryId, type NativeComplaint, type NativeEvent } from "./addon.js";
 import { loadEngine } from "./engine.js";
@@ -61,14 +62,22 @@ const parserErrors = (list: readonly NativeComplaint[]): readonly ParserError[] 
 /** By file name: the loader takes a library whose soname is loaded for the one asked for, wherever that lies. */
 const loaded = new Map<string, string>();
 
+/** Where the library really is; a name that the loader is to find stays a name. */
+function placeOf(library: string): string {
+  try {
+    return library.includes("/") ? realpathSync(library) : library;
+  } catch {
+    return resolve(library);
+  }
+}
 function once(library: string): void {
   const name = basename(library);
-  const path = library.includes("/") ? resolve(library) : library;
+  const path = placeOf(library);
   const other = loaded.get(name);
   if (other !== undefined && other !== path) throw otherLoaded({ library: path, loaded: other });
 }
 const remember = (library: string): void => {
-  loaded.set(basename(library), library.includes("/") ? resolve(library) : library);
+  loaded.set(basename(library), placeOf(library));
 };
 
 /**
