@@ -577,6 +577,13 @@ const TRIGGERS: readonly Trigger[] = [
     exit: 3,
   },
   {
+    code: "P2005",
+    title: "an input beyond any array",
+    run: () => compile(parse('graph "g" opset {"": 18} (%x: int32[2147483648]) -> (%y) { %y = Shape(%x) {start = 0} @"s" }')),
+    says: ["value 'x'", "8589934592 bytes", "smaller shapes"],
+    exit: 3,
+  },
+  {
     code: "P2114",
     title: "a node without a kernel",
     run: () =>

@@ -11,7 +11,7 @@ import { bodiesOf, displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import { elementCount, fromTensor, payloadLength } from "../../ir/payload.js";
 import { typeText } from "../../ir/print.js";
-import type { Constant, Graph } from "../../ir/types.js";
+import type { Constant, DType, Graph } from "../../ir/types.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
@@ -121,15 +121,24 @@ function checkInterface(g: Graph): void {
     }
   checkSizes(g, memory(), file);
 }
+function bytesOf(dtype: DType, dims: readonly number[]): number {
+  const count = elementCount(dims);
+  return count === undefined ? Number.POSITIVE_INFINITY : byteLength(dtype, count);
+}
 function checkSizes(g: Graph, limit: number, file: string | undefined): void {
   const outputs = new Set(g.outputs);
+  // What no array can hold nobody can feed; ONNX Runtime would make room for it all the same.
+  for (const id of g.inputs) {
+    const { name, type } = valueAt(g, id);
+    const bytes = type.kind === "tensor" && isStaticShape(type.shape) ? bytesOf(type.dtype, type.shape) : 0;
+    if (bytes > MAX_OUTPUT) throw tooLarge({ bytes, limit: MAX_OUTPUT }, { file, value: name });
+  }
   for (const n of g.nodes) {
     for (const id of n.outs) {
       if (id === undefined) continue;
       const { name, type } = valueAt(g, id);
       if (type.kind !== "tensor" || !isStaticShape(type.shape)) continue;
-      const count = elementCount(type.shape);
-      const bytes = count === undefined ? Number.POSITIVE_INFINITY : byteLength(type.dtype, count);
+      const bytes = bytesOf(type.dtype, type.shape);
       const most = outputs.has(id) ? Math.min(limit, MAX_OUTPUT) : limit;
       if (bytes > most) throw tooLarge({ bytes, limit: most }, { file, node: displayName(g, n), op: qualifiedOp(n), value: name });
     }

@@ -49,6 +49,9 @@ export function constantOfProto(t: TensorProto, where: Where): Constant {
   const source = valuesOf(t, dtype);
   const entries = count * (complex ? 2 : 1);
   const has = source === undefined ? 0 : sizeOf(source.numbers, source.width);
+  const width = source?.width ?? 0;
+  const torn = width === 0 ? undefined : source?.numbers.runs.find((r) => r.length % width !== 0);
+  if (torn !== undefined) throw badTensor({ what: `${torn.length} bytes of packed values are not whole numbers of ${width} bytes` }, where);
   if (has > entries) throw badTensor({ what: `a tensor of dims [${dims.join(", ")}] has ${has} values` }, where);
   // Packed numbers of the tensor's own width are the payload already.
   const [only] = source?.numbers.runs ?? [];

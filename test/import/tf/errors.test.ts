@@ -64,6 +64,26 @@ const cases: readonly (readonly [code: string, run: () => unknown, message: stri
     "P1303 m.pb, node 'c' (Const), attribute 'value': a float32 tensor of dims [100000, 100000] has 1 of its 10000000000 values, too few to be meant. Freeze or save the model again; the tensor is damaged or written by a faulty tool.",
   ],
   [
+    "P1303 torn",
+    () =>
+      read([
+        {
+          name: "c",
+          op: "Const",
+          attrs: {
+            dtype: T,
+            value: (w) =>
+              w.message(8, () => {
+                w.uint(1, FLOAT);
+                w.message(2, () => w.message(2, () => w.int64(1, 2)));
+                w.message(5, () => w.raw(new Uint8Array(7)));
+              }),
+          },
+        },
+      ]),
+    "P1303 m.pb, node 'c' (Const), attribute 'value': 7 bytes of packed values are not whole numbers of 4 bytes. Freeze or save the model again; the tensor is damaged or written by a faulty tool.",
+  ],
+  [
     "P1304 dangling",
     () => read([x, node("y", "Relu", ["xx"], { T })]),
     "P1304 m.pb, value 'xx': 'xx' is read and no node has that name; 'x' is near. Freeze or save the model again; the graph is damaged or was edited by hand.",
