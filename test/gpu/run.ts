@@ -11,6 +11,7 @@ import { gpu } from "./gpu.js";
 
 /** Allowed error as a share of the largest value: rounding of the arithmetic, times what a few operations add up. */
 export const tolerance = { fp32: 1e-5, tf32: 2e-3, fp16: 2e-3, bf16: 1.6e-2 } as const;
+const limits = { ...tolerance, int8: 0 } as const;
 export type Precision = keyof typeof tolerance;
 
 export const device = (): DeviceModel => {
@@ -23,8 +24,8 @@ export async function onGpu(
   graph: Graph,
   inputs: readonly TensorLike[],
   expected: readonly Tensor[],
-  precision: Precision,
-  options: Partial<LowerOptions> & { readonly rtolOfMax?: number } = {},
+  precision: keyof typeof limits,
+  options: Partial<LowerOptions> = {},
 ): Promise<{ readonly wrong: string | undefined; readonly relative: number; readonly templates: readonly string[] }> {
   const { plan, weights } = lower(graph, { precision, device: device(), ...options });
   const cubins = await Promise.all(plan.sources.map((s) => compileSource(s.source, plan.arch, { name: s.kernels[0] ?? "kernels" })));
@@ -39,7 +40,7 @@ export async function onGpu(
   try {
     const found = await executable.run(inputs);
     for (const [i, e] of expected.entries()) {
-      const result = compareTensors(found[i] as Tensor, e, { rtolOfMax: options.rtolOfMax ?? tolerance[precision] });
+      const result = compareTensors(found[i] as Tensor, e, { rtolOfMax: limits[precision] });
       if (!result.ok) wrong ??= `output ${i}: ${result.message}`;
       else relative = Math.max(relative, result.relative);
     }

@@ -131,7 +131,8 @@ export function recurrences(): readonly Case[] {
       { x: [steps, batch, input], w: [dirs, rows, input], r: [dirs, rows, hidden], b: [dirs, 2 * rows] },
       op === "LSTM" ? "%y, %h, %c" : "%y, %h",
       `%y: ${shape([steps, dirs, batch, hidden])}, %h: ${state}${op === "LSTM" ? `, %c: ${state}` : ""} = ${op}(%x, %w, %r, %b) {hidden_size = ${hidden}, direction = "${direction}"${attributes}}`,
-      0.15,
+      // Weights that neither fade out nor run away over the steps.
+      Math.min(0.15, 1 / Math.sqrt(hidden)),
     );
   };
   return [

@@ -100,7 +100,7 @@ export const pointwise: Readonly<Record<string, Pointwise>> = {
   ),
   Neg: of((x) => `(-${x})`),
   Sign: either(
-    (x) => `(${x} > 0.0f ? 1.0f : ${x} < 0.0f ? -1.0f : 0.0f)`,
+    (x) => `(${x} > 0.0f ? 1.0f : ${x} < 0.0f ? -1.0f : ${x} == 0.0f ? 0.0f : ${x})`,
     (x) => `((${x} > 0) - (${x} < 0))`,
   ),
   Ceil: call("ceilf"),
@@ -142,9 +142,12 @@ export const pointwise: Readonly<Record<string, Pointwise>> = {
   Mish: of((x) => `(${x} * tanhf(${x} > 0.0f ? ${x} + log1pf(expf(-${x})) : log1pf(expf(${x}))))`),
   LeakyRelu: ({ args: [x], attrs }) => `(${x} < 0.0f ? ${number(attrs.alpha)} * ${x} : ${x})`,
   Elu: ({ args: [x], attrs }) => `(${x} < 0.0f ? ${number(attrs.alpha)} * expm1f(${x}) : ${x})`,
-  Celu: ({ args: [x], attrs }) => `(fmaxf(0.0f, ${x}) + fminf(0.0f, ${number(attrs.alpha)} * expm1f(${x} / ${number(attrs.alpha)})))`,
+  Celu: ({ args: [x], attrs }) => `(${x} > 0.0f ? ${x} : ${number(attrs.alpha)} * expm1f(${x} / ${number(attrs.alpha)}))`,
   Selu: ({ args: [x], attrs }) => `(${number(attrs.gamma)} * (${x} > 0.0f ? ${x} : ${number(attrs.alpha)} * expm1f(${x})))`,
-  HardSigmoid: ({ args: [x], attrs }) => `fmaxf(0.0f, fminf(1.0f, ${number(attrs.alpha)} * ${x} + ${number(attrs.beta)}))`,
+  HardSigmoid: ({ scope, args: [x], attrs }) => {
+    const t = scope.let("float", `${number(attrs.alpha)} * ${x} + ${number(attrs.beta)}`);
+    return `(${t} < 0.0f ? 0.0f : ${t} > 1.0f ? 1.0f : ${t})`;
+  },
   ThresholdedRelu: ({ args: [x], attrs }) => `(${x} > ${number(attrs.alpha)} ? ${x} : 0.0f)`,
   Shrink: ({ args: [x], attrs }) =>
     `(${x} < ${number(-attrs.lambd)} ? ${x} + ${number(attrs.bias)} : ${x} > ${number(attrs.lambd)} ? ${x} - ${number(attrs.bias)} : 0.0f)`,
