@@ -10,7 +10,7 @@
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
               const int row = turn_row(turn + i, lane), column = turn_column(turn + i, lane), m = m0 + r * 64 + row, n = place.n + c * CHUNK + column;
-              if (m < M && n < N) {
+              if (exists(m, n)) {
                 Acc v[V];
                 read_columns<V>(v, staged + row * PITCH, column);
                 apply(v, now[i], N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n EPILOGUE_ARGUMENTS);

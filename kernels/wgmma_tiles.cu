@@ -19,7 +19,7 @@
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
               const int row = turn_row(turn + i, lane), column = turn_column(turn + i, lane), m = m0 + r * 64 + row, n = place.n + c * CHUNK + column;
-              if (m < M && n < N) {
+              if (exists(m, n)) {
                 char* const at = shared_bytes + offset + from + slot_place(row, column);
                 Acc v[V];
                 read_columns<V>(v, staged + row * PITCH, column);

@@ -136,6 +136,9 @@ __device__ __forceinline__ void tile_load(const TensorMap* map, u32 to, u32 barr
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
                ::"r"(to), "l"(map), "r"(n), "r"(m), "r"(barrier) : "memory");
 }
+// Tiles that lie inside the result wholly need no test, which would keep the reads of one vector behind the arithmetic of another.
+constexpr bool WHOLE_ROWS = M % BM == 0, WHOLE_COLUMNS = N % BN == 0;
+__device__ __forceinline__ bool exists(int m, int n) { return (WHOLE_ROWS || m < M) && (WHOLE_COLUMNS || n < N); }
 // The places a lane finishes in a chunk: `turn` counts its vectors.
 constexpr int TURNS = 16 * CHUNK / (32 * V), AHEAD = TURNS <= AHEAD_MOST ? TURNS : AHEAD_MOST;
 __device__ __forceinline__ int turn_row(int turn, int lane) { return (lane * V + turn * 32 * V) / CHUNK; }
@@ -144,7 +147,7 @@ __device__ __forceinline__ void read_ahead(Early (&early)[AHEAD], int m0, int n0
 #pragma unroll
   for (int i = 0; i < AHEAD; i++) {
     const int m = m0 + turn_row(turn + i, lane), n = n0 + turn_column(turn + i, lane);
-    if (m < M && n < N) early[i] = early_reads(N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n, bias, residual, out);
+    if (exists(m, n)) early[i] = early_reads(N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n, bias, residual, out);
   }
 }
 
@@ -261,7 +264,7 @@ conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, c
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
               const int row = turn_row(turn + i, lane), column = turn_column(turn + i, lane), m = m0 + r * 64 + row, n = place.n + c * CHUNK + column;
-              if (m < M && n < N) {
+              if (exists(m, n)) {
                 Acc v[V];
                 read_columns<V>(v, staged + row * PITCH, column);
                 apply(v, now[i], N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n, bias, residual, out);
