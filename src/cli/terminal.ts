@@ -27,6 +27,10 @@ export class Terminal {
   get width(): number {
     return this.#io.stdout.columns ?? 100;
   }
+  /** Whether somebody watches progress. */
+  get watched(): boolean {
+    return this.#io.stderr.isTTY === true;
+  }
   out(text: string): void {
     this.done();
     this.#io.stdout.write(text.endsWith("\n") ? text : `${text}\n`);

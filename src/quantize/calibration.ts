@@ -6,8 +6,13 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { defineError, type Where } from "../diagnostics.js";
+import { graphHash } from "../ir/hash.js";
+import type { Graph } from "../ir/types.js";
 import { hashOfUnion } from "./feeds.js";
 import { BINS, type ChannelStatistics, LEAST_EXPONENT, mergeObservations, type Observation, type Observations } from "./histogram.js";
+
+/** Hash of the graph whose tensors are observed: what a calibration's key `model` holds. */
+export const modelKey = (g: Graph): string => graphHash(g, `calibration ${COUNTING}`);
 
 const SCHEMA = "partita.calibration/1";
 /** Bump when the same tensors would be counted differently. */

@@ -10,7 +10,7 @@ import { valueAt } from "../ir/graph.js";
 import type { Graph } from "../ir/types.js";
 import { readNpy, readNpz } from "../npz.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-import { IMAGE_EXTENSIONS, imageFeeds, type Preprocessing } from "./images.js";
+import { IMAGE_EXTENSIONS, imageFeeds, type Preprocessing, preprocessingText } from "./images.js";
 import type { Feeds } from "./types.js";
 
 export const noFeeds = defineError<Record<never, never>>("P1601", "there are no feeds to calibrate with", () => ({
@@ -56,6 +56,8 @@ export interface FeedOptions {
   readonly preprocessing?: Preprocessing | undefined;
   readonly remarks?: Remarks | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** How many feeds there will be, as soon as that is known; of files, supposing that all are like the first. */
+  readonly onTotal?: ((feeds: number) => void) | undefined;
 }
 
 /** The inputs of a graph, as feeds are checked against them. */
@@ -64,6 +66,13 @@ export const portsOf = (g: Graph): readonly FeedPort[] =>
     const { name, type } = valueAt(g, v);
     return { name, type: type.kind === "tensor" ? type.dtype : type.kind, dims: type.kind === "tensor" ? type.shape : undefined };
   });
+
+/** How a source's files become feeds, as a calibration's key holds it: "" for arrays, which are taken as they stand. */
+export function preprocessingOf(source: FeedSource, ports: readonly FeedPort[], preprocessing: Preprocessing | undefined): string {
+  if (typeof source !== "string" || statSync(source, { throwIfNoEntry: false })?.isDirectory() !== true) return "";
+  const images = readdirSync(source).some((n) => !n.startsWith(".") && IMAGE_EXTENSIONS.includes(extname(n).toLowerCase()));
+  return images ? preprocessingText(preprocessing, ports[0]?.dims?.includes(3) !== true) : "";
+}
 
 /** Below this many samples a remark says that they are few. */
 const FEW = 32;
@@ -146,6 +155,7 @@ export function feedHash(feed: Feeds): string {
  */
 export async function* feedsOf(source: FeedSource, ports: readonly FeedPort[], options: FeedOptions = {}): AsyncGenerator<Feeds> {
   let feed = 0;
+  if (Array.isArray(source)) options.onTotal?.(source.length);
   for await (const raw of typeof source === "string" ? fromPath(source, ports, options) : source) {
     options.signal?.throwIfAborted();
     yield checkedFeed(raw, ports, feed++, typeof source === "string" ? source : undefined);
@@ -238,10 +248,14 @@ const fits = (dims: readonly number[], port: FeedPort["dims"]): boolean =>
   port === undefined || (dims.length === port.length && port.every((p, i) => typeof p !== "number" || p === dims[i]));
 
 async function* fromPath(path: string, ports: readonly FeedPort[], options: FeedOptions): AsyncGenerator<Feeds> {
+  const announced = ({ count, feeds }: Cut, files = 1): Iterable<Feeds> => {
+    options.onTotal?.(count * files);
+    return feeds;
+  };
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) throw badSource({ what: "there is no such file or folder", fix: "check the path" }, { file: path });
   if (!stat.isDirectory()) {
-    yield* cut(readArrays(path, ports), ports, options, path, false);
+    yield* announced(cut(readArrays(path, ports), ports, options, path, false));
     return;
   }
   const names = readdirSync(path)
@@ -255,23 +269,25 @@ async function* fromPath(path: string, ports: readonly FeedPort[], options: Feed
       { what: `it holds ${arrays.length} NumPy files and ${images.length} images`, fix: "keep them in two folders" },
       { file: path },
     );
-  if (images.length > 0)
+  if (images.length > 0) {
+    options.onTotal?.(images.length);
     yield* imageFeeds(
       images.map((n) => join(path, n)),
       ports,
       options.preprocessing,
     );
-  else if (arrays.length === 0)
+  } else if (arrays.length === 0)
     throw badSource(
       { what: `it holds no .npz, .npy or image (${IMAGE_EXTENSIONS.join(", ")})`, fix: "give a folder of feeds, or an .npz" },
       { file: path },
     );
   else if (ports.length > 1 && arrays.every((n) => ports.some((p) => `${p.name}.npy` === n)))
-    yield* cut(new Map(arrays.map((n) => [n.slice(0, -4), readNpy(join(path, n))])), ports, options, path, false);
+    yield* announced(cut(new Map(arrays.map((n) => [n.slice(0, -4), readNpy(join(path, n))])), ports, options, path, false));
   else
-    for (const n of arrays) {
+    for (const [i, n] of arrays.entries()) {
       options.signal?.throwIfAborted();
-      yield* cut(readArrays(join(path, n), ports), ports, options, join(path, n), true);
+      const pieces = cut(readArrays(join(path, n), ports), ports, options, join(path, n), true);
+      yield* i === 0 ? announced(pieces, arrays.length) : pieces.feeds;
     }
 }
 
@@ -304,33 +320,25 @@ function readArrays(file: string, ports: readonly FeedPort[]): Map<string, Tenso
   }
 }
 
+interface Cut {
+  readonly count: number;
+  readonly feeds: Iterable<Feeds>;
+}
 /** Cuts arrays into feeds; `whole`: arrays that fit as they stand are one feed even where the first dim is open. */
-function* cut(
-  arrays: ReadonlyMap<string, Tensor>,
-  ports: readonly FeedPort[],
-  options: FeedOptions,
-  file: string,
-  whole: boolean,
-): Generator<Feeds> {
+function cut(arrays: ReadonlyMap<string, Tensor>, ports: readonly FeedPort[], options: FeedOptions, file: string, whole: boolean): Cut {
   const portOf = (name: string): FeedPort | undefined => ports.find((p) => p.name === name || p.name === `${name}:0`);
   const open = (port: FeedPort | undefined): boolean => typeof port?.dims?.[0] !== "number";
   const list = [...arrays].map(([name, t]) => ({ name, t, port: portOf(name), fits: fits(t.dims, portOf(name)?.dims) }));
   const asIs = (): Feeds => Object.fromEntries(list.map(({ name, t }) => [name, t]));
   const stacked = list.filter(({ t, port }) => port?.dims !== undefined && t.dims.length === port.dims.length + 1);
   const rows = list.filter((e) => !stacked.includes(e) && (open(e.port) ? (e.port?.dims?.length ?? e.t.dims.length) > 0 : !e.fits));
-  if (list.every((e) => e.fits) && (whole || rows.length === 0)) {
-    yield asIs();
-    return;
-  }
+  if (list.every((e) => e.fits) && (whole || rows.length === 0)) return { count: 1, feeds: [asIs()] };
   const pieces = stacked.length > 0 ? stacked : rows;
   const step = (e: (typeof list)[number]): number =>
     stacked.length > 0 ? 1 : open(e.port) ? Math.max(1, options.batch ?? 1) : (e.port?.dims?.[0] as number);
   const counts = pieces.map((e) => ({ e, n: (e.t.dims[0] ?? 0) / step(e) }));
   const [first] = counts;
-  if (first === undefined) {
-    yield asIs();
-    return;
-  }
+  if (first === undefined) return { count: 1, feeds: [asIs()] };
   const total = Math.ceil(first.n);
   for (const { e, n } of counts)
     if (Math.ceil(n) !== total || (!open(e.port) && stacked.length === 0 && !Number.isInteger(n)))
@@ -341,10 +349,13 @@ function* cut(
         },
         { file },
       );
-  for (let i = 0; i < total; i++)
-    yield Object.fromEntries(
-      list.map((e) => [e.name, pieces.includes(e) ? part(e.t, i * step(e), step(e), stacked.length > 0) : e.t] as const),
-    );
+  function* feeds(): Generator<Feeds> {
+    for (let i = 0; i < total; i++)
+      yield Object.fromEntries(
+        list.map((e) => [e.name, pieces.includes(e) ? part(e.t, i * step(e), step(e), stacked.length > 0) : e.t] as const),
+      );
+  }
+  return { count: total, feeds: feeds() };
 }
 
 /** Rows [from, from + n) of a tensor, in memory of their own; without the first dim when `drop`. */

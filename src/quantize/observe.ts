@@ -33,12 +33,14 @@ export interface ObserveProgress {
 export interface ObserveOptions {
   /** Tensors whose channels are wanted too, with their axis (from the end when negative). */
   readonly channels?: ReadonlyMap<ValueId, number> | undefined;
-  /** Number of feeds, where it is known: for the time left. */
-  readonly total?: number | undefined;
+  /** Number of feeds, where it is known: for the time left. A function where it becomes known. */
+  readonly total?: number | (() => number | undefined) | undefined;
+  /** What no feed at all is: an error (the default), or nothing seen. */
+  readonly empty?: "refuse" | "allow" | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: ObserveProgress) => void) | undefined;
   readonly remarks?: Remarks | undefined;
-  /** Called about every `checkpointSeconds` (30) with what the feeds so far have shown; the pass waits for it. */
+  /** Called about every `checkpointSeconds` (30), and when the signal ends the pass, with what `done` feeds have shown; the pass waits for it. */
   readonly onCheckpoint?: ((observations: Observations, done: number) => void | Promise<void>) | undefined;
   readonly checkpointSeconds?: number | undefined;
 }
@@ -68,7 +70,7 @@ export async function observe(
   const reduction = await openReduction(exposing(graph, computed), computed.length === 0, runner, reducer);
   try {
     const done = await stream(reduction, feeds, options);
-    if (done === 0) throw noFeeds({}, { file: graph.extra?.file });
+    if (done === 0 && options.empty !== "allow") throw noFeeds({}, { file: graph.extra?.file });
     const seen = await gather(reduction);
     report(graph, seen, options.remarks);
     return seen;
@@ -130,15 +132,15 @@ async function stream(reduction: Reduction, feeds: AsyncIterable<Feeds> | Iterab
   const running = new Set<Promise<void>>();
   const failures: unknown[] = [];
   const step = async (feed: Feeds): Promise<void> => {
-    await reduction.run(feed, options.signal);
+    await reduction.run(feed);
     done++;
     const seconds = (performance.now() - start) / 1000;
-    const { total } = options;
+    const total = typeof options.total === "function" ? options.total() : options.total;
     options.onProgress?.({ done, total, secondsLeft: total === undefined ? undefined : (seconds / done) * Math.max(0, total - done) });
   };
   try {
     for await (const feed of feeds) {
-      options.signal?.throwIfAborted();
+      if (options.signal?.aborted === true) break;
       if (failures.length > 0) break;
       const run: Promise<void> = step(feed)
         .catch((error: unknown) => void failures.push(error))
@@ -153,10 +155,17 @@ async function stream(reduction: Reduction, feeds: AsyncIterable<Feeds> | Iterab
         saved = performance.now();
       }
     }
-  } finally {
+  } catch (error) {
     await Promise.all(running);
+    if (options.signal?.aborted !== true) throw error;
   }
+  await Promise.all(running);
   if (failures.length > 0) throw failures[0];
+  if (options.signal?.aborted === true) {
+    // Everything that was begun is counted: what was seen is of the first `done` feeds.
+    await options.onCheckpoint?.(await gather(reduction), done);
+    throw options.signal.reason;
+  }
   return done;
 }
 

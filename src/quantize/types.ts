@@ -31,7 +31,7 @@ export interface Reduction {
   /** Runs that make sense at once. */
   readonly streams: number;
   /** May be called concurrently. */
-  run(feeds: Feeds, signal?: AbortSignal): Promise<void>;
+  run(feeds: Feeds): Promise<void>;
   /** What every thread's reducer has seen so far, in no order. Not while a run is under way. */
   collect(): Promise<readonly unknown[]>;
   dispose(): Promise<void>;

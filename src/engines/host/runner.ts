@@ -61,7 +61,7 @@ export function hostRunner(options: RunnerOptions = {}): Runner {
       }
       return {
         streams: streams.length,
-        run: async (feeds, signal) => await streams.reduce((a, b) => (b.worker.load < a.worker.load ? b : a)).run(feeds, signal),
+        run: async (feeds) => await streams.reduce((a, b) => (b.worker.load < a.worker.load ? b : a)).run(feeds),
         collect: async () => await Promise.all(streams.map((s) => s.collect())),
         dispose,
       };
@@ -88,7 +88,12 @@ class ReducingStream {
       const [file] = artifact.files;
       if (file === undefined) throw new Error("a host artifact without its model");
       const model = "path" in file ? file.path : file.bytes;
-      await stream.worker.call({ op: "create", session: stream.#id, model, options: sessionOptions(1, "all", artifact.settings?.["without"]) });
+      await stream.worker.call({
+        op: "create",
+        session: stream.#id,
+        model,
+        options: sessionOptions(1, "all", artifact.settings?.["without"]),
+      });
       stream.#generation = stream.worker.generation;
       await stream.#call({ op: "reducer", module: reducer.module.href, settings: reducer.settings });
     } catch (error) {
@@ -98,21 +103,21 @@ class ReducingStream {
     return stream;
   }
 
-  async run(feeds: Feeds, signal?: AbortSignal): Promise<void> {
+  async run(feeds: Feeds): Promise<void> {
     const list = this.#artifact.inputs.map((name) => {
       const t = feeds[name] as TensorLike;
       return [name, t.type, t.data, t.dims];
     });
-    await this.#call({ op: "reduce", feeds: list, outputs: this.#artifact.outputs }, signal);
+    await this.#call({ op: "reduce", feeds: list, outputs: this.#artifact.outputs });
   }
 
   async collect(): Promise<unknown> {
     return (await this.#call<{ seen: unknown }>({ op: "collect" })).seen;
   }
 
-  async #call<T>(message: Readonly<Record<string, unknown>>, signal?: AbortSignal): Promise<T> {
+  async #call<T>(message: Readonly<Record<string, unknown>>): Promise<T> {
     try {
-      return await this.worker.call<T>({ ...message, session: this.#id, reducer: this.#id }, { signal, generation: this.#generation });
+      return await this.worker.call<T>({ ...message, session: this.#id, reducer: this.#id }, { generation: this.#generation });
     } catch (error) {
       throw error instanceof SessionLost ? workerDied({ why: "it was replaced, and what it had seen is lost" }) : error;
     }
