@@ -127,13 +127,14 @@ export function candidates(g: Graph, facts: (v: ValueId) => Fact, options: Candi
     const rest = sides.find((s) => s !== main);
     if (main === undefined || rest === undefined) continue;
     const own = options.keepFloat?.(node);
+    const wanted = taken(rest.v) || (rest.made !== undefined && !outputs.has(rest.v));
     const reason =
       own ??
-      (!known(rest.v)
-        ? "calibration gave no finite range for it"
-        : taken(rest.v) || (rest.made !== undefined && !outputs.has(rest.v))
+      (!wanted
+        ? "a residual that no other operator reads as int8 stays float: quantizing it alone saves nothing"
+        : known(rest.v)
           ? undefined
-          : "a residual that no other operator reads as int8 stays float: quantizing it alone saves nothing");
+          : "calibration gave no finite range for it");
     if (reason === undefined)
       takes.set(key(node, rest.slot), `the residual input of an Add behind ${main.made?.node.op}; the other is its sum, in float`);
     else refused.push({ value: rest.v, node, why: reason });
