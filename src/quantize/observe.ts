@@ -6,7 +6,7 @@
 import { defineError, type Remarks } from "../diagnostics.js";
 import { Editor } from "../ir/edit.js";
 import { typeAt, valueAt } from "../ir/graph.js";
-import type { Graph, ValueId } from "../ir/types.js";
+import type { Graph, ValueId, ValueType } from "../ir/types.js";
 import { deadCode } from "../passes/dead-code.js";
 import { passContext } from "../passes/pass.js";
 import { noFeeds } from "./feeds.js";
@@ -59,7 +59,7 @@ export async function observe(
 ): Promise<Observations> {
   const wanted = [...new Set(tensors)];
   for (const v of wanted) demandObservable(graph, v);
-  const names = wanted.map((v) => ({ name: valueAt(graph, v).name, axis: options.channels?.get(v) }));
+  const names = wanted.map((v) => ({ name: valueAt(graph, v).name, axis: options.channels?.get(v), steady: isSteady(typeAt(graph, v)) }));
   if (names.length === 0) return new Map();
   const inputs = new Set(graph.inputs);
   const computed = wanted.filter((v) => !inputs.has(v));
@@ -93,6 +93,9 @@ function demandObservable(g: Graph, v: ValueId): void {
       where,
     );
 }
+
+/** Whether equal dims of the inputs give it equal dims, as far as inference knows. */
+const isSteady = (t: ValueType): boolean => t.kind === "tensor" && t.shape?.includes("?") === false;
 
 /** The graph whose outputs are these values, without what only its own outputs needed. */
 function exposing(g: Graph, values: readonly ValueId[]): Graph {

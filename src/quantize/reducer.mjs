@@ -18,7 +18,8 @@ const MAX_PLANS = 64;
 const aligned = (n) => (n + 63) & ~63;
 
 /**
- * `kernel`: the assembled kernel.wat. `tensors`: names, with the axis of channels where those are wanted. Returns an object with `add` (one
+ * `kernel`: the assembled kernel.wat. `tensors`: names, with the axis of channels where those are wanted, and whether
+ * equal inputs' dims give equal dims. Returns an object with `add` (one
  * tensor), `fetches`/`reduce` (a run's outputs, see worker.mjs of the host engine) and `collect`.
  */
 export async function open({ kernel, tensors }) {
@@ -34,10 +35,10 @@ export async function open({ kernel, tensors }) {
     return at;
   };
   const states = new Map();
-  for (const { name, axis } of tensors) {
+  for (const { name, axis, steady } of tensors) {
     const at = allocate(STATE_BYTES);
     reset(at);
-    states.set(name, { name, at, axis, channels: undefined });
+    states.set(name, { name, at, axis, steady, channels: undefined });
   }
 
   /** [outer, channels, inner] of a tensor's dims. */
@@ -139,7 +140,7 @@ export async function open({ kernel, tensors }) {
       const key = keyOf(feeds);
       if (plans.has(key)) return;
       if (plans.size >= MAX_PLANS) plans.clear();
-      const plan = outputs.filter(([, type, data]) => type === "float32" && data.length > 0);
+      const plan = outputs.filter(([name, type, data]) => type === "float32" && data.length > 0 && states.get(name)?.steady === true);
       plans.set(
         key,
         plan.map(([name, , data, dims]) => ({ name, n: data.length, dims: [...dims] })),
