@@ -197,7 +197,44 @@ function matmulHalf({ batch = [], m, k, n, residual = false, gelu = false, preci
   return { graph: net.finish(net.add("Softmax", [y], { axis: int(-1) })), feeds: net.feeds, precision };
 }
 
+/** Max pooling of what a convolution left in memory, channels last. */
+function poolHalf({ c = 64, size = 21, precision = "fp16" }) {
+  const net = new Net();
+  const x = net.add("Conv", [
+    net.input("float32", [2, 16, size, size], floats(512 * size * size)),
+    net.constant("float32", [c, 16, 1, 1], floats(c * 16)),
+  ]);
+  const y = net.add("MaxPool", [x], { kernel_shape: ints(3, 3), strides: ints(2, 2), pads: ints(1, 1, 1, 1) });
+  return { graph: net.finish(net.add("MaxPool", [y], { kernel_shape: ints(2, 3), dilations: ints(2, 1) })), feeds: net.feeds, precision };
+}
+function poolInt8({ c = 64, size = 21 }) {
+  const net = new Net();
+  const dims = [2, c, size, size];
+  const x = steps(product(dims));
+  const w = weights(c * c);
+  const [xScale, wScale, yScale] = [Math.fround(0.02), Math.fround(0.003), Math.fround(0.08)];
+  const v = net.q(
+    net.add("Conv", [net.dq(net.input("int8", dims, x), xScale), net.dq(net.constant("int8", [c, c, 1, 1], w), wScale)]),
+    yScale,
+  );
+  const acc = reference.conv({ data: x, dims }, { data: w, dims: [c, c, 1, 1] }, undefined, {});
+  const q = { data: reference.requantize(acc, reference.multipliers(xScale, wScale, yScale)), dims };
+  const window = { strides: [2, 2], pads: [1, 1, 1, 1] };
+  const y = net.add("MaxPool", [v], { kernel_shape: ints(3, 3), strides: ints(2, 2), pads: ints(1, 1, 1, 1) });
+  const first = reference.maxPool(q, [3, 3], window);
+  return {
+    graph: net.finish(net.add("MaxPool", [y], { kernel_shape: ints(2, 2) })),
+    feeds: net.feeds,
+    expected: reference.maxPool(first, [2, 2], {}).data,
+    exact: true,
+    precision: "int8",
+  };
+}
+
 const cases = {
+  f16_pool: () => poolHalf({}),
+  bf16_pool: () => poolHalf({ precision: "bf16" }),
+  s8_pool: () => poolInt8({}),
   s8_1x1: () => convInt8({ n: 2, c: 64, size: 28, k: 256, r: 1 }),
   s8_1x1_plain: () => convInt8({ n: 1, c: 128, size: 14, k: 64, r: 1, relu: false, bias: false }),
   s8_1x1_residual: () => convInt8({ n: 2, c: 64, size: 28, k: 256, r: 1, residual: true }),
@@ -228,6 +265,13 @@ const cases = {
   f16_stem1: () => convHalf({ n: 1, c: 3, size: 21, k: 32, stride: 1 }),
   f16_patches: () => convHalf({ n: 1, c: 3, size: 64, k: 96, r: 16, stride: 16, pad: 0 }),
   bf16_stem: () => convHalf({ n: 1, c: 3, size: 40, k: 64, r: 7, stride: 2, precision: "bf16" }),
+  // Enough tiles for weights that stay in shared memory.
+  f16_1x1_many: () => convHalf({ n: 16, c: 64, size: 28, k: 256, r: 1, residual: true }),
+  f16_1x1_many_odd: () => convHalf({ n: 17, c: 128, size: 27, k: 200, r: 1 }),
+  f16_3x3_many: () => convHalf({ n: 24, c: 64, size: 28, k: 64 }),
+  f16_stem_many: () => convHalf({ n: 2, c: 3, size: 224, k: 64, r: 7, stride: 2 }),
+  s8_1x1_many: () => convInt8({ n: 16, c: 64, size: 28, k: 256, r: 1, residual: true }),
+  s8_1x1_many_plain: () => convInt8({ n: 16, c: 128, size: 26, k: 144, r: 1, relu: false }),
   f16_linear: () => matmulHalf({ batch: [2], m: 100, k: 256, n: 192 }),
   f16_linear_residual: () => matmulHalf({ batch: [2], m: 128, k: 768, n: 768, residual: true }),
   f16_linear_gelu: () => matmulHalf({ batch: [1], m: 128, k: 256, n: 1024, gelu: true }),

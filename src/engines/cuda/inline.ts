@@ -235,8 +235,9 @@ function quantize(s: Site): Inline {
 }
 /**
  * `value / step` held between `bounds` and rounded half to even, as a float at 1.5 * 2^23: its last bit is worth 1 there, so its low byte is the
- * integer. A constant step divides by its reciprocal, put right twice by the remainder: r = fl(1 / s), q = fl(x r), then q + (x - q s) r, whose
- * second round is the correctly rounded quotient (Markstein, IBM J. Res. Dev. 34, 1990). NaN becomes the lower bound.
+ * integer. A constant step divides by its reciprocal, put right by the remainder: r = fl(1 / s), q = fl(x r), then q + (x - q s) r. Twice that is
+ * the correctly rounded quotient (Markstein, IBM J. Res. Dev. 34, 1990); once where it decides all ties as the quotient does. NaN becomes the
+ * lower bound.
  */
 function nearestStep(scope: Scope, value: string, step: string, [low = 0, high = 0]: readonly number[]): string {
   const held = (x: string, a: number, b: number): string =>
@@ -248,8 +249,40 @@ function nearestStep(scope: Scope, value: string, step: string, [low = 0, high =
   const x = held(value, low * s, high * s);
   const r = literal(1 / s, "float");
   let q = scope.let("float", `__fmul_rn(${x}, ${r})`);
-  for (let i = 0; i < 2; i++) q = scope.let("float", `fmaf(fmaf(-${q}, ${step}, ${x}), ${r}, ${q})`);
+  for (let i = onceSuffices(s, Math.fround(1 / s), low, high) ? 1 : 2; i > 0; i--)
+    q = scope.let("float", `fmaf(fmaf(-${q}, ${step}, ${x}), ${r}, ${q})`);
   return `__fadd_rn(${q}, 12582912.0f)`;
+}
+/** a * b + c of float32, rounded once. */
+function fused(a: number, b: number, c: number): number {
+  // The product is exact in float64; of the sum, what rounding to float64 dropped decides between neighbours of float32.
+  const p = a * b;
+  const sum = p + c;
+  const back = sum - p;
+  const rest = p - (sum - back) + (c - back);
+  const near = Math.fround(sum);
+  const half = sum - near;
+  if (rest === 0 || half === 0) return near;
+  const away = Math.fround(near + 2 * half);
+  return Math.abs(half) * 2 === Math.abs(away - near) && Math.sign(rest) === Math.sign(half) ? away : near;
+}
+const bits = new Float32Array(1);
+const pattern = new Int32Array(bits.buffer);
+/** Whether one correction decides every tie between steps as the true quotient does: only floats next to a tie times `s` could tell. */
+function onceSuffices(s: number, r: number, low: number, high: number): boolean {
+  for (let k = low; k < high; k++) {
+    bits[0] = (k + 0.5) * s;
+    const tie = pattern[0] as number;
+    for (let d = -6; d <= 6; d++) {
+      pattern[0] = tie + d;
+      const x = bits[0] as number;
+      const q = Math.fround(x * r);
+      const once = fused(fused(-q, s, x), r, q);
+      const quotient = Math.fround(x / s);
+      if (Math.sign(once - (k + 0.5)) !== Math.sign(quotient - (k + 0.5))) return false;
+    }
+  }
+  return true;
 }
 function scaleIndex(s: Site, x: Operand, factor: Operand): (index: readonly Index[]) => readonly Index[] {
   if (factor.dims.length === 0) return () => [];

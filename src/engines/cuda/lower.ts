@@ -20,6 +20,7 @@ import { precisionOf } from "./matrix.js";
 import { emitMatrix } from "./matrix-emit.js";
 import { mergeProducts } from "./merge.js";
 import { pointwise } from "./pointwise.js";
+import { maxPoolKernel } from "./pooling.js";
 import { integerRegions } from "./quantized.js";
 import { emitRecurrent, recurrentOps, recurrentShape } from "./recurrent.js";
 import { reductionOps, reductions } from "./reduce.js";
@@ -279,6 +280,11 @@ class Lowering {
     switch (heavy.kind) {
       case "reduce": {
         const first = f.path[0] as ValueId;
+        const pooled = f.path.length === 1 ? maxPoolKernel(this.#e, s, out, this.#e.name(label)) : undefined;
+        if (pooled !== undefined) {
+          this.#e.push(pooled, nodes);
+          return;
+        }
         // Results are walked in the order in which they will lie in memory, as far as their own dims say.
         const shape = f.path.length === 1 ? out : { ...out, dims: own.dims, strides: stridesOf(own.dims, this.#e.order(first)), offset: 0 };
         const port = this.#e.producer.get(first)?.port ?? 0;

@@ -131,7 +131,7 @@ export const pointwise: Readonly<Record<string, Pointwise>> = {
     return attrs.detect_positive ? `(${up} ? 1 : 0)` : attrs.detect_negative ? `(${down} ? 1 : 0)` : "0";
   },
   Relu: either(
-    (x) => `(${x} < 0.0f ? 0.0f : ${x})`,
+    (x) => `relu(${x})`,
     (x) => `(${x} < 0 ? 0 : ${x})`,
   ),
   Sigmoid: of((x) => `(1.0f / (1.0f + expf(-${x})))`),
@@ -152,9 +152,7 @@ export const pointwise: Readonly<Record<string, Pointwise>> = {
   Shrink: ({ args: [x], attrs }) =>
     `(${x} < ${number(-attrs.lambd)} ? ${x} + ${number(attrs.bias)} : ${x} > ${number(attrs.lambd)} ? ${x} - ${number(attrs.bias)} : 0.0f)`,
   Gelu: ({ args: [x], attrs }) =>
-    attrs.approximate === "tanh"
-      ? `(0.5f * ${x} * (1.0f + tanhf(0.7978845608f * (${x} + 0.044715f * ${x} * ${x} * ${x}))))`
-      : `(0.5f * ${x} * (1.0f + erff(${x} * 0.70710678118f)))`,
+    attrs.approximate === "tanh" ? `(0.5f * ${x} * (1.0f + tanhf(0.7978845608f * (${x} + 0.044715f * ${x} * ${x} * ${x}))))` : `gelu(${x})`,
   Swish: ({ args: [x], attrs }) => `(${x} / (1.0f + expf(${number(-attrs.alpha)} * ${x})))`,
   PRelu: ({ args: [x, slope] }) => `(${x} < 0 ? ${slope} * ${x} : ${x})`,
   Add: infix("+"),

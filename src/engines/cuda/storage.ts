@@ -51,6 +51,16 @@ __device__ __forceinline__ float half_to_float(u16 h) { float f; asm("cvt.f32.f1
 __device__ __forceinline__ u16 float_to_half(float f) { u16 h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
 __device__ __forceinline__ float bf16_to_float(u16 h) { return __uint_as_float((u32)h << 16); }
 __device__ __forceinline__ u16 float_to_bf16(float f) { u16 h; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
+__device__ __forceinline__ float relu(float x) { float y; asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(y) : "f"(x)); return y; }
+// x times the normal distribution function of x, by its tail (Abramowitz and Stegun 26.2.17): within 7.5e-8 |x|.
+__device__ __forceinline__ float gelu(float x) {
+  const float a = fabsf(x);
+  float t, e;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(t) : "f"(fmaf(a, 0.2316419f, 1.0f)));
+  asm("ex2.approx.f32 %0, %1;" : "=f"(e) : "f"(x * x * -0.7213475204f));
+  const float tail = t * fmaf(t, fmaf(t, fmaf(t, fmaf(t, 0.5307027145f, -0.7265760135f), 0.7107068705f), -0.142248368f), 0.127414796f);
+  return (x > 0.0f || x != x ? x : 0.0f) - fminf(a, 64.0f) * (tail * e);
+}
 template <class T, int N> struct alignas(sizeof(T) * N) Pack { T e[N]; };
 template <class T, int N> __device__ __forceinline__ Pack<T, N> load_pack(const T* p) { return *reinterpret_cast<const Pack<T, N>*>(p); }
 template <class T, int N> __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& v) { *reinterpret_cast<Pack<T, N>*>(p) = v; }
