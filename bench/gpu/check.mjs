@@ -201,7 +201,7 @@ function matmulHalf({ batch = [], m, k, n, residual = false, gelu = false, preci
 function poolHalf({ c = 64, size = 21, precision = "fp16" }) {
   const net = new Net();
   const x = net.add("Conv", [
-    net.input("float32", [2, 16, size, size], floats(512 * size * size)),
+    net.input("float32", [2, 16, size, size], floats(32 * size * size)),
     net.constant("float32", [c, 16, 1, 1], floats(c * 16)),
   ]);
   const y = net.add("MaxPool", [x], { kernel_shape: ints(3, 3), strides: ints(2, 2), pads: ints(1, 1, 1, 1) });

@@ -8,6 +8,8 @@ import type { Constant, Graph, Node, ValueId } from "../../ir/types.js";
 
 interface Part {
   readonly product: Node;
+  /** What turns the sums of an integer product real: one scale per column. */
+  readonly scale: { readonly node: Node; readonly constant: Constant } | undefined;
   /** The addition of a constant vector behind it, if there is one. */
   readonly add: Node | undefined;
   readonly weight: Constant;
@@ -28,17 +30,36 @@ export function mergeProducts(g: Graph): Graph {
   const groups = new Map<string, Part[]>();
   for (const n of g.nodes) {
     const [a, b] = n.ins;
-    if (n.op !== "MatMul" || n.domain !== "" || a === undefined || b === undefined || g.constants.has(a)) continue;
+    const integer = n.op === "MatMulInteger" && n.ins.length === 2;
+    if ((n.op !== "MatMul" && !integer) || n.domain !== "" || a === undefined || b === undefined || g.constants.has(a)) continue;
     const weight = g.constants.get(b);
     const [y] = n.outs;
     if (weight === undefined || weight.dims.length !== 2 || y === undefined) continue;
-    const [only, second] = uses.get(y) ?? [];
-    const other = only?.op === "Add" && only.domain === "" && second === undefined && !outputs.has(y) ? only : undefined;
-    const vector = other?.ins.find((v) => v !== y);
-    const bias = vector === undefined ? undefined : g.constants.get(vector);
-    const fits = bias !== undefined && bias.dims.length === 1 && bias.dims[0] === weight.dims[1] && bias.dtype === weight.dtype;
-    const key = `${a} ${weight.dims[0]} ${weight.dtype} ${fits}`;
-    const part: Part = { product: n, add: fits ? other : undefined, weight, bias: fits ? bias : undefined };
+    const single = (v: ValueId, op: string): Node | undefined => {
+      const [only, second] = uses.get(v) ?? [];
+      return only?.op === op && only.domain === "" && second === undefined && !outputs.has(v) ? only : undefined;
+    };
+    const vectorOf = (v: ValueId | undefined, dtype: string): Constant | undefined => {
+      const c = v === undefined ? undefined : g.constants.get(v);
+      return c !== undefined && c.dims.length === 1 && c.dims[0] === weight.dims[1] && c.dtype === dtype ? c : undefined;
+    };
+    const dequantizer = integer ? single(y, "DequantizeLinear") : undefined;
+    const scales = dequantizer?.ins.length === 2 ? vectorOf(dequantizer.ins[1], "float32") : undefined;
+    if (integer && (scales === undefined || dequantizer?.outs[0] === undefined)) continue;
+    const result = dequantizer?.outs[0] ?? y;
+    const other = single(result, "Add");
+    const bias = vectorOf(
+      other?.ins.find((v) => v !== result),
+      integer ? "float32" : weight.dtype,
+    );
+    const key = `${n.op} ${a} ${weight.dims[0]} ${weight.dtype} ${bias !== undefined}`;
+    const part: Part = {
+      product: n,
+      scale: dequantizer === undefined || scales === undefined ? undefined : { node: dequantizer, constant: scales },
+      add: bias === undefined ? undefined : other,
+      weight,
+      bias,
+    };
     const group = groups.get(key);
     if (group === undefined) groups.set(key, [part]);
     else group.push(part);
@@ -51,16 +72,22 @@ export function mergeProducts(g: Graph): Graph {
     const stem = first.product.name;
     const weight = e.addConstant(`${stem}.merged`, beside(parts.map((p) => p.weight)));
     const [a] = first.product.ins;
-    const origin = parts.flatMap((p) => [p.product, p.add]).flatMap((n) => (n === undefined ? [] : (n.origin ?? [n.name])));
-    let [y] = e.add({ op: "MatMul", ins: [a, weight], outs: 1, name: `${stem}.merged`, origin }).outs;
+    const origin = parts.flatMap((p) => [p.product, p.scale?.node, p.add]).flatMap((n) => (n === undefined ? [] : (n.origin ?? [n.name])));
+    let [y] = e.add({ op: first.product.op, ins: [a, weight], outs: 1, name: `${stem}.merged`, origin }).outs;
+    if (first.scale !== undefined) {
+      const scale = e.addConstant(`${stem}.merged.scale`, beside(parts.flatMap((p) => (p.scale === undefined ? [] : [p.scale.constant]))));
+      const { attrs } = first.scale.node;
+      [y] = e.add({ op: "DequantizeLinear", ins: [y, scale], outs: 1, name: `${stem}.merged.scale`, origin, attrs }).outs;
+    }
     if (first.bias !== undefined) {
       const bias = e.addConstant(`${stem}.merged.bias`, beside(parts.map((p) => p.bias as Constant)));
       [y] = e.add({ op: "Add", ins: [y, bias], outs: 1, name: `${stem}.merged.add`, origin }).outs;
     }
     const sizes = e.addConstant(`${stem}.sizes`, int64Constant(parts.map((p) => p.weight.dims[1] as number)));
-    const results = parts.map((p) => (p.add ?? p.product).outs[0]);
+    const results = parts.map((p) => (p.add ?? p.scale?.node ?? p.product).outs[0]);
     for (const p of parts) {
       e.remove(p.product.id);
+      if (p.scale !== undefined) e.remove(p.scale.node.id);
       if (p.add !== undefined) e.remove(p.add.id);
     }
     e.add({ op: "Split", ins: [y, sizes], outs: results, name: `${stem}.split`, origin, attrs: { axis: { kind: "int", value: -1 } } });
