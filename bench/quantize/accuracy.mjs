@@ -1,0 +1,134 @@
+// INT8 against FP32 on trained models, both through compile() on the host engine: top-1, agreement, signal to noise, time.
+//
+//   node bench/quantize/accuracy.mjs DATA [--search auto|none] [--method auto|max|mse|...] [--only NAME] [--record NAME] [--feeds FOLDER]
+//
+// DATA holds the unpacked sets digits, real and real_tf. --feeds writes the calibration and test feeds of each model as .npz, for peers.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { compile, Tensor, writeNpz } from "../../dist/index.js";
+import { record } from "../record.mjs";
+import { models } from "./models.mjs";
+
+const { values: flags, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    search: { type: "string" },
+    method: { type: "string" },
+    only: { type: "string" },
+    record: { type: "string" },
+    feeds: { type: "string" },
+  },
+});
+const [data] = positionals;
+if (data === undefined)
+  throw new Error("usage: accuracy.mjs DATA [--search auto|none] [--method NAME] [--only NAME] [--record NAME] [--feeds FOLDER]");
+
+async function outputs(program, feeds) {
+  const session = await program.createSession({ threads: 1 });
+  const [{ name }] = session.outputs;
+  const own = session.inputs[0].name;
+  const results = [];
+  const start = performance.now();
+  for (const feed of feeds) results.push((await session.run({ [own]: Object.values(feed)[0] }))[name].data);
+  const ms = (performance.now() - start) / feeds.length;
+  await session.dispose();
+  return { results, ms };
+}
+const argmax = (x) => x.reduce((best, v, i) => (v > x[best] ? i : best), 0);
+const percent = (part, all) => Number(((100 * part) / all).toFixed(2));
+
+/** Half the width of the 95 % interval of a paired difference in points. */
+function interval(better, worse, n) {
+  const mean = (better - worse) / n;
+  const variance = (better + worse) / n - mean ** 2;
+  return Number((196 * Math.sqrt(variance / n)).toFixed(2));
+}
+
+const found = [];
+for (const m of models(data)) {
+  if (flags.only !== undefined && !m.name.includes(flags.only)) continue;
+  const remarks = [];
+  try {
+    const float = await compile(m.path, { target: "host", ...m.options });
+    const input = float.inputs[0].name;
+    const calibration = { data: m.calibration.map((f) => ({ [input]: Object.values(f)[0] })) };
+    if (flags.search !== undefined) calibration.search = flags.search;
+    if (flags.method !== undefined) calibration.method = flags.method;
+    const start = performance.now();
+    const int8 = await compile(m.path, {
+      target: "host",
+      ...m.options,
+      precision: "int8",
+      calibration,
+      onRemark: (r) => remarks.push(r.text),
+    });
+    const seconds = (performance.now() - start) / 1000;
+    const [a, b] = [await outputs(float, m.test), await outputs(int8, m.test)];
+    const n = m.test.length;
+    let [agree, right, rightInt8, gained, lost, signal, noise] = [0, 0, 0, 0, 0, 0, 0];
+    for (let i = 0; i < n; i++) {
+      const [x, y] = [argmax(a.results[i]), argmax(b.results[i])];
+      agree += x === y;
+      if (m.labels !== undefined) {
+        const [was, is] = [x === m.labels[i], y === m.labels[i]];
+        right += was;
+        rightInt8 += is;
+        gained += is && !was;
+        lost += was && !is;
+      }
+      a.results[i].forEach((v, k) => {
+        signal += v * v;
+        noise += (v - b.results[i][k]) ** 2;
+      });
+    }
+    const quantizers = int8.report.data.nodes.filter((node) => node.op === "QuantizeLinear").length;
+    const row = {
+      model: m.name,
+      data: m.data,
+      ...(m.labels === undefined
+        ? {}
+        : {
+            fp32: percent(right, n),
+            int8: percent(rightInt8, n),
+            drop: Number((percent(right, n) - percent(rightInt8, n)).toFixed(2)),
+            interval: interval(gained, lost, n),
+          }),
+      agreement: percent(agree, n),
+      classes: new Set(a.results.map(argmax)).size,
+      sqnrDb: noise === 0 ? null : Number((10 * Math.log10(signal / noise)).toFixed(1)),
+      quantizers,
+      configuration: int8.report.data.quantization?.configuration,
+      compileSeconds: Number(seconds.toFixed(1)),
+      msFp32: Number(a.ms.toFixed(3)),
+      msInt8: Number(b.ms.toFixed(3)),
+      ...(quantizers === 0 ? { remark: remarks.find((text) => text.includes("float")) } : {}),
+    };
+    found.push(row);
+    process.stderr.write(`${JSON.stringify(row)}\n`);
+    if (flags.feeds !== undefined) {
+      mkdirSync(flags.feeds, { recursive: true });
+      for (const set of ["calibration", "test"]) {
+        const feeds = m[set].map((f) => Object.values(f)[0]);
+        const all = new Float32Array(feeds.length * feeds[0].data.length);
+        feeds.forEach((t, i) => all.set(t.data, i * t.data.length));
+        writeNpz(join(flags.feeds, `${m.name}.${set}.npz`), [
+          [input, new Tensor("float32", all, [feeds.length, ...feeds[0].dims.slice(1)])],
+        ]);
+      }
+    }
+  } catch (error) {
+    found.push({ model: m.name, data: m.data, error: error instanceof Error ? error.message.slice(0, 300) : String(error) });
+    process.stderr.write(`${m.name}: ${error instanceof Error ? error.message.slice(0, 300) : error}\n`);
+  }
+}
+const labelled = found.filter((r) => r.labels !== null && r.drop !== undefined);
+const figures = {
+  search: flags.search ?? "auto",
+  method: flags.method ?? "auto",
+  largestDrop: Math.max(...labelled.map((r) => r.drop)),
+  models: found,
+};
+if (flags.record !== undefined) record(flags.record, figures);
+else process.stdout.write(`${JSON.stringify(figures, null, 1)}\n`);
+process.exit(0);
