@@ -122,7 +122,7 @@ function comparison(rows: readonly ModelRow[]): string {
       return pairs.every(([ours, theirs]) => theirs <= ours) && pairs.some(([ours, theirs]) => theirs < ours);
     }),
   ).length;
-  const worse = rows.flatMap((m) => exceptions(m, names));
+  const worse = exceptions(rows, names);
   const cells = (name: string): readonly string[] => [
     number(sum(name, (f) => f.segments)),
     number(sum(name, (f) => f.boundaryBytes) / 1e6),
@@ -143,30 +143,48 @@ ${table(
   names.map((name) => [name, ...counts(name)]),
 )}
 
-${beaten === 0 ? "No method is as good on every criterion and better on one in any case." : `In ${beaten} comparisons a method is as good on every criterion and better on one.`}${
+${beaten === 0 ? "No method is as good on every criterion and better on one in any case." : `In ${beaten} of ${rows.length * names.length} comparisons a method is as good on every criterion and better on one.`}${
   worse.length === 0
     ? " No criterion is worse in any case."
-    : ` Where one criterion is worse, others pay for it:\n\n${table(["model, verdicts", "against", "segments", "boundary kB", "FLOPs covered", "crossings"], worse.slice(0, 12))}${worse.length > 12 ? `\n\n... and ${worse.length - 12} more in bench/results/partition.json.` : ""}`
+    : ` All cases in which a method is better on some criterion (Partita : the other, in bold where it is better); what it pays stands in the same row:\n\n${table(["model (verdicts)", "against", "segments", "boundary kB", "FLOPs covered", "crossings"], worse)}`
 }`;
 }
 
-function exceptions(m: ModelRow, names: readonly string[]): readonly (readonly string[])[] {
-  const ours = m.methods[OURS] as Figures;
-  return names.flatMap((name) => {
-    const theirs = m.methods[name] as Figures;
-    if (Object.values(criteria).every((of) => of(ours) <= of(theirs))) return [];
-    const pair = (of: (f: Figures) => string): string => (of(ours) === of(theirs) ? of(ours) : `${of(ours)}, theirs ${of(theirs)}`);
-    return [
-      [
-        `${m.model}, ${m.verdicts}`,
-        name,
-        pair((f) => String(f.segments)),
-        pair((f) => number(f.boundaryBytes / 1e3)),
-        pair((f) => `${(100 * f.workCovered).toFixed(3)} %`),
-        pair((f) => String(f.crossings)),
-      ],
-    ];
-  });
+/** Cases in which some method is better in something: both sides' figures, theirs in bold where they are better. Equal rows are joined. */
+function exceptions(rows: readonly ModelRow[], names: readonly string[]): readonly (readonly string[])[] {
+  const show: readonly ((f: Figures) => string)[] = [
+    (f) => String(f.segments),
+    (f) => number(f.boundaryBytes / 1e3),
+    (f) => `${(100 * f.workCovered).toFixed(3)} %`,
+    (f) => String(f.crossings),
+  ];
+  const lines = new Map<
+    string,
+    { readonly models: Map<string, Set<string>>; readonly methods: Set<string>; readonly cells: readonly string[] }
+  >();
+  for (const m of rows) {
+    const ours = m.methods[OURS] as Figures;
+    for (const name of names) {
+      const theirs = m.methods[name] as Figures;
+      const better = Object.values(criteria).map((of) => of(theirs) < of(ours));
+      if (!better.includes(true)) continue;
+      const cells = show.map((f, i) => {
+        const [a, b] = [f(ours), f(theirs)];
+        return better[i] === true ? `${a} : **${b}**` : a === b ? a : `${a} : ${b}`;
+      });
+      const key = `${m.model.split("/")[0]} ${cells.join()}`;
+      const line = lines.get(key) ?? { models: new Map<string, Set<string>>(), methods: new Set<string>(), cells };
+      lines.set(key, line);
+      const verdicts = line.models.get(m.model) ?? new Set<string>();
+      line.models.set(m.model, verdicts.add(m.verdicts.split(",")[0] ?? ""));
+      line.methods.add(name.replace(/ \(.*/, "").replace("ONNX Runtime waves", "waves").replace("ONNX Runtime TensorRT", "intervals"));
+    }
+  }
+  return [...lines.values()].map(({ models, methods, cells }) => [
+    [...models].map(([model, verdicts]) => `${model} (${[...verdicts].join(", ")})`).join(", "),
+    [...methods].join(", "),
+    ...cells,
+  ]);
 }
 
 /** Time over nodes, both logarithmic, on the inception graph: one line per method. */

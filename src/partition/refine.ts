@@ -14,8 +14,14 @@ const MAX_PAIR = 20_000;
 /** Nodes put into flows in all: on the largest irregular graphs this bounds refinement to about a second. */
 const BUDGET = 1_000_000;
 
-/** Changes `level` in place; gives the bytes saved. */
-export function refine(g: Dag, engine: Uint8Array, values: Values, level: Int32Array): number {
+/** What a node counts towards the least size of a wave. */
+export interface Sizes {
+  readonly size: Uint32Array | Uint8Array;
+  readonly minimumSize: number;
+}
+
+/** Changes `level` in place; gives the bytes saved. A wave that is large enough stays so, or is emptied. */
+export function refine(g: Dag, engine: Uint8Array, values: Values, level: Int32Array, sizes: Sizes): number {
   let depth = 0;
   let classes = 1;
   for (let v = 0; v < g.n; v++) {
@@ -28,7 +34,7 @@ export function refine(g: Dag, engine: Uint8Array, values: Values, level: Int32A
   for (let c = 1; c < classes; c++) {
     const waves: number[][] = Array.from({ length: depth + 1 }, () => []);
     for (let v = 0; v < g.n; v++) if (engine[v] === c) waves[level[v] as number]?.push(v);
-    const pair = new Pair(g, engine, values, level, made);
+    const pair = new Pair(g, engine, values, level, made, sizes);
     for (let w = 0; w < depth; w++) saved += pair.divide(waves, w);
     for (let w = depth - 1; w >= 0; w--) saved += pair.divide(waves, w);
   }
@@ -63,17 +69,19 @@ class Pair {
   readonly #values: Values;
   readonly #level: Int32Array;
   readonly #made: Made;
+  readonly #sizes: Sizes;
   readonly #flow = new Flow();
   /** Vertex of each node of the pair at hand; -1 elsewhere. */
   readonly #vertex: Int32Array;
   #budget = BUDGET;
 
-  constructor(g: Dag, engine: Uint8Array, values: Values, level: Int32Array, made: Made) {
+  constructor(g: Dag, engine: Uint8Array, values: Values, level: Int32Array, made: Made, sizes: Sizes) {
     this.#g = g;
     this.#engine = engine;
     this.#values = values;
     this.#level = level;
     this.#made = made;
+    this.#sizes = sizes;
     this.#vertex = new Int32Array(g.n).fill(-1);
   }
 
@@ -90,17 +98,30 @@ class Pair {
     let before = 0;
     for (const v of nodes) before += this.#place(v, w);
     const after = this.#flow.run(SOURCE, SINK, before);
-    if (after < before) {
-      waves[w] = [];
-      waves[w + 1] = [];
-      for (const v of nodes) {
-        const to = this.#flow.inSource(this.#vertex[v] as number) ? w : w + 1;
-        this.#level[v] = to;
-        waves[to]?.push(v);
-      }
+    let saved = Math.max(0, before - after);
+    if (saved > 0) {
+      const [first, second]: [number[], number[]] = [[], []];
+      for (const v of nodes) (this.#flow.inSource(this.#vertex[v] as number) ? first : second).push(v);
+      if (this.#stays(early, first) && this.#stays(late, second)) {
+        waves[w] = first;
+        waves[w + 1] = second;
+        for (const v of first) this.#level[v] = w;
+        for (const v of second) this.#level[v] = w + 1;
+      } else saved = 0;
     }
     for (const v of nodes) this.#vertex[v] = -1;
-    return Math.max(0, before - after);
+    return saved;
+  }
+
+  /** Whether a wave that was large enough still is, or has nothing left to count. */
+  #stays(before: readonly number[], after: readonly number[]): boolean {
+    const now = this.#weigh(after);
+    return now === 0 || now >= this.#sizes.minimumSize || this.#weigh(before) < this.#sizes.minimumSize;
+  }
+  #weigh(wave: readonly number[]): number {
+    let total = 0;
+    for (const v of wave) total += this.#sizes.size[v] as number;
+    return total;
   }
 
   /** Vertices: what lies outside binds a node to its wave, and with it what it reads there, or what reads it. The others get one of their own. */

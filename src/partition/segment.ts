@@ -67,17 +67,12 @@ export function segment(input: SegmentInput): Segmentation {
   const values = input.values ?? unitValues(g);
   const order = heaviestFirst(values.bytes);
   const by = (start: Start, floor: Floor): Arrangement => arrange(g, input, values, order, start, floor);
-  let best = by("ties", "piece");
+  const first = by("ties", "piece");
   // Where nothing had to be given up, ties have not been beaten.
-  if (input.n <= SMALL && (best.demoted.includes(1) || best.trimmed.includes(1))) {
-    for (const floor of ["piece", "wave"] as const)
-      for (const start of ["ties", "earliest", "latest", "engines first"] as const) {
-        if (start === "ties" && floor === "piece") continue;
-        const other = by(start, floor);
-        if (input.lossUs === undefined ? other.givenUp <= best.givenUp && other.penalty < best.penalty : other.penalty < best.penalty)
-          best = other;
-      }
-  }
+  const settled = input.n > SMALL || !(first.demoted.includes(1) || first.trimmed.includes(1));
+  let all = 0;
+  for (let v = 0; v < input.n; v++) if (input.engine[v] !== 0) all += priceOf(input)[v] as number;
+  const best = settled ? first : choose([first, ...OTHERS.map(([start, floor]) => by(start, floor))], all);
   return { ...number(g, best.engine, best.level, best.demoted, input.overlap), trimmed: best.trimmed };
 }
 
@@ -89,10 +84,24 @@ interface Arrangement {
   readonly level: Int32Array;
   readonly demoted: Uint8Array;
   readonly trimmed: Uint8Array;
-  /** Compute that went to the host for want of company. */
+  /** Microseconds lost, or else compute nodes, because what an engine takes went to the host. */
   readonly givenUp: number;
   readonly penalty: number;
 }
+
+const OTHERS = (["piece", "wave"] as const)
+  .flatMap((floor) => (["ties", "earliest", "latest", "engines first"] as const).map((start) => [start, floor] as const))
+  .slice(1);
+
+const priceOf = (input: SegmentInput): ArrayLike<number> => input.lossUs ?? input.size;
+
+/** Engines were asked for, so what keeps the most work on them comes first; among what keeps nearly as much, the least penalty wins. */
+function choose(all: readonly [Arrangement, ...Arrangement[]], total: number): Arrangement {
+  const enough = Math.min(...all.map((a) => a.givenUp)) + NEARLY * total;
+  return all.filter((a) => a.givenUp <= enough).reduce((best, a) => (a.penalty < best.penalty ? a : best));
+}
+/** Share of all work that is worth less than fewer segments and bytes. */
+const NEARLY = 0.05;
 
 /** Steps 1 to 4 from one start. */
 function arrange(g: Dag, input: SegmentInput, values: Values, order: Int32Array, start: Start, floor: Floor): Arrangement {
@@ -104,18 +113,26 @@ function arrange(g: Dag, input: SegmentInput, values: Values, order: Int32Array,
     level = start === "ties" ? contract(g, engine, values, order) : starts[start](g, engine);
     settled = !demote(g, input, values, floor, engine, level, demoted);
     // The last round must not spend itself on pieces: what refinement leaves is judged once more.
-    if ((settled || round === rounds - 1) && refine(g, engine, values, level) > 0)
+    if ((settled || round === rounds - 1) && refine(g, engine, values, level, input) > 0)
       settled = !demote(g, input, values, floor, engine, level, demoted);
   }
   if (floor === "wave") while (demote(g, input, values, floor, engine, level, demoted));
   const trimmed = new Uint8Array(g.n);
   trim(g, engine, values, level, (v) => input.size[v] === 0 && input.forced?.[v] !== 1, trimmed);
   let givenUp = 0;
-  for (let v = 0; v < g.n; v++) if (demoted[v] === 1) givenUp += input.size[v] as number;
-  return { engine, level, demoted, trimmed, givenUp, penalty: g.n > SMALL ? 0 : penaltyOf(input, values, engine, level) };
+  const price = priceOf(input);
+  for (let v = 0; v < g.n; v++) if (demoted[v] === 1 || trimmed[v] === 1) givenUp += price[v] as number;
+  return {
+    engine,
+    level,
+    demoted,
+    trimmed,
+    givenUp,
+    penalty: g.n > SMALL ? 0 : penaltyOf(input, values, engine, level) + (input.lossUs === undefined ? 0 : givenUp),
+  };
 }
 
-/** Microseconds of the order of: a start and a synchronisation per segment, the tensors that cross, the work that was given up. */
+/** Microseconds of the order of: a start and a synchronisation per segment, and the tensors that cross. */
 function penaltyOf(input: SegmentInput, values: Values, engine: Uint8Array, level: Int32Array): number {
   const waves = new Set<number>();
   let penalty = 0;
@@ -133,8 +150,6 @@ function penaltyOf(input: SegmentInput, values: Values, engine: Uint8Array, leve
     }
     if (crosses) penalty += 1 + (bytes[t] as number) / BYTES_PER_US;
   }
-  if (input.lossUs !== undefined)
-    for (let v = 0; v < input.n; v++) if (engine[v] === 0 && input.engine[v] !== 0) penalty += input.lossUs[v] as number;
   return penalty + 20 * waves.size;
 }
 
