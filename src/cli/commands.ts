@@ -348,7 +348,7 @@ export async function exportBundle(
 }
 
 export async function doctorCommand(t: Terminal, flags: { readonly json?: boolean }): Promise<void> {
-  const facts = doctor();
+  const facts = await doctor();
   if (flags.json === true) t.json({ schema: "partita.doctor/1", facts });
   else
     for (const f of facts)

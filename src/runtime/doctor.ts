@@ -10,6 +10,7 @@ import type { Environment } from "../engines/cuda/libraries.js";
 import { native } from "../engines/cuda/native.js";
 import { tensorRtFacts } from "../engines/tensorrt/doctor.js";
 import { presentGpu } from "../engines/tensorrt/load.js";
+import { probeTensorRt } from "../engines/tensorrt/probe.js";
 
 export interface MachineFact {
   readonly name: string;
@@ -18,7 +19,7 @@ export interface MachineFact {
   readonly remedy?: string | undefined;
 }
 
-export function doctor(env: Environment = process.env): readonly MachineFact[] {
+export async function doctor(env: Environment = process.env): Promise<readonly MachineFact[]> {
   const [major = 0] = process.versions.node.split(".").map(Number);
   return [
     {
@@ -42,7 +43,7 @@ export function doctor(env: Environment = process.env): readonly MachineFact[] {
       const { kind, version, path, archs } = probeCompiler();
       return `${kind === "nvrtc" ? "NVRTC" : "nvcc"} ${version}, ${path}${archs.length === 0 ? "" : `, sm_${archs[0]} to sm_${archs.at(-1)}`}`;
     }),
-    ...tensorRtFacts(presentGpu()?.properties.sm, env),
+    ...(await tensorRtFacts(presentGpu()?.properties.sm, env, ({ library, parser }) => probeTensorRt({ library, parser }))),
   ];
 }
 

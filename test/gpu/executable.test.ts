@@ -54,7 +54,7 @@ describe.skipIf(gpuMissing !== undefined)(needsGpu("on the GPU"), () => {
   });
 
   it("is what doctor says", async () => {
-    for (const f of doctor()) console.log(`${f.ok ? "found  " : "missing"} ${f.name}: ${f.detail}`);
+    for (const f of await doctor()) console.log(`${f.ok ? "found  " : "missing"} ${f.name}: ${f.detail}`);
     const { properties, driver } = gpu();
     expect(properties.sm).toBeGreaterThanOrEqual(75);
     expect(properties.memoryBytes).toBeGreaterThan(1e9);

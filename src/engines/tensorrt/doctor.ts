@@ -2,7 +2,7 @@
 import { PartitaError } from "../../diagnostics.js";
 import type { Environment } from "../cuda/libraries.js";
 import { chooseLibrary, findLibraries, flavorNames, type LibraryFiles, mavenArchives, RTX_SM, smText } from "./library.js";
-import type { LibraryVersion } from "./native.js";
+import type { Probe } from "./probe.js";
 
 export interface TensorRtFact {
   readonly name: string;
@@ -18,43 +18,48 @@ const SOURCES = {
   maven: "from JavaCPP's cache",
 };
 
-/**
- * `ask` opens a library where it cannot hurt and says its version, or throws a coded error; without it the file names must do. `gpu`: compute
- * capability times ten.
- */
-export function tensorRtFacts(
+/** `ask` tries a library where it cannot hurt (probe.ts), or throws a coded error. `gpu`: compute capability times ten. */
+export async function tensorRtFacts(
   gpu: number | undefined,
   env: Environment,
-  ask?: (files: LibraryFiles) => LibraryVersion,
-): readonly TensorRtFact[] {
+  ask: (files: LibraryFiles) => Promise<Probe>,
+): Promise<readonly TensorRtFact[]> {
   const found = findLibraries(env);
   if (found.length === 0) return [nothing(env)];
   const choice = chooseLibrary(found, { sm: gpu ?? 0, device: gpu });
-  return found.map((files) => {
-    const taken = choice?.files === files && found.length > 1 ? `; this one is taken: ${choice.why}` : "";
-    const where = `${files.library} ${SOURCES[files.source]}`;
-    let version = files.named;
-    try {
-      if (ask !== undefined) version = ask(files).text;
-    } catch (error) {
-      if (!(error instanceof PartitaError)) throw error;
-      return {
-        name: flavorNames[files.flavor],
-        ok: false,
-        detail: `${version}, ${where}: ${error.what}${error.why === undefined ? "" : `: ${error.why}`}`,
-        remedy: error.fix,
-      };
-    }
-    const detail = `${version}, ${where}; ${ability(files, gpu)}${taken}`;
-    if (files.parser === undefined)
-      return {
-        name: flavorNames[files.flavor],
-        ok: false,
-        detail: `${detail}; its ONNX parser is missing`,
-        remedy: "install the parser of the same version beside it",
-      };
-    return { name: flavorNames[files.flavor], ok: true, detail };
-  });
+  return await Promise.all(
+    found.map(async (files) => {
+      const name = flavorNames[files.flavor];
+      const taken = choice?.files === files && found.length > 1 ? `; this one is taken: ${choice.why}` : "";
+      const where = `${files.library} ${SOURCES[files.source]}`;
+      try {
+        const probe = await ask(files);
+        const detail = `${probe.version.text}, ${where}; ${ability(files, gpu)}${taken}`;
+        const trouble = troubles(files, gpu, probe);
+        if (trouble === undefined) return { name, ok: true, detail };
+        return {
+          name,
+          ok: false,
+          detail: `${detail}; ${trouble}`,
+          remedy: "install the whole of this TensorRT, and the driver it asks for",
+        };
+      } catch (error) {
+        if (!(error instanceof PartitaError)) throw error;
+        const why = error.why === undefined ? "" : `: ${error.why}`;
+        return { name, ok: false, detail: `${files.named}, ${where}: ${error.what}${why}`, remedy: error.fix };
+      }
+    }),
+  );
+}
+
+/** What was tried, should have worked here, and did not. */
+function troubles({ flavor, parser }: LibraryFiles, gpu: number | undefined, probe: Probe): string | undefined {
+  if (parser === undefined) return "its ONNX parser is missing";
+  if (!probe.parser.ok) return `its ONNX parser does not work: ${probe.parser.why}`;
+  if (!probe.builder.ok && (flavor === "rtx" || gpu !== undefined)) return `it builds no plan here: ${probe.builder.why}`;
+  // What RTX was tried with is a plan for 8.9, which loads on few other GPUs.
+  if (!probe.runtime.ok && gpu !== undefined && (flavor === "tensorrt" || gpu === 89)) return `it loads no plan here: ${probe.runtime.why}`;
+  return undefined;
 }
 
 /** What such a library can do here. */

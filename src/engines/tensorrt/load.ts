@@ -6,6 +6,7 @@ import { noLibrary } from "./errors.js";
 import { chooseLibrary, type Flavor, findLibraries, flavorNames, type LibraryFiles, mavenArchives } from "./library.js";
 import type { TensorRt } from "./native.js";
 import { openTensorRt } from "./open.js";
+import { probeTensorRt } from "./probe.js";
 
 export interface Loaded {
   readonly rt: TensorRt;
@@ -36,7 +37,7 @@ export async function loadLibrary(
   let failure: unknown;
   for (const files of [choice.files, ...others]) {
     try {
-      const rt = openOnce(files);
+      const rt = await openOnce(files);
       const why = failure instanceof PartitaError ? `'${choice.files.library}' does not serve: ${failure.what}` : choice.why;
       return { rt, files, why };
     } catch (error) {
@@ -47,10 +48,14 @@ export async function loadLibrary(
   throw failure;
 }
 
-function openOnce(files: LibraryFiles): TensorRt {
+/** The first use of a library on a machine is in a child process (probe.ts): one that ends its process shall not end this one. */
+async function openOnce(files: LibraryFiles): Promise<TensorRt> {
   const known = opened.get(files.library);
   if (known !== undefined) return known;
-  const rt = openTensorRt({ library: files.library, ...(files.parser === undefined ? {} : { parser: files.parser }) });
+  const named = { library: files.library, ...(files.parser === undefined ? {} : { parser: files.parser }) };
+  await probeTensorRt(named);
+  // Somebody else may have opened it meanwhile.
+  const rt = opened.get(files.library) ?? openTensorRt(named);
   opened.set(files.library, rt);
   return rt;
 }

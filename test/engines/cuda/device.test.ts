@@ -10,10 +10,10 @@ import { useFakeDriver } from "../../support/fake-cuda.js";
 const missing = useFakeDriver({ devices: -1 });
 const driver = process.env["PARTITA_CUDA_DRIVER"];
 const linux = process.platform === "linux";
-const fact = (name: string) => doctor().find((f) => f.name === name);
+const fact = async (name: string) => (await doctor()).find((f) => f.name === name);
 
 describe.runIf(linux)("without a driver", () => {
-  it("P2103 with the loader's reason; doctor says the same", () => {
+  it("P2103 with the loader's reason; doctor says the same", async () => {
     process.env["PARTITA_CUDA_DRIVER"] = "/nowhere/libcuda.so.1";
     const message =
       "P2103 there is no usable NVIDIA GPU: /nowhere/libcuda.so.1: cannot open shared object file: No such file or directory. " +
@@ -25,9 +25,9 @@ describe.runIf(linux)("without a driver", () => {
       why: "/nowhere/libcuda.so.1: cannot open shared object file: No such file or directory",
       fix: expect.stringContaining("install NVIDIA's driver"),
     });
-    expect(fact("CUDA addon")).toMatchObject({ ok: true, detail: expect.stringContaining("partita_native.node") });
+    expect(await fact("CUDA addon")).toMatchObject({ ok: true, detail: expect.stringContaining("partita_native.node") });
     for (const name of ["GPU driver", "GPU"])
-      expect(fact(name)).toMatchObject({ ok: false, detail: expect.stringContaining("/nowhere/libcuda.so.1") });
+      expect(await fact(name)).toMatchObject({ ok: false, detail: expect.stringContaining("/nowhere/libcuda.so.1") });
   });
 });
 
@@ -42,7 +42,7 @@ describe.skipIf(missing !== undefined)(`with a stand-in driver${missing === unde
     process.env["FAKE_CUDA_DEVICES"] = "0";
     expect(() => openDriver()).toThrow("P2103 there is no usable NVIDIA GPU: the driver shows no device. Check CUDA_VISIBLE_DEVICES");
   });
-  it("opens the device that is asked for, once; doctor describes all", () => {
+  it("opens the device that is asked for, once; doctor describes all", async () => {
     process.env["FAKE_CUDA_DEVICES"] = "2";
     process.env["FAKE_CUDA_SM"] = "80";
     expect(openDriver()).toMatchObject({ version: "13.0", devices: 2 });
@@ -56,17 +56,19 @@ describe.skipIf(missing !== undefined)(`with a stand-in driver${missing === unde
         `P2103 there is no usable NVIDIA GPU: GPU ${odd} was asked for, the driver shows 2. Use a number from 0 to 1.`,
       );
     expect(listDevices().map((d) => d.name)).toEqual(["Fake GPU 0", "Fake GPU 1"]);
-    expect(fact("GPU driver")).toMatchObject({ ok: true, detail: expect.stringMatching(/^CUDA 13\.0, .*libcuda\.so\.1$/) });
-    expect(fact("GPU")?.detail).toBe("Fake GPU 0 (sm_80, 4 multiprocessors, 1.0 GiB), Fake GPU 1 (sm_80, 4 multiprocessors, 1.0 GiB)");
+    expect(await fact("GPU driver")).toMatchObject({ ok: true, detail: expect.stringMatching(/^CUDA 13\.0, .*libcuda\.so\.1$/) });
+    expect((await fact("GPU"))?.detail).toBe(
+      "Fake GPU 0 (sm_80, 4 multiprocessors, 1.0 GiB), Fake GPU 1 (sm_80, 4 multiprocessors, 1.0 GiB)",
+    );
   });
-  it("P2103 for a driver that lacks a function", () => {
+  it("P2103 for a driver that lacks a function", async () => {
     // The addon keeps the driver it has: another process meets the old one.
     const old = useFakeDriver({}, ["OLD_DRIVER"]);
     expect(old).toBeUndefined();
     const code = `const a = require(process.argv[1]);
       for (let i = 0; i < 2; i++) try { a.open([process.env.PARTITA_CUDA_DRIVER]); } catch (e) { console.log(e.call, e.missing, e.message.includes("has no")); }
       try { a.deviceInfo(0); } catch (e) { console.log(e.message); }`;
-    const path = fact("CUDA addon")?.detail ?? "";
+    const path = (await fact("CUDA addon"))?.detail ?? "";
     expect(execFileSync(process.execPath, ["-e", code, path], { encoding: "utf8" })).toBe(
       "dlsym cuTensorMapEncodeTiled true\ndlsym cuTensorMapEncodeTiled true\nopen has not succeeded\n",
     );

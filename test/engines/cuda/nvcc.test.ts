@@ -21,7 +21,7 @@ describe.skipIf(process.platform === "win32")("nvcc in place of NVRTC", () => {
         "Pip install nvidia-cuda-nvrtc, install the CUDA toolkit, or set PARTITA_NVRTC_DIR to the folder of libnvrtc.",
     );
     await expect(compileSource("", "sm_80")).rejects.toThrow("P2107");
-    expect(doctor().find((f) => f.name === "CUDA compiler")).toMatchObject({
+    expect((await doctor()).find((f) => f.name === "CUDA compiler")).toMatchObject({
       ok: false,
       detail: expect.stringContaining("nvcc is not on the PATH"),
     });
@@ -49,6 +49,6 @@ cp ${cubin} "$2"
     await expect(compileSource("broken", "sm_90a", { cache: false })).rejects.toThrow(
       "P2106 the source of 'kernels' does not compile for sm_90a:",
     );
-    expect(doctor().find((f) => f.name === "CUDA compiler")?.detail).toBe(`nvcc 13.0, ${join(folder, "nvcc")}`);
+    expect((await doctor()).find((f) => f.name === "CUDA compiler")?.detail).toBe(`nvcc 13.0, ${join(folder, "nvcc")}`);
   });
 });

@@ -178,7 +178,7 @@ describe.skipIf(missing !== undefined)(`the TensorRT engine${missing === undefin
     writeFileSync(timing, first.subarray(0, first.length - 1));
     await compile(net("relu", "Relu", "4"), options);
     expect(readFileSync(timing)).toEqual(first);
-    expect(readdirSync(join(folder, "cache", "tensorrt")).join()).toMatch(/^TensorRT-11\.2\.1-Fake-GPU-0-sm_90\.timing$/);
+    expect(readdirSync(join(folder, "cache", "tensorrt"))).toContain("TensorRT-11.2.1-Fake-GPU-0-sm_90.timing");
     rmSync(join(folder, "cache"), { recursive: true });
     await compile(net("relu", "Relu", "4"), { ...target, tensorrt: { timingCache: false } });
     expect(existsSync(join(folder, "cache", "tensorrt"))).toBe(false);

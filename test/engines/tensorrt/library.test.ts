@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { tensorRtFacts } from "../../../src/engines/tensorrt/doctor.js";
 import { unknownVersion } from "../../../src/engines/tensorrt/failures.js";
-import { chooseLibrary, findLibraries } from "../../../src/engines/tensorrt/library.js";
+import { chooseLibrary, findLibraries, type LibraryFiles } from "../../../src/engines/tensorrt/library.js";
+import type { Probe } from "../../../src/engines/tensorrt/probe.js";
 import { versionOf } from "../../../src/engines/tensorrt/versions.js";
 
 const root = mkdtempSync(join(tmpdir(), "partita-libraries-"));
@@ -83,9 +84,16 @@ describe("libraries of TensorRT", () => {
 
 describe("doctor on TensorRT", () => {
   const env = { LD_LIBRARY_PATH: tree(...proper("."), ...rtx(".")) };
-  const versions = { tensorrt: versionOf(110_201), rtx: versionOf(10_701) };
-  it("says what each can do with this GPU, and which is taken and why", () => {
-    const [first, second] = tensorRtFacts(90, env, (f) => versions[f.flavor]);
+  const yes = { ok: true } as const;
+  const works = async ({ flavor }: LibraryFiles): Promise<Probe> => ({
+    version: versionOf(flavor === "rtx" ? 10_701 : 110_201),
+    family: flavor === "rtx" ? "rtx-1.5" : "11",
+    parser: yes,
+    builder: yes,
+    runtime: yes,
+  });
+  it("says what each can do with this GPU, and which is taken and why", async () => {
+    const [first, second] = await tensorRtFacts(90, env, works);
     expect(first).toMatchObject({ name: "TensorRT", ok: true });
     expect(first?.detail).toMatch(
       /^11\.2\.1, .*libnvinfer\.so\.11 in the system's folders; builds and runs plans on this GPU \(compute capability 9\.0\); this one is taken: /,
@@ -94,28 +102,34 @@ describe("doctor on TensorRT", () => {
       /^1\.7\.1, .*; builds plans for compute capability 7\.5, 8\.0, .* and runs none on this GPU \(compute capability 9\.0\)$/,
     );
   });
-  it("and without one", () => {
-    const [first, second] = tensorRtFacts(undefined, env, (f) => versions[f.flavor]);
+  it("and without one", async () => {
+    const [first, second] = await tensorRtFacts(undefined, env, works);
     expect(first?.detail).toMatch(/builds and runs nothing without a GPU$/);
     expect(second?.detail).toMatch(/without a GPU, and runs none here; this one is taken: there is no GPU here/);
-    expect(tensorRtFacts(89, env, (f) => versions[f.flavor])[1]?.detail).toContain("and runs those for this GPU (compute capability 8.9)");
+    expect((await tensorRtFacts(89, env, works))[1]?.detail).toContain("and runs those for this GPU (compute capability 8.9)");
   });
-  it("names an unknown version, a missing parser, nothing at all, and a packed archive", () => {
-    const refused = tensorRtFacts(90, env, () => {
+  it("names an unknown version, a missing parser, what does not work, nothing at all, and a packed archive", async () => {
+    const refused = await tensorRtFacts(90, env, async () => {
       throw unknownVersion({ found: "TensorRT 8.6.1", library: "libnvinfer.so.8" });
     });
     expect(refused[0]).toMatchObject({
       ok: false,
       detail: expect.stringContaining("is TensorRT 8.6.1, whose binary interface is not known"),
     });
-    const [alone] = tensorRtFacts(90, { PARTITA_TENSORRT_DIR: tree("libnvinfer.so.11") });
+    const [alone] = await tensorRtFacts(90, { PARTITA_TENSORRT_DIR: tree("libnvinfer.so.11") }, works);
     expect(alone).toMatchObject({ ok: false, detail: expect.stringContaining("its ONNX parser is missing") });
-    expect(tensorRtFacts(90, { PARTITA_TENSORRT_DIR: root })).toEqual([
+    expect(await tensorRtFacts(90, { PARTITA_TENSORRT_DIR: root }, works)).toEqual([
       expect.objectContaining({ name: "TensorRT", ok: false, remedy: expect.stringContaining("pip install tensorrt-rtx-cu13-libs") }),
     ]);
+    const broken = async (f: LibraryFiles): Promise<Probe> => ({ ...(await works(f)), builder: { ok: false, why: "no sm_90 library" } });
+    expect((await tensorRtFacts(90, env, broken))[0]).toMatchObject({
+      ok: false,
+      detail: expect.stringContaining("it builds no plan here: no sm_90 library"),
+    });
+    expect((await tensorRtFacts(undefined, env, broken))[0]?.ok).toBe(true);
     const layout = process.arch === "arm64" ? "linux-arm64" : "linux-x86_64";
     const home = tree(`.m2/repository/org/bytedeco/tensorrt/11.2-1.5.14/tensorrt-11.2-1.5.14-${layout}-redist.jar`);
-    const [packed] = tensorRtFacts(90, { HOME: home });
+    const [packed] = await tensorRtFacts(90, { HOME: home }, works);
     // Where the machine itself has one, that is what is found.
     if (packed?.ok === false) expect(packed.remedy).toContain("unpack the archive");
   });
