@@ -19,7 +19,7 @@ import { brokenArtifact, notEmitted } from "./errors.js";
 import { openPlan } from "./executable.js";
 import { emits, type Lowered, type LowerOptions, lower, NotEmitted, refusals } from "./lower.js";
 import type { KernelPlan } from "./plan.js";
-import { a100, type DeviceModel, h200 } from "./templates/index.js";
+import { a100, h200 } from "./templates/index.js";
 import { tune } from "./tune.js";
 
 /** Bump when emitted code or the artifact's layout changes: caches hold artifacts by key. */
@@ -69,9 +69,14 @@ export function cudaRefusals(g: Graph, precision: LowerOptions["precision"], sm:
   return found;
 }
 
+/** Most shared memory of a block with opt-in, bytes (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"). */
+function sharedOf(sm: number): number {
+  if (sm === 80 || sm === 87) return 163 * 1024;
+  return sm >= 90 && sm < 120 ? 227 * 1024 : 99 * 1024;
+}
 function optionsFor(precision: LowerOptions["precision"], sm: number): LowerOptions {
-  const device: DeviceModel = sm >= 100 ? { ...a100, arch: `sm_${sm}` } : sm === 90 ? h200 : { ...a100, arch: `sm_${Math.max(sm, 80)}` };
-  return { precision, device };
+  const built = Math.max(sm, 80);
+  return { precision, device: built === 90 ? h200 : { ...a100, arch: `sm_${built}`, sharedPerBlock: sharedOf(built) } };
 }
 
 /** With the fastest tactics, where there is a GPU of the architecture asked for to time them on. */

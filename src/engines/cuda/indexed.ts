@@ -1,5 +1,5 @@
 /** Operators whose element is another element chosen by data, or a little arithmetic on two: reversal, caches, rotary embeddings, sampling on a grid. */
-import { add, divide, type Index, modulo, range, subtract, variable, ZERO } from "./indexing.js";
+import { add, divide, type Index, modulo, range, variable, ZERO } from "./indexing.js";
 import type { Inline } from "./inline.js";
 import { literal } from "./pointwise.js";
 import type { Element, Scope } from "./scope.js";
@@ -77,7 +77,6 @@ const rotaryEmbedding: Rule = (s) => {
     };
     const second = s.attrs.interleaved ? within(scope, modulo(feature, 2), 1, 2) : within(scope, feature, half, rotated);
     const step = s.attrs.interleaved ? 1 : half;
-    const base = subtract(whole, feature);
     const read = (d: Index): string =>
       x.at(
         scope,
@@ -86,14 +85,14 @@ const rotaryEmbedding: Rule = (s) => {
     const [c, sn] = [scope.let("float", at(cos)), scope.let("float", at(sin))];
     const before = (): string => scope.let("float", `${own} * ${c} + ${read(add(whole, -step))} * ${sn}`);
     const behind = (): string => scope.let("float", `${own} * ${c} - ${read(add(whole, step))} * ${sn}`);
-    void base;
-    let turned: string;
-    if (second === true) turned = before();
-    else if (second === false) turned = behind();
-    else {
+    const rotate = (): string => {
+      if (second === true) return before();
+      if (second === false) return behind();
       const first = scope.let("bool", `!${second}`);
-      turned = scope.let("float", `${second} ? ${scope.guarded(second, before)} : ${scope.guarded(first, behind)}`);
-    }
+      return scope.let("float", `${second} ? ${scope.guarded(second, before)} : ${scope.guarded(first, behind)}`);
+    };
+    // Features that are not rotated have no partner to read.
+    const turned = turning === true ? rotate() : scope.guarded(turning, rotate);
     return turning === true ? turned : scope.let("float", `${turning} ? ${turned} : ${own}`);
   });
 };
