@@ -41,7 +41,6 @@ describe.skipIf(gpuMissing !== undefined)(needsGpu("special values"), () => {
     "Erf",
     "Exp",
     "Floor",
-    "Gelu",
     "HardSigmoid",
     "HardSwish",
     "IsInf",
