@@ -4,10 +4,11 @@
  */
 import { basename } from "node:path";
 import { type Buildable, buildSegments, type Refusals } from "./build.js";
-import type { Remark, Remarks, Verdict } from "./diagnostics.js";
+import { no, type Remark, type Remarks, type Verdict } from "./diagnostics.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
 import type { Artifact, Engine } from "./engines/engine.js";
 import { hostEngine } from "./engines/host/index.js";
+import { withOperators } from "./engines/host/operators.js";
 import { hostRunner } from "./engines/host/runner.js";
 import { tensorrtEngine } from "./engines/tensorrt/index.js";
 import { presentGpu } from "./engines/tensorrt/load.js";
@@ -16,8 +17,10 @@ import { demandReadable } from "./import/tf/unreadable.js";
 import type { Graph, NodeId } from "./ir/types.js";
 import type { EngineName, Target } from "./ops/define.js";
 import { type InferOptions, type Inferred, inferGraph } from "./ops/infer.js";
-import { badOption, type CompileOptions, type Settings, settle } from "./options.js";
+import { type Operator, operatorOf } from "./ops/javascript.js";
+import { badOption, type CompileOptions, type LoadOptions, type Settings, settle, settleLoad } from "./options.js";
 import { bindingsOf, type PartitionOptions, solve } from "./partition/assign.js";
+import { ownSegments } from "./partition/own-segments.js";
 import { problemOf } from "./partition/problem.js";
 import { assume, judge } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
@@ -32,7 +35,7 @@ import { collectFeeds } from "./quantize/store.js";
 import { readTable } from "./quantize/table.js";
 import { quantizationReport } from "./report/quantization.js";
 import { buildReport, type Report } from "./report/report.js";
-import { loadBundle } from "./runtime/bundle.js";
+import { demandOperators, loadBundle } from "./runtime/bundle.js";
 import { planOf } from "./runtime/plan.js";
 import { Program } from "./runtime/program.js";
 
@@ -53,15 +56,16 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
   if (Object.keys(options.whatIf ?? {}).length > 0)
     throw badOption({ name: "whatIf", what: "is for reports: what is only assumed cannot be built", fix: "leave it out, or call report" });
   const first = await plan(model, options);
-  demandReadable(first.original);
-  const { planned, artifacts, measured } = await buildSegments(first, { engine: engineNamed, replan: first.replan, gpu: presentSm });
+  demandReadable(first.original, first.settings.operators);
+  const engine = enginesWith(first.settings.operators);
+  const { planned, artifacts, measured } = await buildSegments(first, { engine, replan: first.replan, gpu: presentSm });
   const { settings, partition: parts, inferred } = planned;
   settings.onProgress({ stage: "done", fraction: 1 });
   const sources = new Map(parts.segments.map((s, i) => [s.name, emitted(artifacts[i])] as const).filter(([, text]) => text !== ""));
   return new Program({
     plan: planOf(inferred.graph, parts.segments),
     artifacts,
-    engines: engineNamed,
+    engines: engine,
     report: planned.report.withSources(sources).withMeasurements(measured),
   });
 }
@@ -77,10 +81,12 @@ export async function report(model: ModelInput, options: CompileOptions = {}): P
   return (await plan(model, options, { unbuilt: true })).report;
 }
 
-/** Opens a bundle that `program.save` wrote. Throws P3001 to P3004. */
-export async function load(path: string): Promise<Program> {
+/** Opens a bundle that `program.save` wrote. Throws P1001, P1002, P3001 to P3004 and P3006. */
+export async function load(path: string, options: LoadOptions = {}): Promise<Program> {
+  const operators = settleLoad(options);
   const { plan: loaded, artifacts, report: stored } = await loadBundle(path);
-  return new Program({ plan: loaded, artifacts, engines: engineNamed, report: stored });
+  demandOperators(artifacts, operators, path);
+  return new Program({ plan: loaded, artifacts, engines: enginesWith(operators), report: stored });
 }
 
 /** Import, passes, partition and report. `unbuilt`: int8 without ranges is planned all the same, with a remark. */
@@ -133,14 +139,21 @@ export async function plan(
     tensorrt === undefined
       ? new Map<NodeId, Verdict>()
       : await parserRefusals(inferred.graph, (id) => tables.of(id, "tensorrt").ok, tensorrt);
+  const supplied = new Map(
+    inferred.graph.nodes.flatMap((n) => (operatorOf(settings.operators, n) === undefined ? [] : [[n.id, SUPPLIED]])),
+  );
   const plain = assume(tables, (node, engine) =>
-    tables.of(node, engine).ok ? (engine === "cuda" ? unwritten : engine === "tensorrt" ? parsed : undefined)?.get(node) : undefined,
+    supplied.has(node) && engine !== "host"
+      ? SUPPLIED
+      : tables.of(node, engine).ok
+        ? (engine === "cuda" ? unwritten : engine === "tensorrt" ? parsed : undefined)?.get(node)
+        : undefined,
   );
   const supposing = settings.whatIf.size > 0;
   const judged = supposing ? judge(inferred.graph, { ...asked, whatIf: settings.whatIf }) : plain;
   const replan = (refusals: Refusals): Planned => {
     const verdicts = assume(judged, (node, engine) => refusals.get(node)?.get(engine));
-    const parts = solve(problem, verdicts, how);
+    const parts = ownSegments(solve(problem, verdicts, how), inferred.graph, (n) => supplied.has(n.id));
     const written = buildReport({
       original,
       graph: inferred.graph,
@@ -205,6 +218,15 @@ async function calibrated(
   } finally {
     await feeds?.dispose();
   }
+}
+
+/** Why no engine takes an operator that a user supplied. */
+const SUPPLIED = no("it is a JavaScript function, which runs between segments");
+/** The engines, the host's with the user's operators. */
+function enginesWith(operators: readonly Operator[]): (name: EngineName) => Engine {
+  if (operators.length === 0) return engineNamed;
+  const host = withOperators(hostEngine, operators);
+  return (name) => (name === "host" ? host : engineNamed(name));
 }
 
 /** The engine of a name. */

@@ -1,6 +1,6 @@
 /** The public names. */
 import type { ModelInput } from "./compile.js";
-import type { CompileOptions } from "./options.js";
+import type { CompileOptions, LoadOptions } from "./options.js";
 import type { Report } from "./report/report.js";
 import type { Program } from "./runtime/program.js";
 
@@ -14,14 +14,15 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
 export async function report(model: ModelInput, options: CompileOptions = {}): Promise<Report> {
   return await (await import("./compile.js")).report(model, options);
 }
-/** Opens a bundle that `program.save` wrote. Throws P3001 to P3005. */
-export async function load(path: string): Promise<Program> {
-  return await (await import("./compile.js")).load(path);
+/** Opens a bundle that `program.save` wrote. Throws P3001 to P3006. */
+export async function load(path: string, options: LoadOptions = {}): Promise<Program> {
+  return await (await import("./compile.js")).load(path, options);
 }
 export type { ModelInput } from "./compile.js";
 export { PartitaError, type Remark, type Verdict, type Where } from "./diagnostics.js";
 export { npyBytes, npzBytes, readNpy, readNpz, writeNpz } from "./npz.js";
-export type { CompileOptions, Precision, ProgressEvent, ShapeOption, TargetName } from "./options.js";
+export { defineOperator, type Operator, type OperatorAttrs, type OperatorType } from "./ops/javascript.js";
+export type { CompileOptions, LoadOptions, Precision, ProgressEvent, ShapeOption, TargetName } from "./options.js";
 export type { Pin } from "./partition/verdicts.js";
 export type { Report, ReportData } from "./report/report.js";
 export type { Program, SessionOptions } from "./runtime/program.js";

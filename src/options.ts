@@ -2,6 +2,7 @@
 import * as v from "valibot";
 import { defineError, didYouMean, type Remark } from "./diagnostics.js";
 import type { TensorRtOptions } from "./engines/engine.js";
+import type { Operator } from "./ops/javascript.js";
 import type { Pin } from "./partition/verdicts.js";
 import type { FeedSource } from "./quantize/feeds.js";
 import type { Preprocessing } from "./quantize/images.js";
@@ -85,6 +86,8 @@ export interface CompileOptions {
   readonly outputs?: readonly string[] | undefined;
   /** SavedModel signature. Default "serving_default". */
   readonly signature?: string | undefined;
+  /** The user's own operators, as JavaScript functions; they take precedence over what the importers know. */
+  readonly operators?: readonly Operator[] | undefined;
   /** Scratch memory an engine may take, bytes. Default 1 GiB. */
   readonly maxWorkspaceSizeBytes?: number | undefined;
   /** Engines kept per segment with dynamic shapes. Default 1. */
@@ -120,6 +123,7 @@ export interface Settings {
   readonly inputs: readonly string[] | undefined;
   readonly outputs: readonly string[] | undefined;
   readonly signature: string;
+  readonly operators: readonly Operator[];
   readonly maxWorkspaceSizeBytes: number;
   readonly maximumCachedEngines: number;
   readonly tune: "none" | "quick" | "full";
@@ -230,6 +234,19 @@ const schemas = {
   inputs: v.pipe(v.array(v.string("holds something that is no name"), "is not a list of names"), v.minLength(1, "is empty")),
   outputs: v.pipe(v.array(v.string("holds something that is no name"), "is not a list of names"), v.minLength(1, "is empty")),
   signature: v.string("is not a name"),
+  operators: v.array(
+    v.looseObject(
+      {
+        name: v.pipe(v.string("has an operator whose name is not text"), v.minLength(1, "has an operator without a name")),
+        domain: v.optional(v.string("has an operator whose domain is not text")),
+        outputs: v.optional(v.array(v.string("has an operator with an output whose name is not text"))),
+        run: callback,
+        infer: v.optional(callback),
+      },
+      "has something that is no operator { name, run }",
+    ),
+    "is not a list of operators",
+  ),
   maxWorkspaceSizeBytes: natural(0),
   maximumCachedEngines: natural(1),
   tune: word(["none", "quick", "full"]),
@@ -308,6 +325,7 @@ export function settle(options: CompileOptions): Settings {
     inputs: options.inputs,
     outputs: options.outputs,
     signature: options.signature ?? "serving_default",
+    operators: options.operators ?? [],
     maxWorkspaceSizeBytes: options.maxWorkspaceSizeBytes ?? 2 ** 30,
     maximumCachedEngines: options.maximumCachedEngines ?? 1,
     tune: options.tune ?? "quick",
@@ -321,6 +339,18 @@ export function settle(options: CompileOptions): Settings {
     onRemark: options.onRemark ?? (() => {}),
     signal: options.signal,
   };
+}
+
+export interface LoadOptions {
+  /** The JavaScript operators that the program was compiled with. */
+  readonly operators?: readonly Operator[] | undefined;
+}
+/** Checks options for loading; gives the operators. Throws P1001 and P1002. */
+export function settleLoad(options: LoadOptions): readonly Operator[] {
+  const known = ["operators"];
+  for (const name of Object.keys(options ?? {}))
+    if (!known.includes(name)) throw unknownOption({ name, near: didYouMean(name, known), known });
+  return settle(options).operators;
 }
 
 /** `input=8x3x224x224`, or `input=1x3x224x224:8x...:32x...` (min, opt, max). Throws P1001. */

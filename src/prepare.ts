@@ -4,6 +4,7 @@ import type { Remarks } from "./diagnostics.js";
 import { evaluate } from "./engines/host/index.js";
 import { cut, valueNamed } from "./import/cut.js";
 import { importModel } from "./import/index.js";
+import { typeOperators } from "./import/operators.js";
 import { symbolsOf } from "./ir/dims.js";
 import { valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
@@ -46,13 +47,15 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
           outputs: settings.outputs,
           shapes: given,
           remarks: settings.onRemark,
+          operators: settings.operators,
         });
-  const original = canonicalOrder(imported);
+  const untyped = canonicalOrder(imported);
   // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
-  const own = (name: string): string => valueAt(original, valueNamed(original, name)).name;
+  const own = (name: string): string => valueAt(untyped, valueNamed(untyped, name)).name;
   const shapes = Object.fromEntries(
-    Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(original, valueNamed(original, name)))]),
+    Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(untyped, valueNamed(untyped, name)))]),
   );
+  const original = typeOperators(untyped, settings.operators, { shapes });
   step("infer", 0.1);
   const typed = inferGraph(original, { shapes, remarks }).graph;
   const { graph, log } = await runPasses(typed, pipeline, {

@@ -22,7 +22,9 @@ import { dirname, join, resolve, sep } from "node:path";
 import * as v from "valibot";
 import { defineError } from "../diagnostics.js";
 import type { Artifact } from "../engines/engine.js";
+import { operatorCalled, operatorNeeded } from "../engines/host/operators.js";
 import { decodeOnnx } from "../import/onnx/index.js";
+import type { Operator } from "../ops/javascript.js";
 import { type Report, reportFromJSON } from "../report/report.js";
 import { decodePlan, encodePlan } from "./plan.js";
 import type { Plan } from "./session.js";
@@ -48,6 +50,20 @@ export const cannotSave = defineError<{ what: string }>("P3005", "a bundle canno
   what,
   fix: "check the folder, its permissions and the room on the disk",
 }));
+
+export const missingOperator = defineError<{ called: string }>("P3006", "a bundle needs a JavaScript operator", ({ called }) => ({
+  what: `it was compiled with the JavaScript operator '${called}', which is not given`,
+  why: "a bundle names such operators and does not hold their code",
+  fix: "give it: load(path, { operators: [...] })",
+}));
+
+/** Throws P3006 for the first operator that artifacts need and nobody gives. */
+export function demandOperators(artifacts: readonly Artifact[], operators: readonly Operator[], file: string): void {
+  for (const a of artifacts) {
+    const called = operatorNeeded(a);
+    if (called !== undefined && operatorCalled(operators, called) === undefined) throw missingOperator({ called }, { file, op: called });
+  }
+}
 
 /** A manifest is small; a larger one is no manifest. */
 const MAX_MANIFEST = 64 * 2 ** 20;

@@ -207,7 +207,7 @@ export class Builder implements TfBuilder {
   }
 
   /** A node that stays as TensorFlow's, with outputs nobody knows the type of. */
-  verbatim(op: string, ins: readonly Val[], attrs: Attrs, types: readonly ValueType[], doc: string): readonly Val[] {
+  verbatim(op: string, ins: readonly Val[], attrs: Attrs, types: readonly ValueType[], doc: string | undefined): readonly Val[] {
     const ids = types.map((type, i) => this.editor.declare(`${this.node}:${i}`, type));
     this.editor.add({
       op,
@@ -217,7 +217,7 @@ export class Builder implements TfBuilder {
       outs: ids,
       attrs,
       origin: this.origin,
-      extra: { doc },
+      ...(doc === undefined ? {} : { extra: { doc } }),
     });
     return ids.map((id, i) => new TensorVal(id, { type: types[i] ?? { kind: "unknown" } }, this));
   }

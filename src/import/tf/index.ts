@@ -6,6 +6,7 @@ import { symbol } from "../../ir/dims.js";
 import { Editor } from "../../ir/edit.js";
 import { valueAt } from "../../ir/graph.js";
 import type { Dim, Graph, Shape, ValueId, ValueType } from "../../ir/types.js";
+import { type Operator, operatorOf } from "../../ops/javascript.js";
 import type { TfValue, Val } from "../../ops/tf/define.js";
 import { decodeMessage } from "./binary.js";
 import { Builder, type Shared } from "./builder.js";
@@ -42,6 +43,8 @@ export interface ImportTfOptions {
   /** Shapes of inputs by name; they replace the declared ones, so that more can be decided at import. */
   readonly shapes?: Readonly<Record<string, Shape>> | undefined;
   readonly remarks?: Remarks | undefined;
+  /** The user's own operators: their nodes are kept as they are, whatever lowering there is. */
+  readonly operators?: readonly Operator[] | undefined;
 }
 
 /** A model ready to be lowered: its graph, what is asked of it, and what its variables hold. */
@@ -128,6 +131,7 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
       return v;
     },
     variable: (node, view) => m.variable(node, view, b),
+    supplied: (op) => operatorOf(options.operators ?? [], { domain: "tensorflow", op }),
   });
   const declare = (name: string, type: ValueType): Val => {
     const given = options.shapes?.[name] ?? options.shapes?.[name.replace(/:0$/, "")];
@@ -243,7 +247,7 @@ export const symbolic = (dims: readonly number[] | undefined, name: string): Sha
 /** The type of a tensor that becomes an input: what lowering makes of the part in front of it, else what a reader's attributes say. */
 function cutType(m: TfModel, ref: Ref, node: RawNode | undefined, options: ImportTfOptions): ValueType {
   try {
-    const g = lowerModel({ ...m, outputs: [{ ref, name: "cut" }] }, { shapes: options.shapes });
+    const g = lowerModel({ ...m, outputs: [{ ref, name: "cut" }] }, { shapes: options.shapes, operators: options.operators });
     const [out] = g.outputs;
     const type = out === undefined ? undefined : g.values[out]?.type;
     if (type?.kind === "tensor") return type;

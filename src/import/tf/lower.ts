@@ -4,9 +4,11 @@
  */
 import { defineError, didYouMean, PartitaError } from "../../diagnostics.js";
 import type { Attrs, ValueType } from "../../ir/types.js";
-import type { TfAttr, TfValue, Val } from "../../ops/tf/define.js";
+import type { Operator } from "../../ops/javascript.js";
+import type { TfAttr, TfValue } from "../../ops/tf/define.js";
 import { lookupTf } from "../../ops/tf/registry.js";
-import { dtypeFromTf } from "../../ops/tf/types.js";
+import { dtypeFromTf, tfTypeName } from "../../ops/tf/types.js";
+import { inferredTypes } from "../operators.js";
 import { type Builder, type Shared, tooDeep, tooMany } from "./builder.js";
 import { controlError, lowerIf, lowerLoop } from "./control.js";
 import { Frames } from "./frames.js";
@@ -60,6 +62,8 @@ export interface Inputs {
   readonly variable: (node: RawNode, view: NodeView) => TfValue;
   /** The results that are asked for; port -1 means all of a node's. */
   readonly roots: readonly Ref[];
+  /** The operator that the user supplies for nodes of a name: they are kept for that. */
+  readonly supplied: (op: string) => Operator | undefined;
   /** Replaced results by node name. */
   readonly cuts: ReadonlyMap<string, ReadonlyMap<number, TfValue>>;
 }
@@ -133,7 +137,7 @@ export class Lowering {
     const op = scope.graph.nodes.get(ref.node)?.op ?? "";
     const def = lookupTf(op);
     const f = this.model.functions.get(op);
-    const outs = def?.outs ?? f?.retNames;
+    const outs = this.#inputs.supplied(op)?.outputs ?? def?.outs ?? f?.retNames;
     if (outs !== undefined) {
       const at = outs.indexOf(ref.argument);
       if (at < 0)
@@ -325,6 +329,7 @@ export class Lowering {
 
   #operator(scope: Scope, node: RawNode, view: NodeView, name: string): readonly (TfValue | undefined)[] {
     const b = scope.builder;
+    if (this.#inputs.supplied(node.op) !== undefined) return this.#leave(scope, node, view, undefined);
     const def = lookupTf(node.op);
     if (def === undefined) {
       if (this.model.functions.has(node.op)) {
@@ -436,29 +441,61 @@ export class Lowering {
   /** A node without lowering stays as it is, with the reason; nothing runs it, and what does not need it does not care. */
   #keep(scope: Scope, node: RawNode, name: string, error: PartitaError): readonly (TfValue | undefined)[] {
     this.refusals.push(error);
-    const b = scope.builder;
-    const ports = Math.max(1, this.frames(scope.graph).ports(node.name));
-    const ins: Val[] = [];
+    const ins: TfValue[] = [];
     for (const r of node.ins) {
       const v = scope.values.get(r.node)?.[this.#port(scope, r)];
       if (v?.kind === "tensor") ins.push(v);
     }
-    const view = new NodeView(node, name, [], scope.attrs, this.shared.file);
-    const attrs: Record<string, Attrs[string]> = {};
-    for (const key of node.attrs.keys()) {
-      const a = view.attr(key);
-      if (a?.kind === "int" || a?.kind === "float") attrs[key] = a as Attrs[string];
-      else if (a?.kind === "string") attrs[key] = { kind: "string", value: Buffer.from(a.value).toString("utf8") };
-      else if (a?.kind === "bool") attrs[key] = { kind: "int", value: a.value ? 1 : 0 };
-    }
-    return b.verbatim(
-      node.op,
-      ins,
-      attrs,
-      Array.from({ length: ports }, () => guessedType(view)),
-      error.what,
-    );
+    return this.#leave(scope, node, new NodeView(node, name, ins, scope.attrs, this.shared.file), error.what);
   }
+  #leave(scope: Scope, node: RawNode, view: NodeView, why: string | undefined): readonly (TfValue | undefined)[] {
+    const b = scope.builder;
+    const [ins, attrs, operator] = [view.list(0), plainAttrs(view, node), this.#inputs.supplied(node.op)];
+    const ports = Math.max(1, this.frames(scope.graph).ports(node.name), operator?.outputs?.length ?? 0);
+    const inputs = ins.map((v) => v.fact.type);
+    const said = operator === undefined ? [] : inferredTypes(operator, inputs, attrs, b.place);
+    const guess = guessedType(view);
+    const types = Array.from({ length: ports }, (_, i) => said[i] ?? guess);
+    return b.verbatim(node.op, ins, attrs, types, why);
+  }
+}
+
+/** A node's attributes in ONNX's kinds: types by name, shapes as lists with -1, lists of one kind; functions have none. */
+function plainAttrs(view: NodeView, node: RawNode): Attrs {
+  const attrs: Record<string, Attrs[string]> = {};
+  const utf8 = (s: Uint8Array): string => Buffer.from(s).toString("utf8");
+  const typeName = (t: number): string => dtypeFromTf(t) ?? tfTypeName(t);
+  for (const key of node.attrs.keys()) {
+    const a = view.attr(key);
+    switch (a?.kind) {
+      case "int":
+      case "float":
+      case "tensor":
+        attrs[key] = a as Attrs[string];
+        break;
+      case "string":
+        attrs[key] = { kind: "string", value: utf8(a.value) };
+        break;
+      case "bool":
+        attrs[key] = { kind: "int", value: a.value ? 1 : 0 };
+        break;
+      case "type":
+        attrs[key] = { kind: "string", value: typeName(a.value) };
+        break;
+      case "shape":
+        if (a.value !== undefined) attrs[key] = { kind: "ints", value: a.value };
+        break;
+      case "list":
+        if (a.strings.length > 0) attrs[key] = { kind: "strings", value: a.strings.map(utf8) };
+        else if (a.floats.length > 0) attrs[key] = { kind: "floats", value: a.floats };
+        else if (a.types.length > 0) attrs[key] = { kind: "strings", value: a.types.map(typeName) };
+        else if (a.ints.length > 0) attrs[key] = { kind: "ints", value: a.ints };
+        else if (a.bools.length > 0) attrs[key] = { kind: "ints", value: a.bools.map(Number) };
+        break;
+      default:
+    }
+  }
+  return attrs;
 }
 
 /** Refusals of one node: it stays in the graph as it is. */

@@ -2,6 +2,7 @@
 import { defineError } from "../../diagnostics.js";
 import { bodiesOf } from "../../ir/graph.js";
 import type { Graph, Node } from "../../ir/types.js";
+import { type Operator, operatorOf } from "../../ops/javascript.js";
 
 export const unreadable = defineError<{ count: number; first: string; more: readonly string[] }>(
   "P1334",
@@ -9,28 +10,28 @@ export const unreadable = defineError<{ count: number; first: string; more: read
   ({ count, first, more }) => ({
     what: `${count} TensorFlow operator${count === 1 ? " has" : "s have"} no lowering${more.length === 0 ? "" : ` (${more.join(", ")})`}`,
     why: first,
-    fix: "cut the graph before them with `outputs`, or behind them with `inputs` and feed what they compute",
+    fix: "cut the graph before them with `outputs`, or behind them with `inputs` and feed what they compute; or supply them as JavaScript `operators`",
   }),
 );
 
 /** The kept nodes of a graph and of the bodies in it. */
-export function unreadableNodes(g: Graph): readonly Node[] {
+export function unreadableNodes(g: Graph, operators: readonly Operator[] = []): readonly Node[] {
   const found: Node[] = [];
   for (const n of g.nodes) {
-    if (n.domain === "tensorflow") found.push(n);
-    for (const { body } of bodiesOf(n)) found.push(...unreadableNodes(body.graph));
+    if (n.domain === "tensorflow" && operatorOf(operators, n) === undefined) found.push(n);
+    for (const { body } of bodiesOf(n)) found.push(...unreadableNodes(body.graph, operators));
   }
   return found;
 }
 
-/** Throws P1334 where the graph holds such operators. */
-export function demandReadable(g: Graph): void {
-  const nodes = unreadableNodes(g);
+/** Throws P1334 where the graph holds such operators, besides those that the user supplies. */
+export function demandReadable(g: Graph, operators: readonly Operator[] = []): void {
+  const nodes = unreadableNodes(g, operators);
   const [first] = nodes;
   if (first === undefined) return;
-  const operators = [...new Set(nodes.map((n) => n.op))].sort();
+  const names = [...new Set(nodes.map((n) => n.op))].sort();
   throw unreadable(
-    { count: nodes.length, first: first.extra?.doc ?? first.op, more: operators.slice(0, 8) },
+    { count: nodes.length, first: first.extra?.doc ?? first.op, more: names.slice(0, 8) },
     { file: g.extra?.file, node: first.name, op: first.op },
   );
 }

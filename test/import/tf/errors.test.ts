@@ -153,7 +153,7 @@ const cases: readonly (readonly [code: string, run: () => unknown, message: stri
       demandReadable(
         importTf(graphDef([x, node("odd", "FrobnicateV7", ["x"], { T }), node("y", "Relu", ["odd"], { T })]), { file: "m.pb" }),
       ),
-    "P1334 m.pb, node 'odd' (FrobnicateV7): 1 TensorFlow operator has no lowering (FrobnicateV7): operator FrobnicateV7 is not known. Cut the graph before them with `outputs`, or behind them with `inputs` and feed what they compute.",
+    "P1334 m.pb, node 'odd' (FrobnicateV7): 1 TensorFlow operator has no lowering (FrobnicateV7): operator FrobnicateV7 is not known. Cut the graph before them with `outputs`, or behind them with `inputs` and feed what they compute; or supply them as JavaScript `operators`.",
   ],
   [
     "P1335",
