@@ -66,6 +66,7 @@ export async function observe(
   const reducer: ReducerModule = {
     module: new URL("./reducer.mjs", import.meta.url),
     settings: { kernel: Buffer.from(KERNEL, "base64"), tensors: names },
+    unordered: new Set(names.filter((n) => n.axis === undefined).map((n) => n.name)),
   };
   const reduction = await openReduction(exposing(graph, computed), computed.length === 0, runner, reducer);
   try {

@@ -26,6 +26,8 @@ export interface Runner {
 export interface ReducerModule {
   readonly module: URL;
   readonly settings: unknown;
+  /** Outputs whose elements may come in another order than their dims say. */
+  readonly unordered: ReadonlySet<string>;
 }
 export interface Reduction {
   /** Runs that make sense at once. */

@@ -81,7 +81,7 @@ export const hostEngine: Engine = {
   open: (artifact, context) => openModel(artifact, context, artifact.settings?.["level"] === "basic" ? "basic" : "all"),
 };
 
-type Level = "all" | "basic";
+type Level = "all" | "basic" | "disabled";
 /** ONNX Runtime's options for a session; 0 threads are those of the machine, `without` names optimizers that are left out. */
 export const sessionOptions = (threads: number, level: Level, without?: string): Readonly<Record<string, unknown>> => ({
   graphOptimizationLevel: level,

@@ -9,6 +9,7 @@ import type { TensorLike } from "../../tensor.js";
 import type { Artifact } from "../engine.js";
 import { hostEngine, sessionOptions } from "./index.js";
 import { keeps } from "./keeps.js";
+import { inKernelsLayout } from "./layout.js";
 import { type HostWorker, pickWorker, SessionLost, workerDied } from "./pool.js";
 
 export interface RunnerOptions {
@@ -44,6 +45,7 @@ export function hostRunner(options: RunnerOptions = {}): Runner {
     },
     async reduce(graph, reducer): Promise<Reduction> {
       const artifact = await hostEngine.build(lower(graph, keeps), { target: TARGET });
+      const optimized = await unorderedModel(artifact, reducer.unordered);
       const streams: ReducingStream[] = [];
       const dispose = async (): Promise<void> => void (await Promise.all(streams.map((s) => s.dispose())));
       try {
@@ -51,6 +53,7 @@ export function hostRunner(options: RunnerOptions = {}): Runner {
           streams.push(
             await ReducingStream.open(
               artifact,
+              optimized,
               reducer,
               streams.map((s) => s.worker),
             ),
@@ -69,6 +72,13 @@ export function hostRunner(options: RunnerOptions = {}): Runner {
   };
 }
 
+/** The model with unordered outputs in ONNX Runtime's own layout; what it makes of a model is loaded from memory, so a model in files stays. */
+async function unorderedModel(artifact: Artifact, unordered: ReadonlySet<string>): Promise<Uint8Array | undefined> {
+  const [file] = artifact.files;
+  if (file === undefined || "path" in file || !artifact.outputs.some((name) => unordered.has(name))) return undefined;
+  return await inKernelsLayout(file.bytes, unordered, pickWorker());
+}
+
 /** A session on one worker together with what takes in its outputs there. It does not outlive the worker: what was seen is lost with it. */
 class ReducingStream {
   readonly worker: HostWorker;
@@ -81,19 +91,20 @@ class ReducingStream {
     this.worker = worker;
   }
 
-  static async open(artifact: Artifact, reducer: ReducerModule, except: readonly HostWorker[]): Promise<ReducingStream> {
+  static async open(
+    artifact: Artifact,
+    optimized: Uint8Array | undefined,
+    reducer: ReducerModule,
+    except: readonly HostWorker[],
+  ): Promise<ReducingStream> {
     const stream = new ReducingStream(artifact, pickWorker(except));
     stream.worker.sessions++;
     try {
       const [file] = artifact.files;
       if (file === undefined) throw new Error("a host artifact without its model");
-      const model = "path" in file ? file.path : file.bytes;
-      await stream.worker.call({
-        op: "create",
-        session: stream.#id,
-        model,
-        options: sessionOptions(1, "all", artifact.settings?.["without"]),
-      });
+      const model = optimized ?? ("path" in file ? file.path : file.bytes);
+      const options = sessionOptions(1, optimized === undefined ? "all" : "disabled", artifact.settings?.["without"]);
+      await stream.worker.call({ op: "create", session: stream.#id, model, options });
       stream.#generation = stream.worker.generation;
       await stream.#call({ op: "reducer", module: reducer.module.href, settings: reducer.settings });
     } catch (error) {

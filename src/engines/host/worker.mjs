@@ -1,7 +1,9 @@
 // One worker thread of the host engine: ONNX Runtime's session creation and runs block the thread that calls them, so they happen here.
-// Messages in: create, run, dispose; reducer, reduce, collect. Messages out: the same id with a result or an error's text. Plain JavaScript,
+// Messages in: create, run, dispose; optimize, reducer, reduce, collect. Messages out: the same id with a result or an error's text. Plain JavaScript,
 // so that the file runs from the sources and from the package alike.
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { join } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 
 const ort = createRequire(workerData.base)("onnxruntime-node");
@@ -44,6 +46,13 @@ async function handle(message) {
         if (ArrayBuffer.isView(t.data) && !transfer.includes(t.data.buffer)) transfer.push(t.data.buffer);
       }
       return { out, transfer };
+    }
+    case "optimize": {
+      // What ONNX Runtime makes of a model on this machine, as a model.
+      const path = join(message.folder, "optimized.onnx");
+      const session = await ort.InferenceSession.create(message.model, { ...message.options, optimizedModelFilePath: path });
+      await session.release();
+      return { model: readFileSync(path) };
     }
     case "reducer": {
       const { open } = await import(message.module);
