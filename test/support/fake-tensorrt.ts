@@ -49,14 +49,21 @@ export interface StandIn {
 
 const SOURCES = ["fake-tensorrt.cc", "fake-tensorrt-model.h", "fake-tensorrt-build.h", "fake-tensorrt-run.h"];
 
-/** Compiles one, unless an earlier run did; the reason when that is not possible. */
+/** Compiles one, unless an earlier run did; the reason when that is not possible. PARTITA_STANDIN_FLAGS are flags where none are given. */
 export function compileStandIn(
   family: Family,
   options: { readonly version?: number; readonly flags?: readonly string[] } = {},
 ): StandIn | string {
   const { core, text, ...known } = standIns[family];
   const table = tableHeader(family, options.version ?? known.version);
-  const flags = ["-std=c++20", "-shared", "-fPIC", "-O0", "-w", ...(options.flags ?? [])];
+  const flags = [
+    "-std=c++20",
+    "-shared",
+    "-fPIC",
+    "-O0",
+    "-w",
+    ...(options.flags ?? (process.env["PARTITA_STANDIN_FLAGS"] ?? "").split(" ").filter((f) => f !== "")),
+  ];
   const hash = createHash("sha256").update(JSON.stringify([table, flags]));
   for (const name of SOURCES) hash.update(readFileSync(join(here, name)));
   const folder = join(here, "../../.cache/tensorrt-stand-ins", `${family}-${hash.digest("hex").slice(0, 16)}`);

@@ -12,6 +12,7 @@ import { probeTensorRt } from "../../src/engines/tensorrt/probe.js";
 import { dataDir } from "../support/data.js";
 import { FLOAT, info, model, rawData, tensor } from "../support/onnx-model.js";
 import { batch, layer } from "../support/tensorrt-models.js";
+import { tryDamaged } from "../support/tensorrt-plans.js";
 import { realLibrary } from "../support/tensorrt-real.js";
 import { expected, script } from "../support/tensorrt-script.js";
 
@@ -104,6 +105,12 @@ describe.skipIf(files === undefined)(`TensorRT-RTX${why}`, () => {
         code: "P2214",
         message: expect.stringContaining("CUDA_SUCCESS"),
       });
+  });
+
+  it("1,000 damaged plans end in refusals or engines, not in the end of the process", async () => {
+    const { counts, deaths } = await tryDamaged(trt, await plan(layer(), [batch(1, 4, 8)]), Number(process.env["PARTITA_FUZZ"] ?? 1000), 1);
+    expect(deaths).toEqual([]);
+    if (!gpu) expect(Object.keys(counts).filter((k) => k !== "same")).toEqual(["deserializeCudaEngine"]);
   });
 
   const digits = dataDir("digits");
