@@ -3,6 +3,7 @@
  * values to values; none calls the next.
  */
 import { basename } from "node:path";
+import { machineTargets } from "./auto.js";
 import { type Buildable, buildSegments, type Refusals } from "./build.js";
 import { no, type Remark, type Remarks, type Verdict } from "./diagnostics.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
@@ -95,16 +96,17 @@ export async function plan(
   options: CompileOptions = {},
   { unbuilt = false }: { readonly unbuilt?: boolean } = {},
 ): Promise<Planned> {
-  const settings = settle(options);
+  const asGiven = settle(options);
   const step = (stage: string, fraction: number): void => {
-    settings.signal?.throwIfAborted();
-    settings.onProgress({ stage, fraction });
+    asGiven.signal?.throwIfAborted();
+    asGiven.onProgress({ stage, fraction });
   };
   const noted: Remark[] = [];
   const remarks = (remark: Remark): void => {
     noted.push(remark);
-    settings.onRemark(remark);
+    asGiven.onRemark(remark);
   };
+  const settings = asGiven.auto ? { ...asGiven, targets: await machineTargets((remark) => noted.push(remark)) } : asGiven;
   const { original, typed, graph, passes: log, shapes, own } = await prepare(model, settings, remarks);
   const quantized = settings.precision === "int8" ? await calibrated(graph, settings, { shapes, remarks, unbuilt }) : undefined;
   step("partition", 0.5);

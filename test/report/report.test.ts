@@ -89,7 +89,7 @@ describe("remarks", () => {
     });
   it("a declared shape that does not hold is remarked, and the inferred one counts", async () => {
     const remarks: string[] = [];
-    const r = await report(declaring([2, 5]), { onRemark: (m) => remarks.push(m.text) });
+    const r = await report(declaring([2, 5]), { target: "host", onRemark: (m) => remarks.push(m.text) });
     expect(remarks).toEqual(["'m' is declared float32[2, 5]; MatMul makes it float32[2, 4], which holds"]);
     expect(r.data.remarks).toEqual([
       { severity: "warning", text: remarks[0], fix: "mend the declared shape where the model is made", node: "mm", value: "m" },
@@ -98,8 +98,8 @@ describe("remarks", () => {
     expect(r.toText()).toContain("Remarks\n  warning: 'm' is declared float32[2, 5]");
   });
   it("one that holds, or is less exact, is not; nor are those that given shapes made old", async () => {
-    expect((await report(declaring([2, 4]))).data.remarks).toBeUndefined();
-    expect((await report(declaring([2, 5]), { shapes: { a: [7, 3] } })).data.remarks).toBeUndefined();
+    expect((await report(declaring([2, 4]), { target: "host" })).data.remarks).toBeUndefined();
+    expect((await report(declaring([2, 5]), { target: "host", shapes: { a: [7, 3] } })).data.remarks).toBeUndefined();
   });
 });
 
