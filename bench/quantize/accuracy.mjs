@@ -38,6 +38,14 @@ async function outputs(program, feeds) {
 const argmax = (x) => x.reduce((best, v, i) => (v > x[best] ? i : best), 0);
 const percent = (part, all) => Number(((100 * part) / all).toFixed(2));
 
+/** How much more probable the largest output is than the next, by softmax where the outputs are logits. */
+function lead(x, best) {
+  const most = x[best];
+  const sum = x.reduce((a, v) => a + v, 0);
+  const p = x.every((v) => v >= 0) && Math.abs(sum - 1) < 1e-3 ? [...x] : [...x].map((v) => Math.exp(v - most));
+  const all = p.reduce((a, v) => a + v, 0);
+  return (p[best] - Math.max(...p.filter((_, i) => i !== best))) / all;
+}
 /** Half the width of the 95 % interval of a paired difference in points. */
 function interval(better, worse, n) {
   const mean = (better - worse) / n;
@@ -66,10 +74,15 @@ for (const m of models(data)) {
     const seconds = (performance.now() - start) / 1000;
     const [a, b] = [await outputs(float, m.test), await outputs(int8, m.test)];
     const n = m.test.length;
+    let [clear, clearAgree] = [0, 0];
     let [agree, right, rightInt8, gained, lost, signal, noise] = [0, 0, 0, 0, 0, 0, 0];
     for (let i = 0; i < n; i++) {
       const [x, y] = [argmax(a.results[i]), argmax(b.results[i])];
       agree += x === y;
+      if (lead(a.results[i], x) >= 0.1) {
+        clear++;
+        clearAgree += x === y;
+      }
       if (m.labels !== undefined) {
         const [was, is] = [x === m.labels[i], y === m.labels[i]];
         right += was;
@@ -95,6 +108,9 @@ for (const m of models(data)) {
             interval: interval(gained, lost, n),
           }),
       agreement: percent(agree, n),
+      // Of the feeds for which FP32 is not undecided itself: feeds that are not the model's own data often leave it so.
+      agreementWhereClear: clear === 0 ? null : percent(clearAgree, clear),
+      clear: percent(clear, n),
       classes: new Set(a.results.map(argmax)).size,
       sqnrDb: noise === 0 ? null : Number((10 * Math.log10(signal / noise)).toFixed(1)),
       quantizers,

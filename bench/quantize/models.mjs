@@ -55,19 +55,19 @@ const MEAN = [0.485, 0.456, 0.406];
 const DEVIATION = [0.229, 0.224, 0.225];
 const normalised = (x) => x.map((v, i) => (v - MEAN[Math.floor(i / 1024)]) / DEVIATION[Math.floor(i / 1024)]);
 const channelsLast = (x, factor) => Float32Array.from({ length: 3072 }, (_, i) => factor * x[(i % 3) * 1024 + Math.floor(i / 3)]);
-/** 49 x 10 cepstral coefficients: every coefficient walks around the mean it has in a recording, with bursts. */
-function cepstrum(reference, random) {
-  const out = new Float32Array(490);
-  for (let c = 0; c < 10; c++) {
-    const column = Array.from({ length: 49 }, (_, t) => reference[t * 10 + c]);
-    const mean = column.reduce((a, b) => a + b, 0) / 49;
-    const spread = Math.sqrt(column.reduce((a, b) => a + (b - mean) ** 2, 0) / 49) + 0.5;
+/** Cepstral coefficients [frames, coefficients]: every coefficient walks around the mean it has in a recording, with bursts. */
+function cepstrum({ data: reference, dims: [, frames, width] }, random) {
+  const out = new Float32Array(frames * width);
+  for (let c = 0; c < width; c++) {
+    const column = Array.from({ length: frames }, (_, t) => reference[t * width + c]);
+    const mean = column.reduce((a, b) => a + b, 0) / frames;
+    const spread = Math.sqrt(column.reduce((a, b) => a + (b - mean) ** 2, 0) / frames) + 0.5;
     const offset = mean + spread * random.normal();
-    const [from, to, height] = [49 * random.unit(), 49 * random.unit(), 2 * spread * random.normal()];
+    const [from, to, height] = [frames * random.unit(), frames * random.unit(), 2 * spread * random.normal()];
     let walk = random.normal();
-    for (let t = 0; t < 49; t++) {
+    for (let t = 0; t < frames; t++) {
       walk = 0.85 * walk + 0.53 * random.normal();
-      out[t * 10 + c] = offset + spread * walk + (t > Math.min(from, to) && t < Math.max(from, to) ? height : 0);
+      out[t * width + c] = offset + spread * walk + (t > Math.min(from, to) && t < Math.max(from, to) ? height : 0);
     }
   }
   return out;
@@ -120,7 +120,7 @@ export function models(folder) {
     const at = `real_tf/kws_${kind}`;
     if (!existsSync(join(folder, at, "io.npz"))) continue;
     const seen = [...readNpz(join(folder, at, "io.npz"))].find(([name]) => name.includes("Mfcc"))?.[1];
-    add(`kws_${kind}`, `${at}/frozen.pb`, "Mfcc", [1, 49, 10], (_, r) => cepstrum(seen.data, r), {
+    add(`kws_${kind}`, `${at}/frozen.pb`, "Mfcc", seen.dims, (_, r) => cepstrum(seen, r), {
       data: "made cepstra",
       options: { inputs: ["Mfcc"], outputs: ["labels_softmax"] },
     });

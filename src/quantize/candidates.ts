@@ -5,6 +5,7 @@
  * as int8; and the operators between that move int8 as well as float. All else stays float, with a reason.
  */
 import { displayName, producersOf, readsOf, usesOf } from "../ir/graph.js";
+import { smallNumbers } from "../ir/payload.js";
 import type { Attr, Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { dtypeOf, type Fact, shapeOf } from "../ops/define.js";
 import { flagged, groupsOf } from "../passes/weights.js";
@@ -54,7 +55,10 @@ const attr = (n: Node, name: string): number | string | undefined => {
   return a?.kind === "float" || a?.kind === "int" ? Number(a.value) : a?.kind === "string" ? String(a.value) : undefined;
 };
 
-/** Data inputs of operators whose result holds elements of their input, and no others. */
+const isZero = (g: Graph, v: ValueId | undefined): boolean =>
+  v === undefined || smallNumbers(g.constants.get(v))?.every((x) => x === 0) === true;
+
+/** Data inputs of operators whose result holds elements of their input and zeros, and no others. */
 export function passedSlots(n: Node, g: Graph): readonly number[] | undefined {
   if (n.domain !== "") return undefined;
   switch (n.op) {
@@ -70,6 +74,8 @@ export function passedSlots(n: Node, g: Graph): readonly number[] | undefined {
     case "DepthToSpace":
     case "SpaceToDepth":
       return [0];
+    case "Pad":
+      return attr(n, "mode") === undefined || attr(n, "mode") === "constant" ? (isZero(g, n.ins[2]) ? [0] : undefined) : undefined;
     case "MaxPool":
       return n.outs[1] === undefined ? [0] : undefined;
     case "Concat":

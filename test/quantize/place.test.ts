@@ -183,6 +183,20 @@ describe("operators that move int8", () => {
     ]);
     expect(placed(g("%y"), { x: 2, p: 1 }).lines).toContain(read.replace("%x", "%x/dq"));
   });
+  test("Pad moves int8 when it pads with zeros", () => {
+    const g = (value: string): Graph =>
+      net(
+        "%x: float32[1, 16, 8, 8]",
+        "%y",
+        weight("w", 16, 16, 3, 3),
+        "const %pads = int64[8] [0, 0, 0, 0, 0, 0, 1, 1]",
+        `const %v = float32[] [${value}]`,
+        "%p = Pad(%x, %pads, %v)",
+        "%y = Conv(%p, %w)",
+      );
+    expect(placed(g("0.0")).lines).toContain("%p = Pad(%x/dq, %pads, %v)");
+    expect(placed(g("1.0")).lines).toContain("%p = Pad(%x, %pads, %v)");
+  });
   const concat = (second: string): Graph =>
     net(
       "%x: float32[1, 16, 8, 8], %t: float32[1, 16, 8, 8]",
