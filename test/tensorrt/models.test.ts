@@ -125,7 +125,8 @@ describe.skipIf(skipped !== "")(`models${skipped}`, () => {
   const shapes = { x: { min: [1, 1, 16, 16], opt: [8, 1, 16, 16], max: [32, 1, 16, 16] } };
   const pixels = (set: string, from: number, count: number): Tensor => {
     const x = readNpz(join(digits ?? "", "data.npz")).get(set);
-    return new Tensor("float32", (x?.data as Float32Array).slice(from * 256, (from + count) * 256), [count, 1, 16, 16]);
+    if (!(x?.data instanceof Float32Array)) throw new Error(`data.npz has no float32 '${set}'`);
+    return new Tensor("float32", x.data.slice(from * 256, (from + count) * 256), [count, 1, 16, 16]);
   };
   const tolerance = { fp32: 1e-4, fp16: 2e-2, bf16: 8e-2, int8: 0.25 } as const;
   describe.skipIf(digits === undefined)(`digits${digits === undefined ? ` (skipped: ${NO_DATA})` : ""}`, () => {
