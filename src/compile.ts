@@ -23,6 +23,7 @@ import { badOption, type CompileOptions, type LoadOptions, type Settings, settle
 import { bindingsOf, type PartitionOptions, solve } from "./partition/assign.js";
 import { ownSegments } from "./partition/own-segments.js";
 import { problemOf } from "./partition/problem.js";
+import { measuredTimes } from "./partition/times.js";
 import { assume, judge } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
@@ -132,6 +133,7 @@ export async function plan(
     facts: inferred.facts,
     bindings,
     precision: settings.precision,
+    measured: measuredTimes(inferred.graph, settings.times, remarks),
     objective: settings.auto || settings.targets.includes("host") ? "time-or-host" : engines.length > 1 ? "time" : "order",
   };
   // Operators answer for themselves; the emitter has the last word on what it can write at these dims, TensorRT's parser on what it reads.
@@ -164,6 +166,7 @@ export async function plan(
       facts: inferred.facts,
       bindings,
       gains: gainsOf(problem, verdicts, parts, how),
+      measured: how.measured,
       quantization: quantized === undefined ? undefined : quantizationReport(quantized.summary),
       ...(supposing
         ? { whatIf: { assumed: Object.fromEntries(settings.whatIf), before: solve(problem, plain, { ...how, strict: false }).quality } }

@@ -3,6 +3,7 @@ import * as v from "valibot";
 import { defineError, didYouMean, type Remark } from "./diagnostics.js";
 import type { TensorRtOptions } from "./engines/engine.js";
 import type { Operator } from "./ops/javascript.js";
+import type { Times } from "./partition/times.js";
 import type { Pin } from "./partition/verdicts.js";
 import type { FeedSource } from "./quantize/feeds.js";
 import type { Preprocessing } from "./quantize/images.js";
@@ -102,6 +103,8 @@ export interface CompileOptions {
   readonly pin?: readonly Pin[] | undefined;
   /** For reports: operators taken as if an engine supported them, or ("host") as if none did, e.g. `{ NonMaxSuppression: "cuda" }`. */
   readonly whatIf?: Readonly<Record<string, "host" | "cuda" | "tensorrt">> | undefined;
+  /** Measured microseconds of one run by node name and engine. Where there are any, they replace the estimate that the assignment is by. */
+  readonly times?: Times | undefined;
   /** Fail rather than run something elsewhere than asked. Default false. */
   readonly strict?: boolean | undefined;
   /** Check the graph after every pass. Default false. */
@@ -132,6 +135,7 @@ export interface Settings {
   readonly tensorrt: TensorRtOptions;
   readonly pin: readonly Pin[];
   readonly whatIf: ReadonlyMap<string, "host" | "cuda" | "tensorrt">;
+  readonly times: Times;
   readonly strict: boolean;
   readonly verify: boolean;
   readonly onProgress: (event: ProgressEvent) => void;
@@ -263,6 +267,15 @@ const schemas = {
     "is not a list of { match, to }",
   ),
   whatIf: v.record(v.string(), word(engines), "is not an object of engines by operator"),
+  times: v.record(
+    v.string(),
+    v.record(
+      word(engines),
+      v.pipe(v.number("has a time that is not a number"), v.finite("has a time that is not finite"), v.minValue(0, "has a negative time")),
+      "has something that is not an object of times by engine",
+    ),
+    "is not an object of times by node",
+  ),
   strict: v.boolean("is not true or false"),
   verify: v.boolean("is not true or false"),
   onProgress: callback,
@@ -333,6 +346,7 @@ export function settle(options: CompileOptions): Settings {
     tensorrt: options.tensorrt ?? {},
     pin: options.pin ?? [],
     whatIf: new Map(Object.entries(options.whatIf ?? {})),
+    times: options.times ?? {},
     strict: options.strict ?? false,
     verify: options.verify ?? false,
     onProgress: options.onProgress ?? (() => {}),

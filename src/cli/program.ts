@@ -1,4 +1,5 @@
 /** Commands and their options. Everything goes through the public API; results to stdout, progress and errors to stderr. */
+import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
 import { badOption, type CompileOptions, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
@@ -32,6 +33,7 @@ interface ModelFlags {
   readonly signature?: string;
   readonly pin?: readonly string[];
   readonly whatIf?: readonly string[];
+  readonly times?: string;
   readonly strict?: boolean;
   readonly json?: boolean;
 }
@@ -101,6 +103,7 @@ export function commands(terminal: Terminal): Command {
         collect,
         [],
       )
+      .option("--times <file>", "measured microseconds by node and engine, as JSON; they replace estimates")
       .option("--strict", "fail rather than leave anything on the host")
       .option("--json", "machine-readable result");
 
@@ -232,9 +235,20 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
     tune: flags.tune,
     pin: pins,
     whatIf: Object.fromEntries((flags.whatIf ?? []).map(halves("--what-if", "OP=ENGINE"))),
+    times: flags.times === undefined ? undefined : readJson("--times", flags.times),
     strict: flags.strict ?? false,
     onProgress: (event: { stage: string; fraction: number }) => terminal.progress(event.stage, event.fraction),
     onRemark: (remark: { severity: string; text: string }) => terminal.remark(remark.severity, remark.text),
   };
   return options as CompileOptions;
+}
+
+/** A JSON file that a flag names; what is in it is checked with the options. */
+function readJson(flag: string, path: string): unknown {
+  try {
+    return JSON.parse(readFileSync(path, "utf8"));
+  } catch (cause) {
+    const what = cause instanceof Error ? cause.message : String(cause);
+    throw badOption({ name: flag, what: `names a file that cannot be read as JSON: ${what}`, fix: "check the path and the file" });
+  }
 }

@@ -28,10 +28,6 @@ export function nodeUs(engine: EngineName, cost: Cost, precision: string): numbe
   return m.launchUs + Math.max(cost.flops / m.flopsPerUs, (cost.bytes * widthOf(engine, precision)) / m.bytesPerUs);
 }
 
-/** Microseconds of a list of nodes on an engine. */
-export const estimateUs = (engine: EngineName, costs: readonly Cost[], precision: string): number =>
-  costs.reduce((t, c) => t + nodeUs(engine, c, precision), 0);
-
 const START_US: Readonly<Record<EngineName, number>> = { host: 15, cuda: 6, tensorrt: 8 };
 /** What one more segment costs, whatever is in it, microseconds. */
 export const startUs = (engine: EngineName): number => START_US[engine];

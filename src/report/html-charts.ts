@@ -1,6 +1,5 @@
 /** Charts of the page, drawn when the report is written: time by operator, time by segment, activation memory over a run. Each has its figures as text. */
-import { nodeUs } from "../partition/cost.js";
-import { escaped } from "./html-parts.js";
+import { escaped, timeOf } from "./html-parts.js";
 import type { ReportData } from "./report.js";
 import { human, humanUs } from "./text.js";
 
@@ -23,7 +22,7 @@ export function operatorChart(r: ReportData): string {
   const byOp = new Map<string, { us: number; nodes: number }>();
   for (const n of r.nodes) {
     const row = byOp.get(n.op) ?? { us: 0, nodes: 0 };
-    row.us += nodeUs(r.segments[n.segment]?.engine ?? "host", n, r.options.precision);
+    row.us += timeOf(r, n);
     row.nodes++;
     byOp.set(n.op, row);
   }

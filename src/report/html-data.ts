@@ -1,5 +1,5 @@
 /** The report as the page's script reads it: columns instead of records, strings once, places computed. A node takes some sixty bytes. */
-import { nodeUs } from "../partition/cost.js";
+import { timeOf } from "./html-parts.js";
 import { layoutOf } from "./layout.js";
 import type { ReportData } from "./report.js";
 
@@ -41,7 +41,6 @@ export function pageData(r: ReportData): unknown {
     nodes.map((n) => n.segment),
     r.segments.length,
   );
-  const engineOf = (n: ReportData["nodes"][number]): ReportData["segments"][number]["engine"] => r.segments[n.segment]?.engine ?? "host";
   const origin: Record<number, readonly string[]> = {};
   const weights: Record<number, ReportData["nodes"][number]["weights"]> = {};
   nodes.forEach((n, i) => {
@@ -56,7 +55,7 @@ export function pageData(r: ReportData): unknown {
     inputs: nodes.map((n) => lists.add((n.inputs ?? []).join("\n"))),
     flops: nodes.map((n) => n.flops),
     bytes: nodes.map((n) => n.bytes),
-    us: nodes.map((n) => Math.round(nodeUs(engineOf(n), n, r.options.precision) * 100) / 100),
+    us: nodes.map((n) => Math.round(timeOf(r, n) * 100) / 100),
     notOn: nodes.map((n) => (n.notOn.length === 0 ? -1 : lists.add(JSON.stringify(n.notOn)))),
     lists: lists.list,
     origin,

@@ -9,8 +9,8 @@ import { typeText } from "../ir/print.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { EngineName, Fact } from "../ops/define.js";
 import { bytes as factBytes } from "../ops/shapes.js";
-import type { Partition, Quality } from "../partition/assign.js";
-import { estimateUs } from "../partition/cost.js";
+import type { Partition, PartitionOptions, Quality } from "../partition/assign.js";
+import { nodeUs } from "../partition/cost.js";
 import { valueBytes } from "../partition/problem.js";
 import type { Verdicts } from "../partition/verdicts.js";
 import { type Gains, reasonKey, tooSmall } from "../partition/what-if.js";
@@ -97,6 +97,8 @@ export const reportSchema = v.strictObject({
       output: v.string(),
       /** Nodes it reads from, by place in this list. */
       after: v.array(count),
+      /** Microseconds of one run where it runs, if they were measured; they stand for the estimate. */
+      measuredUs: v.optional(amount),
       /** Why it does not run on each engine asked for, where it does not. */
       notOn: v.array(v.strictObject({ engine, why: v.string(), fix: v.optional(v.string()) })),
       /** Types of its inputs in their order, "" for one that is left out. */
@@ -257,6 +259,8 @@ export interface ReportParts {
   /** Numbers for symbolic dims. */
   readonly bindings?: ReadonlyMap<string, number> | undefined;
   readonly gains?: Gains | undefined;
+  /** Times that replaced the estimate. */
+  readonly measured?: PartitionOptions["measured"];
   readonly whatIf?: { readonly assumed: Readonly<Record<string, EngineName>>; readonly before: Quality } | undefined;
   readonly passes: readonly PassRecord[];
   readonly quantization?: QuantizationReport | undefined;
@@ -290,6 +294,7 @@ export function buildReport(parts: ReportParts): Report {
     flops += cost.flops;
     const own = partition.segments[segmentOf.get(n.id) ?? 0]?.engine ?? "host";
     const [first] = n.outs.filter((o) => o !== undefined);
+    const measuredUs = parts.measured?.(n.id, own);
     return {
       name: displayName(g, n),
       op: qualifiedOp(n),
@@ -297,6 +302,7 @@ export function buildReport(parts: ReportParts): Report {
       segment: segmentOf.get(n.id) ?? 0,
       flops: Math.round(cost.flops),
       bytes: Math.round(cost.bytes),
+      ...(measuredUs === undefined ? {} : { measuredUs }),
       output: first === undefined ? "" : typeText(facts(first).type),
       after: readFrom(n, maker),
       notOn: verdicts.engines.flatMap((e) => (e === own ? [] : reasonFor(n.id, e, parts))),
@@ -317,14 +323,12 @@ export function buildReport(parts: ReportParts): Report {
       flops: Math.round(s.cost.flops),
       bytes: Math.round(s.cost.bytes),
       weightsBytes: Math.round(s.constants.reduce((a, id) => a + weightBytes(id), 0)),
-      estimatedUs:
-        Math.round(
-          estimateUs(
-            s.engine,
-            s.nodes.map((id) => partition.costs.get(id) ?? { flops: 0, bytes: 0 }),
-            parts.options.precision,
-          ) * 10,
-        ) / 10,
+      estimatedUs: tenths(
+        s.nodes.reduce((us, id) => {
+          const cost = partition.costs.get(id) ?? { flops: 0, bytes: 0 };
+          return us + (parts.measured?.(id, s.engine) ?? nodeUs(s.engine, cost, parts.options.precision));
+        }, 0),
+      ),
       ops: Object.fromEntries(Object.entries(ops).sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1))),
       inputs: s.inputs.map(tensorOf),
       outputs: s.outputs.map(tensorOf),

@@ -55,6 +55,20 @@ describe("choice by time", () => {
     expect(divide(g, ["tensorrt", "cuda"], { objective: "time", measured: slow })).toEqual(["cuda: relu0 exp1 neg2"]);
     expect(divide(g, ["tensorrt", "cuda"], { objective: "order", measured: slow })).toEqual(["tensorrt: relu0 exp1 neg2"]);
   });
+  it("takes a user's times by name, says which fit no node, and shows them", async () => {
+    const g = chain(1_000_000, "Relu", "Exp", "Neg");
+    const times = (tensorrt: number): Record<string, Record<string, number>> =>
+      Object.fromEntries(["relu0", "exp1", "neg2"].map((name) => [name, { host: 900, cuda: 5, tensorrt }]));
+    const target = ["tensorrt", "cuda"] as const;
+    const slow = await report(g, { target, times: { ...times(50), gone: { host: 1 } } });
+    expect(slow.data.segments.map((s) => [s.engine, s.estimatedUs])).toEqual([["cuda", 15]]);
+    expect(slow.data.nodes.map((n) => n.measuredUs)).toEqual([5, 5, 5]);
+    expect(slow.data.remarks?.map((r) => r.text)).toEqual(["1 of 4 measured times are of no single node, the first of 'gone'"]);
+    const fast = await report(g, { target, times: times(1) });
+    expect(fast.data.segments.map((s) => [s.engine, s.estimatedUs])).toEqual([["tensorrt", 3]]);
+    await expect(report(g, { target, times: { relu0: { cuda: -1 } } })).rejects.toThrow("option 'times.relu0' has a negative time");
+    await expect(report(g, { target, times: { relu0: { gpu: 1 } as never } })).rejects.toThrow("P1001");
+  });
   it("does not change engines where one takes all", () => {
     const g = chain(1_000_000, "Relu", "Exp", "Neg", "Abs");
     const takes = (name: string, e: EngineName): boolean => e === "cuda" || name !== "exp1";

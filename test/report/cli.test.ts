@@ -30,6 +30,17 @@ async function cli(...argv: readonly string[]): Promise<{ code: number; out: str
 const on = ["--target", "cuda", "--min-segment-size", "1", "--what-if", "CumSum=host"];
 
 describe("partita report", () => {
+  it("--times reads measured times from a file", async () => {
+    const path = join(folder, "times.json");
+    writeFileSync(path, JSON.stringify({ relu: { host: 70, cuda: 3 }, neg: { host: 90, cuda: 4 } }));
+    const { out } = await cli("report", model, "--json", "--times", path, "--target", "cuda", "--min-segment-size", "1");
+    expect(JSON.parse(out).nodes.map((n: { measuredUs?: number }) => n.measuredUs)).toEqual([3, undefined, 4]);
+    writeFileSync(path, "{");
+    const broken = await cli("report", model, "--times", path);
+    expect(broken.code).toBe(2);
+    expect(broken.err).toContain("P1001");
+    expect(broken.err).toContain("names a file that cannot be read as JSON");
+  });
   it("--what-if shows the partition as if, with the figures before", async () => {
     const { code, out } = await cli("report", model, ...on);
     expect(code).toBe(0);
