@@ -179,7 +179,8 @@ METHOD(ExecutionContext, enqueueV3, bool, void* stream) {
   return true;
 }
 Table& ExecutionContext::table() {
-  static Table t = Table() PUT(ExecutionContext, setProfiler) PUT(ExecutionContext, setOptimizationProfileAsync) PUT(ExecutionContext, setInputShape)
+  // NVIDIA's Python bindings ask for the engine to count its tensors.
+  static Table t = Table().set(7, +[](ExecutionContext::Inner* inner) { return inner->self->engine; }) PUT(ExecutionContext, setProfiler) PUT(ExecutionContext, setOptimizationProfileAsync) PUT(ExecutionContext, setInputShape)
       PUT(ExecutionContext, getTensorShape) PUT(ExecutionContext, setTensorAddress) PUT(ExecutionContext, inferShapes) PUT(ExecutionContext, enqueueV3);
   return t;
 }

@@ -138,7 +138,8 @@ struct HostMemory : Object<HostMemory> {
 METHOD(HostMemory, data, const void*) { SELF(HostMemory, data); return self.bytes.data(); }
 METHOD(HostMemory, size, size_t) { SELF(HostMemory, size); return self.bytes.size(); }
 Table& HostMemory::table() {
-  static Table t = Table() PUT(HostMemory, data) PUT(HostMemory, size);
+  // NVIDIA's Python bindings ask for the type of the elements too: bytes.
+  static Table t = Table() PUT(HostMemory, data) PUT(HostMemory, size).set(4, +[](HostMemory::Inner*) { return int32_t(2); });
   return t;
 }
 
