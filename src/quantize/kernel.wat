@@ -1,9 +1,10 @@
 ;; Counts tensors into dyadic histograms, and gathers channels' ranges and exact sums: the fast form of `Observer` in histogram.ts, which it
 ;; equals bit for bit. `npm run build:kernel` assembles it into kernel.ts.
 ;;
-;; Memory. 0: four histograms of 32-bit counts for the elements at hand, one per SIMD lane, so that equal neighbours (a ReLU's zeros) do not
-;; wait for each other; 16448 bytes each: 4096 bins, then the bin of what does not fit, then space that keeps equal bins of two lanes out of
-;; one cache set. 65792: a piece's minima, 65808: its maxima. The caller places everything else at 66048 or above, aligned to 64 bytes.
+;; Memory. 0: four histograms of 16-bit counts for the elements at hand, one per SIMD lane, so that equal neighbours do not wait for each
+;; other, and small enough together for the first cache; 8256 bytes each: 4096 bins, the bin of what does not fit, then bins that zeros fall
+;; into by turns (half of what a ReLU leaves) and that nobody reads, which also keep equal bins of two lanes out of one cache set.
+;; 65792: a piece's minima, 65808: its maxima. The caller places everything else at 66048 or above, aligned to 64 bytes.
 ;;
 ;; State of one tensor, 32832 bytes: i32 exponent e, f32 2^-e, f32 min, f32 max, f64 finite elements, f64 zeros, f64 non-finite elements,
 ;; f32 4096 * 2^e; at 64 the 4096 counts as f64.
@@ -25,8 +26,8 @@
 
   ;; Adds n float32 at `at` (aligned to 4 bytes).
   (func (export "count") (param $at i32) (param $n i32) (param $state i32)
-    (local $end i32) (local $piece i32)
-    (local.set $end (i32.add (local.get $at) (i32.shl (i32.and (local.get $n) (i32.const -4)) (i32.const 2))))
+    (local $end i32) (local $piece i32) (local $pieces i32)
+    (local.set $end (i32.add (local.get $at) (i32.shl (i32.and (local.get $n) (i32.const -16)) (i32.const 2))))
     (block $done
       (loop $next
         (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
@@ -35,14 +36,19 @@
         (if (i32.gt_u (local.get $piece) (local.get $end)) (then (local.set $piece (local.get $end))))
         (call $piece (local.get $at) (local.get $piece) (local.get $state))
         (local.set $at (local.get $piece))
+        (if (i32.eq (local.tee $pieces (i32.add (local.get $pieces) (i32.const 1))) (i32.const 63))
+          (then
+            (call $flush (local.get $state))
+            (local.set $pieces (i32.const 0))))
         (br $next)))
-    (call $scalar (local.get $at) (i32.add (local.get $at) (i32.shl (i32.and (local.get $n) (i32.const 3)) (i32.const 2)))
+    (call $scalar (local.get $at) (i32.add (local.get $at) (i32.shl (i32.and (local.get $n) (i32.const 15)) (i32.const 2)))
       (local.get $state) (f32.const 0))
     (call $flush (local.get $state)))
 
-  ;; A piece whose length is a multiple of 4 elements and not 0.
+  ;; A piece whose length is a multiple of 16 elements and not 0: four times the same, but for the bin that zeros fall into.
   (func $piece (param $at i32) (param $end i32) (param $state i32)
-    (local $start i32) (local $x v128) (local $min v128) (local $max v128) (local $zeros v128) (local $scale v128) (local $pair i64) (local $b i32)
+    (local $start i32) (local $x v128) (local $min v128) (local $max v128) (local $zeros v128) (local $scale v128) (local $pair i64)
+    (local $mask v128) (local $b i32) (local $none f64)
     (local.set $start (local.get $at))
     (local.set $scale (v128.load32_splat offset=4 (local.get $state)))
     (local.set $min (f32x4.splat (f32.const inf)))
@@ -52,36 +58,117 @@
       ;; pmin(a, b) is b < a ? b : a: a NaN in b is passed over.
       (local.set $min (f32x4.pmin (local.get $min) (local.get $x)))
       (local.set $max (f32x4.pmax (local.get $max) (local.get $x)))
-      (local.set $zeros (i32x4.sub (local.get $zeros) (f32x4.eq (local.get $x) (v128.const f32x4 0 0 0 0))))
-      ;; Four times the bin: floor(|x| 2^-e), or 4096 where that is more or NaN, plus 2^21, whose last bit is worth 1/4.
+      (local.set $mask (f32x4.eq (local.get $x) (v128.const f32x4 0 0 0 0)))
+      (local.set $zeros (i32x4.sub (local.get $zeros) (local.get $mask)))
+      ;; Twice the bin: floor(|x| 2^-e), or 4096 where that is more or NaN, plus 2^22, whose last bit is worth 1/2.
       (local.set $x
         (i32x4.sub
           (f32x4.add
             (f32x4.pmin
               (v128.const f32x4 4096 4096 4096 4096)
               (f32x4.floor (f32x4.mul (f32x4.abs (local.get $x)) (local.get $scale))))
-            (v128.const f32x4 2097152 2097152 2097152 2097152))
-          (v128.const f32x4 2097152 2097152 2097152 2097152)))
+            (v128.const f32x4 4194304 4194304 4194304 4194304))
+          (v128.const f32x4 4194304 4194304 4194304 4194304)))
+      (local.set $x (v128.or (local.get $x) (v128.and (local.get $mask) (v128.const i32x4 8194 8194 8194 8194))))
       (local.set $pair (i64x2.extract_lane 0 (local.get $x)))
       (local.set $b (i32.wrap_i64 (local.get $pair)))
-      (i32.store (local.get $b) (i32.add (i32.load (local.get $b)) (i32.const 1)))
+      (i32.store16 (local.get $b) (i32.add (i32.load16_u (local.get $b)) (i32.const 1)))
       (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
-      (i32.store offset=16448 (local.get $b) (i32.add (i32.load offset=16448 (local.get $b)) (i32.const 1)))
+      (i32.store16 offset=8256 (local.get $b) (i32.add (i32.load16_u offset=8256 (local.get $b)) (i32.const 1)))
       (local.set $pair (i64x2.extract_lane 1 (local.get $x)))
       (local.set $b (i32.wrap_i64 (local.get $pair)))
-      (i32.store offset=32896 (local.get $b) (i32.add (i32.load offset=32896 (local.get $b)) (i32.const 1)))
+      (i32.store16 offset=16512 (local.get $b) (i32.add (i32.load16_u offset=16512 (local.get $b)) (i32.const 1)))
       (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
-      (i32.store offset=49344 (local.get $b) (i32.add (i32.load offset=49344 (local.get $b)) (i32.const 1)))
-      (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 16))) (local.get $end))))
+      (i32.store16 offset=24768 (local.get $b) (i32.add (i32.load16_u offset=24768 (local.get $b)) (i32.const 1)))
+      (local.set $x (v128.load offset=16 (local.get $at)))
+      (local.set $min (f32x4.pmin (local.get $min) (local.get $x)))
+      (local.set $max (f32x4.pmax (local.get $max) (local.get $x)))
+      (local.set $mask (f32x4.eq (local.get $x) (v128.const f32x4 0 0 0 0)))
+      (local.set $zeros (i32x4.sub (local.get $zeros) (local.get $mask)))
+      (local.set $x
+        (i32x4.sub
+          (f32x4.add
+            (f32x4.pmin
+              (v128.const f32x4 4096 4096 4096 4096)
+              (f32x4.floor (f32x4.mul (f32x4.abs (local.get $x)) (local.get $scale))))
+            (v128.const f32x4 4194304 4194304 4194304 4194304))
+          (v128.const f32x4 4194304 4194304 4194304 4194304)))
+      (local.set $x (v128.or (local.get $x) (v128.and (local.get $mask) (v128.const i32x4 8196 8196 8196 8196))))
+      (local.set $pair (i64x2.extract_lane 0 (local.get $x)))
+      (local.set $b (i32.wrap_i64 (local.get $pair)))
+      (i32.store16 (local.get $b) (i32.add (i32.load16_u (local.get $b)) (i32.const 1)))
+      (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+      (i32.store16 offset=8256 (local.get $b) (i32.add (i32.load16_u offset=8256 (local.get $b)) (i32.const 1)))
+      (local.set $pair (i64x2.extract_lane 1 (local.get $x)))
+      (local.set $b (i32.wrap_i64 (local.get $pair)))
+      (i32.store16 offset=16512 (local.get $b) (i32.add (i32.load16_u offset=16512 (local.get $b)) (i32.const 1)))
+      (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+      (i32.store16 offset=24768 (local.get $b) (i32.add (i32.load16_u offset=24768 (local.get $b)) (i32.const 1)))
+      (local.set $x (v128.load offset=32 (local.get $at)))
+      (local.set $min (f32x4.pmin (local.get $min) (local.get $x)))
+      (local.set $max (f32x4.pmax (local.get $max) (local.get $x)))
+      (local.set $mask (f32x4.eq (local.get $x) (v128.const f32x4 0 0 0 0)))
+      (local.set $zeros (i32x4.sub (local.get $zeros) (local.get $mask)))
+      (local.set $x
+        (i32x4.sub
+          (f32x4.add
+            (f32x4.pmin
+              (v128.const f32x4 4096 4096 4096 4096)
+              (f32x4.floor (f32x4.mul (f32x4.abs (local.get $x)) (local.get $scale))))
+            (v128.const f32x4 4194304 4194304 4194304 4194304))
+          (v128.const f32x4 4194304 4194304 4194304 4194304)))
+      (local.set $x (v128.or (local.get $x) (v128.and (local.get $mask) (v128.const i32x4 8198 8198 8198 8198))))
+      (local.set $pair (i64x2.extract_lane 0 (local.get $x)))
+      (local.set $b (i32.wrap_i64 (local.get $pair)))
+      (i32.store16 (local.get $b) (i32.add (i32.load16_u (local.get $b)) (i32.const 1)))
+      (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+      (i32.store16 offset=8256 (local.get $b) (i32.add (i32.load16_u offset=8256 (local.get $b)) (i32.const 1)))
+      (local.set $pair (i64x2.extract_lane 1 (local.get $x)))
+      (local.set $b (i32.wrap_i64 (local.get $pair)))
+      (i32.store16 offset=16512 (local.get $b) (i32.add (i32.load16_u offset=16512 (local.get $b)) (i32.const 1)))
+      (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+      (i32.store16 offset=24768 (local.get $b) (i32.add (i32.load16_u offset=24768 (local.get $b)) (i32.const 1)))
+      (local.set $x (v128.load offset=48 (local.get $at)))
+      (local.set $min (f32x4.pmin (local.get $min) (local.get $x)))
+      (local.set $max (f32x4.pmax (local.get $max) (local.get $x)))
+      (local.set $mask (f32x4.eq (local.get $x) (v128.const f32x4 0 0 0 0)))
+      (local.set $zeros (i32x4.sub (local.get $zeros) (local.get $mask)))
+      (local.set $x
+        (i32x4.sub
+          (f32x4.add
+            (f32x4.pmin
+              (v128.const f32x4 4096 4096 4096 4096)
+              (f32x4.floor (f32x4.mul (f32x4.abs (local.get $x)) (local.get $scale))))
+            (v128.const f32x4 4194304 4194304 4194304 4194304))
+          (v128.const f32x4 4194304 4194304 4194304 4194304)))
+      (local.set $x (v128.or (local.get $x) (v128.and (local.get $mask) (v128.const i32x4 8200 8200 8200 8200))))
+      (local.set $pair (i64x2.extract_lane 0 (local.get $x)))
+      (local.set $b (i32.wrap_i64 (local.get $pair)))
+      (i32.store16 (local.get $b) (i32.add (i32.load16_u (local.get $b)) (i32.const 1)))
+      (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+      (i32.store16 offset=8256 (local.get $b) (i32.add (i32.load16_u offset=8256 (local.get $b)) (i32.const 1)))
+      (local.set $pair (i64x2.extract_lane 1 (local.get $x)))
+      (local.set $b (i32.wrap_i64 (local.get $pair)))
+      (i32.store16 offset=16512 (local.get $b) (i32.add (i32.load16_u offset=16512 (local.get $b)) (i32.const 1)))
+      (local.set $b (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+      (i32.store16 offset=24768 (local.get $b) (i32.add (i32.load16_u offset=24768 (local.get $b)) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 64))) (local.get $end))))
+    ;; Zeros belong into bin 0 of every histogram.
+    (local.set $none
+      (f64.convert_i32_u
+        (i32.add
+          (i32.add (i32x4.extract_lane 0 (local.get $zeros)) (i32x4.extract_lane 1 (local.get $zeros)))
+          (i32.add (i32x4.extract_lane 2 (local.get $zeros)) (i32x4.extract_lane 3 (local.get $zeros))))))
+    (f64.store offset=64 (local.get $state) (f64.add (f64.load offset=64 (local.get $state)) (local.get $none)))
     (if (i32.or
-          (i32.or (i32.load offset=16384 (i32.const 0)) (i32.load offset=32832 (i32.const 0)))
-          (i32.or (i32.load offset=49280 (i32.const 0)) (i32.load offset=65728 (i32.const 0))))
+          (i32.or (i32.load16_u offset=8192 (i32.const 0)) (i32.load16_u offset=16448 (i32.const 0)))
+          (i32.or (i32.load16_u offset=24704 (i32.const 0)) (i32.load16_u offset=32960 (i32.const 0))))
       (then
         ;; Something is out of range or not finite: those elements again, one by one, and everybody's minimum and maximum.
-        (i32.store offset=16384 (i32.const 0) (i32.const 0))
-        (i32.store offset=32832 (i32.const 0) (i32.const 0))
-        (i32.store offset=49280 (i32.const 0) (i32.const 0))
-        (i32.store offset=65728 (i32.const 0) (i32.const 0))
+        (i32.store16 offset=8192 (i32.const 0) (i32.const 0))
+        (i32.store16 offset=16448 (i32.const 0) (i32.const 0))
+        (i32.store16 offset=24704 (i32.const 0) (i32.const 0))
+        (i32.store16 offset=32960 (i32.const 0) (i32.const 0))
         (call $scalar (local.get $start) (local.get $end) (local.get $state) (f32.load offset=40 (local.get $state))))
       (else
         (v128.store offset=65792 (i32.const 0) (local.get $min))
@@ -99,10 +186,7 @@
             (f64.convert_i32_u (i32.shr_u (i32.sub (local.get $end) (local.get $start)) (i32.const 2)))))
         (f64.store offset=24 (local.get $state)
           (f64.add (f64.load offset=24 (local.get $state))
-            (f64.convert_i32_u
-              (i32.add
-                (i32.add (i32x4.extract_lane 0 (local.get $zeros)) (i32x4.extract_lane 1 (local.get $zeros)))
-                (i32.add (i32x4.extract_lane 2 (local.get $zeros)) (i32x4.extract_lane 3 (local.get $zeros))))))))))
+            (local.get $none))))))
 
   ;; Every figure of the elements, but only those of at least `least` are counted into bins. Widens the histogram first where needed.
   (func $scalar (param $start i32) (param $end i32) (param $state i32) (param $least f32)
@@ -162,28 +246,39 @@
       (f64.store offset=64 (local.get $to) (f64.add (f64.load offset=64 (local.get $to)) (local.get $n)))
       (br_if $next (i32.lt_u (local.tee $b (i32.add (local.get $b) (i32.const 1))) (i32.const 4096)))))
 
-  ;; Moves the counts of the four lanes into the state.
+  ;; Moves the counts of the four lanes into the state. Zeros of pieces are in none of them.
   (func $flush (param $state i32)
-    (local $b i32) (local $n v128) (local $to i32)
+    (local $b i32) (local $a v128) (local $c v128) (local $d v128) (local $e v128) (local $n v128) (local $to i32) (local $half i32)
     (local.set $to (local.get $state))
     (loop $next
-      (local.set $n
-        (i32x4.add
-          (i32x4.add (v128.load (local.get $b)) (v128.load offset=16448 (local.get $b)))
-          (i32x4.add (v128.load offset=32896 (local.get $b)) (v128.load offset=49344 (local.get $b)))))
-      (if (v128.any_true (local.get $n))
+      (local.set $a (v128.load (local.get $b)))
+      (local.set $c (v128.load offset=8256 (local.get $b)))
+      (local.set $d (v128.load offset=16512 (local.get $b)))
+      (local.set $e (v128.load offset=24768 (local.get $b)))
+      (if (v128.any_true (v128.or (v128.or (local.get $a) (local.get $c)) (v128.or (local.get $d) (local.get $e))))
         (then
           (v128.store (local.get $b) (v128.const i32x4 0 0 0 0))
-          (v128.store offset=16448 (local.get $b) (v128.const i32x4 0 0 0 0))
-          (v128.store offset=32896 (local.get $b) (v128.const i32x4 0 0 0 0))
-          (v128.store offset=49344 (local.get $b) (v128.const i32x4 0 0 0 0))
+          (v128.store offset=8256 (local.get $b) (v128.const i32x4 0 0 0 0))
+          (v128.store offset=16512 (local.get $b) (v128.const i32x4 0 0 0 0))
+          (v128.store offset=24768 (local.get $b) (v128.const i32x4 0 0 0 0))
+          (local.set $n (i32x4.add
+            (i32x4.add (i32x4.extend_low_i16x8_u (local.get $a)) (i32x4.extend_low_i16x8_u (local.get $c)))
+            (i32x4.add (i32x4.extend_low_i16x8_u (local.get $d)) (i32x4.extend_low_i16x8_u (local.get $e)))))
           (v128.store offset=64 (local.get $to)
             (f64x2.add (v128.load offset=64 (local.get $to)) (f64x2.convert_low_i32x4_u (local.get $n))))
           (v128.store offset=80 (local.get $to)
             (f64x2.add (v128.load offset=80 (local.get $to))
+              (f64x2.convert_low_i32x4_u (i8x16.shuffle 8 9 10 11 12 13 14 15 8 9 10 11 12 13 14 15 (local.get $n) (local.get $n)))))
+          (local.set $n (i32x4.add
+            (i32x4.add (i32x4.extend_high_i16x8_u (local.get $a)) (i32x4.extend_high_i16x8_u (local.get $c)))
+            (i32x4.add (i32x4.extend_high_i16x8_u (local.get $d)) (i32x4.extend_high_i16x8_u (local.get $e)))))
+          (v128.store offset=96 (local.get $to)
+            (f64x2.add (v128.load offset=96 (local.get $to)) (f64x2.convert_low_i32x4_u (local.get $n))))
+          (v128.store offset=112 (local.get $to)
+            (f64x2.add (v128.load offset=112 (local.get $to))
               (f64x2.convert_low_i32x4_u (i8x16.shuffle 8 9 10 11 12 13 14 15 8 9 10 11 12 13 14 15 (local.get $n) (local.get $n)))))))
-      (local.set $to (i32.add (local.get $to) (i32.const 32)))
-      (br_if $next (i32.lt_u (local.tee $b (i32.add (local.get $b) (i32.const 16))) (i32.const 16384)))))
+      (local.set $to (i32.add (local.get $to) (i32.const 64)))
+      (br_if $next (i32.lt_u (local.tee $b (i32.add (local.get $b) (i32.const 16))) (i32.const 8192)))))
 
   ;; Channels. 32 bytes each: f32 absmax, 4 unused, f64 high, f64 low, f64 finite elements. The sum is 2^16 high + low, high a whole number,
   ;; low in [0, 2^16) a multiple of 2^-36. Elements are rounded to such multiples first (those of 256 and more are some already) by adding and
