@@ -1,8 +1,9 @@
 /** Matrix products and convolutions as problems for the templates: which dims are rows, columns and batches, and how operands lie in memory. */
-import { windowOf } from "./windows.js";
+
 import { operand, output, type Site } from "./site.js";
 import type { ConvProblem, GemmProblem, Operand, Precision } from "./templates/index.js";
 import type { View } from "./view.js";
+import { windowOf } from "./windows.js";
 
 /** The template's element type for operands that are stored as this view is. */
 export function precisionOf(view: Pick<View, "dtype">, asked: string): Precision | undefined {

@@ -1,25 +1,29 @@
 /**
- * Convolutions of few channels (first layers): the taps of a filter row become one run of memory. The input is copied once with its channels
- * padded to 4 or 8 and its rows padded with zeros, so that the window of every output column begins at a multiple of 16 bytes; a row of taps is
- * then read as one pixel of 32 or more channels, neighbouring windows overlapping in memory. Weights get zeros where the padding is.
+ * Convolutions of few channels (first layers): the taps of a filter row become one run of memory, those of as many rows as the stride steps over
+ * side by side. The input is copied once with its channels padded to 4 or 8 and its rows padded with zeros, so that the window of every output
+ * column begins at a multiple of 16 bytes; a run is then read as one pixel of 32 or more channels, neighbouring windows overlapping in memory.
+ * Weights get zeros where the padding is.
  */
 import type { Emission } from "./emission.js";
-import { add, type Index, product, rowMajor } from "./indexing.js";
+import { add, type Index, product, rowMajor, scale } from "./indexing.js";
 import { mapKernel } from "./loops.js";
 import { literal } from "./pointwise.js";
-import { windowOf } from "./windows.js";
 import type { Element } from "./scope.js";
 import { allOf, type Operand, operand, output, type Site, within } from "./site.js";
 import { storage } from "./storage.js";
 import type { ConvProblem, Precision } from "./templates/index.js";
 import type { View } from "./view.js";
 import { packed } from "./weights.js";
+import { windowOf } from "./windows.js";
 
 export interface TapRuns {
   readonly problem: ConvProblem;
-  /** Padded channels of a pixel, and pixels of a padded row. */
+  /** Padded channels of a pixel, rows side by side, pixels of a padded row, and groups of rows; the first group begins `above` rows early. */
   readonly channels: number;
+  readonly fold: number;
   readonly columns: number;
+  readonly groups: number;
+  readonly above: number;
 }
 
 const BYTES: Readonly<Partial<Record<Precision, number>>> = { f16: 2, bf16: 2, s8: 1 };
@@ -38,34 +42,41 @@ export function tapRuns(s: Site, dtype: Precision): TapRuns | undefined {
   const [dilationH = 1, dilationW = 1] = dilations;
   const [padH = 0, padW = 0] = begin;
   if (dilationW !== 1) return undefined;
+  const fold = dilationH === 1 && strideH <= Math.min(r, 4) ? strideH : 1;
   let channels = 1;
-  while (channels < c || (channels * strideW * bytes) % 16 !== 0) channels *= 2;
+  while (channels < c || (channels * fold * strideW * bytes) % 16 !== 0) channels *= 2;
   if (channels > 16) return undefined;
-  const run = (Math.ceil((taps * channels * bytes) / 64) * 64) / bytes;
+  const pixel = channels * fold;
+  const run = (Math.ceil((taps * pixel * bytes) / 64) * 64) / bytes;
   // Rows and images begin at multiples of 16 bytes too.
-  const unit = Math.max(1, 16 / (channels * bytes));
-  const reach = (q - 1) * strideW + run / channels;
+  const unit = Math.max(1, 16 / (pixel * bytes));
+  const reach = (q - 1) * strideW + run / pixel;
   const columns = Math.ceil(Math.max(reach, padW + width) / unit) * unit;
+  const above = padH % fold;
+  const groups = Math.ceil((h + above) / fold);
   return {
     channels,
+    fold,
     columns,
+    groups,
+    above,
     problem: {
       n,
-      h,
+      h: groups,
       w: q,
       c: run,
       k,
-      r,
+      r: Math.ceil(r / fold),
       s: 1,
       p,
       q,
-      stride: [strideH, 1],
+      stride: [strideH / fold, 1],
       dilation: [dilationH, 1],
-      pad: [padH, 0],
+      pad: [Math.floor(padH / fold), 0],
       groups: 1,
       dtype,
-      pixelStride: strideW * channels,
-      lineStride: columns * channels,
+      pixelStride: strideW * pixel,
+      lineStride: columns * pixel,
       align: 16,
     },
   };
@@ -74,21 +85,22 @@ export function tapRuns(s: Site, dtype: Precision): TapRuns | undefined {
 /** The padded copy of the input. */
 export function packInput(e: Emission, s: Site, runs: TapRuns): View {
   const x = s.ins[0] as Operand;
-  const { channels, columns } = runs;
+  const { channels, fold, columns, groups, above } = runs;
   const [n = 1, c = 1, h = 1, width = 1] = x.dims;
   const left = windowOf(s, x, output(s), operand(s, 1).dims.slice(2)).begin[1] ?? 0;
   const dtype = e.stored(x.dtype);
-  const name = `runs of ${x.id} ${channels} ${columns} ${left}`;
-  const dims = [n, h, columns, channels];
+  const name = `runs of ${x.id} ${fold} ${above} ${channels} ${columns} ${left}`;
+  const dims = [n, groups, columns, fold, channels];
   const view: View = { buffer: name, dtype, dims, strides: rowMajor(dims), offset: 0 };
   if (e.buffers.has(name)) return view;
   e.buffers.set(name, { kind: "arena", bytes: product(dims) * storage(dtype).bytes });
   const { register } = storage(x.dtype);
-  const element: Element = (scope, [image, row, column, channel]) => {
+  const element: Element = (scope, [image, group, column, part, channel]) => {
     const at = add(column as Index, -left);
-    const inside = allOf(scope, [within(scope, channel as Index, 0, c), within(scope, at, 0, width)]);
+    const row = add(add(scale(group as Index, fold), part as Index), -above);
+    const inside = allOf(scope, [within(scope, channel as Index, 0, c), within(scope, row, 0, h), within(scope, at, 0, width)]);
     if (inside === false) return literal(0, register);
-    const read = (): string => x.at(scope, [image as Index, channel as Index, row as Index, at]);
+    const read = (): string => x.at(scope, [image as Index, channel as Index, row, at]);
     if (inside === true) return read();
     const value = scope.guarded(inside, read);
     return scope.let(register, `${inside} ? ${value} : ${literal(0, register)}`);
@@ -97,14 +109,14 @@ export function packInput(e: Emission, s: Site, runs: TapRuns): View {
   return view;
 }
 
-/** Weights [K, C, R, S] as [K, R, run]. */
+/** Weights [K, C, R, S] as [K, R / fold, run]. */
 export function packWeights(e: Emission, s: Site, runs: TapRuns): View {
   const w = s.ins[1] as Operand;
   const dtype = e.stored(w.dtype);
   const [k = 1, c = 1, r = 1, taps = 1] = w.dims;
-  const { channels, problem } = runs;
-  const dims = [k, r, problem.c];
-  const name = `weight runs of ${w.id} ${dtype} ${problem.c} ${channels}`;
+  const { channels, fold, problem } = runs;
+  const dims = [k, problem.r, problem.c];
+  const name = `weight runs of ${w.id} ${dtype} ${dims.join(" ")} ${fold} ${channels}`;
   const constant = w.constant;
   if (constant === undefined) throw new Error("weights of runs are constants");
   if (!e.buffers.has(name)) {
@@ -114,11 +126,13 @@ export function packWeights(e: Emission, s: Site, runs: TapRuns): View {
       const dense = packed(constant, { dims: [k, r, taps, c], strides: [c * r * taps, taps, 1, r * taps], offset: 0 }, dtype);
       const out = new Uint8Array(product(dims) * bytes);
       const pixel = c * bytes;
-      for (let row = 0; row < k * r; row++)
-        for (let t = 0; t < taps; t++) {
-          const from = (row * taps + t) * pixel;
-          out.set(dense.subarray(from, from + pixel), (row * problem.c + t * channels) * bytes);
-        }
+      for (let filter = 0; filter < k; filter++)
+        for (let row = 0; row < r; row++)
+          for (let t = 0; t < taps; t++) {
+            const from = ((filter * r + row) * taps + t) * pixel;
+            const run = (filter * problem.r + Math.floor(row / fold)) * problem.c;
+            out.set(dense.subarray(from, from + pixel), (run + (t * fold + (row % fold)) * channels) * bytes);
+          }
       return out;
     });
   }

@@ -200,9 +200,14 @@ const chunkColumns = (bn: number) => (bn % 64 === 0 ? 64 : 32);
 export const hopperRows = (t: HopperTactic): number => (t.pingPong ? t.rows : t.rows * t.warpgroups);
 
 /** Dynamic shared memory, bytes, of a tactic over `blocksK` blocks of k. `slotBytes`: of a warp's chunks on their way out. */
-export function hopperShared(t: HopperTactic, { kb, blocksK }: Pick<HopperForm, "kb" | "blocksK">, slotBytes = 0): number {
+export function hopperShared(
+  t: HopperTactic,
+  { kb, blocksK }: Pick<HopperForm, "kb" | "blocksK">,
+  slotBytes = 0,
+  columns = chunkColumns(t.bn),
+): number {
   const warps = t.warpgroups * 4;
-  const staging = warps * 16 * (chunkColumns(t.bn) + 8) * 4;
+  const staging = warps * 16 * (columns + 8) * 4;
   const ring = t.stages * hopperRows(t) * kb + (t.weightsStay ? blocksK : t.stages) * t.bn * kb;
   return 1024 + ring + staging + warps * slotBytes + (2 * t.stages + t.warpgroups + warps * 4 + 1) * 8;
 }
@@ -214,14 +219,16 @@ function slotsOf(
   tile: TileStore | undefined,
   V: number,
   device: DeviceModel,
-): { readonly slots: number; readonly stages: number } {
-  const none = { slots: 0, stages: t.stages };
-  const columns = chunkColumns(t.bn);
+): { readonly slots: number; readonly stages: number; readonly columns: number } {
+  const narrow = chunkColumns(t.bn);
+  const none = { slots: 0, stages: t.stages, columns: narrow };
   if (tile === undefined || form.batches !== 1 || V * tile.bytes < 4 || (tile.rowStride * tile.bytes) % 16 !== 0) return none;
   const limit = t.resident === 1 ? device.sharedPerBlock : Math.floor(233472 / t.resident) - 1024;
-  for (let slots = tile.residual === undefined ? 2 : 4; slots >= 2; slots--)
-    for (let stages = t.stages; stages >= Math.min(3, t.stages); stages--)
-      if (hopperShared({ ...t, stages }, form, slots * 16 * columns * tile.bytes) <= limit) return { slots, stages };
+  // The copy engine moves a row of 128 bytes as fast as one of 64.
+  for (const columns of tile.bytes === 1 && t.bn % 128 === 0 ? [128, narrow] : [narrow])
+    for (let slots = tile.residual === undefined ? 2 : 4; slots >= 2; slots--)
+      for (let stages = t.stages; stages >= Math.min(3, t.stages); stages--)
+        if (hopperShared({ ...t, stages }, form, slots * 16 * columns * tile.bytes, columns) <= limit) return { slots, stages, columns };
   return none;
 }
 const matrixOut = (
@@ -276,9 +283,8 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
   const threads = hopperThreads(t);
   const V = epilogueVector(epilogue, form.N);
   const accumulator = form.dtype === "s8" ? "int" : "float";
-  const { slots, stages } = slotsOf(t, form, epilogue.tile, V, device);
+  const { slots, stages, columns } = slotsOf(t, form, epilogue.tile, V, device);
   const tile = slots > 0 ? epilogue.tile : undefined;
-  const columns = chunkColumns(t.bn);
   const residual = tile?.residual;
   const walk = form.walk(bm, t.bn);
   // A block starts with `share` registers a thread; the producer keeps 40.
@@ -347,7 +353,7 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
     arch: "sm_90a",
     grid: [gridOf(t, tiles, tilesN, device), 1, 1],
     block: [threads, 1, 1],
-    shared: hopperShared({ ...t, stages }, form, tile === undefined ? 0 : slots * 16 * columns * tile.bytes),
+    shared: hopperShared({ ...t, stages }, form, tile === undefined ? 0 : slots * 16 * columns * tile.bytes, columns),
     arguments: [
       { kind: "tensorMap", operand: "a", map: walk.a },
       { kind: "tensorMap", operand: "b", map: walk.b },

@@ -226,7 +226,7 @@ function hopperTactics(form: HopperForm, device: DeviceModel): { tactic: Tactic;
       // Weights stay where a block has more than one tile of a column to compute, and leave room for the ring.
       const columns = Math.ceil(form.N / bn);
       const tiles = columns * Math.ceil(form.M / hopperRows(tactic(1)));
-      const fits = form.batches === 1 && form.blocksK * bn * form.kb <= 98304 / resident && columns <= device.multiprocessors;
+      const fits = form.batches === 1 && form.blocksK * bn * form.kb <= 131072 / resident && columns <= device.multiprocessors;
       if (weightsStay && !(fits && tiles >= 2 * device.multiprocessors * resident)) continue;
       let stages = 8;
       while (stages > 1 && hopperShared(tactic(stages), form) > limit) stages--;

@@ -106,8 +106,8 @@ __device__ __forceinline__ void apply(const float (&acc)[4], const Early& early,
 }
 
 namespace tile {
-// Staged columns 32 to 63 have their 16-byte halves exchanged, so that eight lanes reading eight columns each meet every bank once.
-__device__ __forceinline__ int staged_column(int c) { return c ^ (c >> 3 & 4); }
+// Staged quads are exchanged by the columns' bits 5 and 6, so that eight lanes reading 8 or 16 columns each meet every bank once.
+__device__ __forceinline__ int staged_column(int c) { return c ^ (c >> 3 & 12); }
 template <int COUNT> __device__ __forceinline__ void read_columns(Acc (&v)[COUNT], const Acc* row, int column) {
   if constexpr (COUNT % 4 == 0) {
 #pragma unroll
