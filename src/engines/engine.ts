@@ -76,6 +76,8 @@ export interface OpenContext {
   readonly threads: number;
   /** Whether plans may bring host code that is run: TensorRT plans built to be version-compatible. */
   readonly allowHostCode?: boolean | undefined;
+  /** Told of what was not as the artifact says: kernels compiled again for another GPU. */
+  readonly onRemark?: ((remark: Remark) => void) | undefined;
 }
 export interface RunOptions {
   readonly signal?: AbortSignal | undefined;

@@ -1,4 +1,5 @@
 /** A compiled graph: its interface, its report, and the artifacts that sessions are opened from. */
+import type { Remark } from "../diagnostics.js";
 import type { Artifact, Engine } from "../engines/engine.js";
 import type { Report } from "../report/report.js";
 import { saveBundle } from "./bundle.js";
@@ -9,6 +10,8 @@ export interface SessionOptions {
   readonly streams?: number | undefined;
   /** Threads of one run on the host. Default: all cores. */
   readonly threads?: number | undefined;
+  /** Told of what was not as the program says: kernels compiled again for this machine's GPU. */
+  readonly onRemark?: ((remark: Remark) => void) | undefined;
 }
 export interface ProgramParts {
   readonly plan: Plan;
@@ -35,7 +38,9 @@ export class Program {
   async createSession(options: SessionOptions = {}): Promise<Session> {
     const { plan, artifacts, engines } = this.#parts;
     const opened = await Promise.allSettled(
-      artifacts.map((a) => engines(a.engine).open(a, { streams: options.streams ?? 1, threads: options.threads ?? 0 })),
+      artifacts.map((a) =>
+        engines(a.engine).open(a, { streams: options.streams ?? 1, threads: options.threads ?? 0, onRemark: options.onRemark }),
+      ),
     );
     const failed = opened.find((o) => o.status === "rejected");
     if (failed !== undefined) {

@@ -74,7 +74,7 @@ export const otherArch = defineError<{ built: string; device: string }>(
   "a kernel was compiled for another GPU",
   ({ built, device }) => ({
     what: `the kernels were compiled for ${built}, this GPU is ${device}`,
-    fix: `compile their sources for ${device}`,
+    fix: `compile the model for ${device} (computeCapability)`,
   }),
   3,
 );

@@ -15,7 +15,7 @@ import type { TensorLike } from "../../tensor.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext } from "../engine.js";
 import { compilerInfo, compileSource } from "./compiler.js";
 import { gpuVerdict, openDevice } from "./device.js";
-import { brokenArtifact, notEmitted } from "./errors.js";
+import { brokenArtifact, notEmitted, otherArch } from "./errors.js";
 import { openPlan } from "./executable.js";
 import { emits, type Lowered, type LowerOptions, lower, NotEmitted, refusals } from "./lower.js";
 import type { KernelPlan } from "./plan.js";
@@ -147,13 +147,34 @@ async function openFixed(artifact: Artifact, context: OpenContext): Promise<Exec
   const plan: KernelPlan = { ...raw, sources };
   const present = openDevice().properties.sm;
   const fits = plan.arch === `sm_${present}a` || plan.arch === `sm_${present}`;
-  // A bundle from another architecture brings its sources: they are compiled for this one.
-  const cubins = fits
-    ? sources.map((_, i) => read(`unit_${i}.${plan.arch}.cubin`))
-    : await cubinsOf({ ...plan, arch: present === 90 ? "sm_90a" : `sm_${present}` });
-  return await openPlan(fits ? plan : { ...plan, arch: present === 90 ? "sm_90a" : `sm_${present}` }, cubins, read("weights.bin"), {
-    streams: context.streams,
+  const weights = read("weights.bin");
+  const options = { streams: context.streams };
+  if (fits)
+    return await openPlan(
+      plan,
+      sources.map((_, i) => read(`unit_${i}.${plan.arch}.cubin`)),
+      weights,
+      options,
+    );
+  // A bundle from another architecture brings its sources: they are compiled for this one, where it has what they use.
+  const here: KernelPlan = { ...plan, arch: present === 90 ? "sm_90a" : `sm_${present}` };
+  if (!runsOn(plan, present)) throw otherArch({ built: plan.arch, device: here.arch });
+  const cubins = await cubinsOf(here);
+  context.onRemark?.({
+    severity: "note",
+    text: `kernels of ${artifact.outputs.join(", ")} were compiled for ${plan.arch}; this GPU is ${here.arch}, for which they were compiled again`,
+    fix: "save the program on this machine, or compile with its computeCapability",
   });
+  return await openPlan(here, cubins, weights, options);
+}
+
+/** Whether an architecture has what the kernels of a plan use: matrix products of warpgroups are Hopper's alone, clusters and tensor maps came with it. */
+function runsOn(plan: KernelPlan, sm: number): boolean {
+  if (plan.sources.some((s) => s.source.includes("wgmma.mma_async"))) return sm === 90;
+  const newer = plan.operations.some(
+    (o) => o.kind === "launch" && (o.launch.cluster !== undefined || o.launch.args.some((a) => a.kind === "tensorMap")),
+  );
+  return !newer || sm >= 90;
 }
 
 /** One executable per set of input dims, made when the dims first come. */
