@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The GPU suites on a machine with an NVIDIA GPU that may lack Node.js and this project's dependencies: they come from .carry/ where it is there.
 #   bash scripts/gpu-smoke.sh [vitest arguments]
-# SANITIZE=1 also runs a part of them under compute-sanitizer (memcheck). With OUT set, figures.jsonl and gpu-tests.log are left in that folder.
+# They renew kernels/ledger.json. With OUT set, figures.jsonl, gpu-tests.json, gpu-tests.log and the ledger are left in that folder.
+# SANITIZE=1 runs scripts/gpu-sanitize.sh behind them.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,17 +31,10 @@ fi
 export PARTITA_REQUIRE_GPU=1 UV_THREADPOOL_SIZE=${UV_THREADPOOL_SIZE:-12} NO_COLOR=1
 
 log=${OUT:+$OUT/gpu-tests.log}
+reporters=(--reporter=verbose ${OUT:+--reporter=json --outputFile.json="$OUT/gpu-tests.json"})
 failed=0
-node node_modules/vitest/vitest.mjs run --config vitest.gpu.config.ts "$@" 2>&1 | tee "${log:-/dev/null}" || failed=1
+node node_modules/vitest/vitest.mjs run --config vitest.gpu.config.ts "${reporters[@]}" "$@" > >(tee "${log:-/dev/null}" | grep -aE "figure|✓|×|Tests|Error|^ *[+-] " | cut -c1-300) 2>&1 || failed=1
 
-if [ "${SANITIZE:-0}" = 1 ]; then
-  if command -v compute-sanitizer > /dev/null; then
-    compute-sanitizer --tool memcheck --target-processes all --error-exitcode 9 \
-      node node_modules/vitest/vitest.mjs run --config vitest.gpu.config.ts test/gpu/executable.test.ts -t "257 floats|launches clusters|tensor maps|dependent launches|clears what" 2>&1 |
-      grep -E "COMPUTE-SANITIZER|ERROR SUMMARY|Invalid|Error|✓|×|Tests" || failed=1
-  else
-    echo "compute-sanitizer is not on the PATH"
-  fi
-fi
+if [ "${SANITIZE:-0}" = 1 ]; then bash scripts/gpu-sanitize.sh || failed=1; fi
 [ $failed = 0 ] && echo "gpu-smoke: passed" || echo "gpu-smoke: FAILED"
 exit $failed
