@@ -112,6 +112,7 @@ const trials = v.strictObject({
         method: v.picklist(["auto", ...RANGE_METHODS]),
         alpha: v.optional(amount),
         correctBias: v.boolean(),
+        rounding: v.boolean(),
         floats: v.array(v.string()),
       }),
       /** Null: the outputs were not finite. */

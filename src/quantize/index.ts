@@ -131,7 +131,7 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
   const [first] = open;
   if (first !== undefined)
     throw rangesMissing({ count: open.length, of: tensors.length, first: valueAt(even, first).name }, { file: graph.extra?.file });
-  const placed = place(even, facts, ranges, { keepFloat });
+  const placed = place(even, facts, ranges, { keepFloat, rounded: chosen?.rounded });
   const { decisions } = placed;
   if (!decisions.some((d) => d.kind === "activation")) {
     const reason = decisions.find((d) => d.kind === "float")?.why ?? "it has no Conv, ConvTranspose, Gemm or MatMul of float32";

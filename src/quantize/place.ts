@@ -18,6 +18,8 @@ import { activationScale, integerWeight } from "./weights.js";
 export interface PlaceOptions {
   /** Why a node shall stay float, or undefined: the user's exclusions, a search's choices. */
   readonly keepFloat?: ((n: Node) => string | undefined) | undefined;
+  /** Weights in steps of their scales, by node, where they are not to be rounded to the nearest; in the weight's layout. */
+  readonly rounded?: ReadonlyMap<NodeId, Int8Array> | undefined;
 }
 export interface Placed {
   readonly graph: Graph;
@@ -50,7 +52,7 @@ export function place(g: Graph, facts: (v: ValueId) => Fact, ranges: Ranges, opt
     hasRange: (v) => Number.isFinite(range(v)),
     mayShare: sharing(g, range),
   });
-  return new Placer(g, found, range).run();
+  return new Placer(g, found, range, options.rounded ?? new Map()).run();
 }
 
 /** Ranges within a factor, and no probabilities beside coordinates. */
@@ -77,6 +79,7 @@ class Placer {
   readonly #found: Candidates;
   readonly #range: (v: ValueId) => number;
   readonly #edit: Editor;
+  readonly #rounded: ReadonlyMap<NodeId, Int8Array>;
   readonly #decisions: QuantizerDecision[] = [];
   readonly #producers: readonly (Node | undefined)[];
   /** The root of each group of tensors that share a scale. */
@@ -86,8 +89,9 @@ class Placer {
   readonly #scalars = new Map<number, ValueId>();
   #zero: ValueId | undefined;
 
-  constructor(g: Graph, found: Candidates, range: (v: ValueId) => number) {
+  constructor(g: Graph, found: Candidates, range: (v: ValueId) => number, rounded: ReadonlyMap<NodeId, Int8Array>) {
     this.#g = g;
+    this.#rounded = rounded;
     this.#found = found;
     this.#range = range;
     this.#edit = new Editor(g);
@@ -181,9 +185,13 @@ class Placer {
     }
     const axis = weight.axis ?? 0;
     const perTensor = made.scales.length === 1 && weight.axis === undefined;
+    const learnt = this.#rounded.get(node.id);
+    const { dims } = made.steps;
     ins[weight.slot] = this.#dequantized(
       w,
-      made.steps,
+      learnt === undefined
+        ? made.steps
+        : { dtype: "int8", dims, data: { kind: "bytes", bytes: new Uint8Array(learnt.buffer, learnt.byteOffset, learnt.byteLength) } },
       perTensor ? makeConstant("float32", [], [...made.scales]) : made.scales,
       axis,
       node,

@@ -9,6 +9,7 @@ import { correctBias } from "./bias.js";
 import { type ChannelRanges, equalizable, equalize } from "./equalize.js";
 import type { Observations } from "./histogram.js";
 import { place } from "./place.js";
+import { learnRounding } from "./rounding.js";
 import { type Outputs, outputsOf, type Score, scoreOf } from "./score.js";
 import type { FeedStore, RangeMethod, Ranges, Runner } from "./types.js";
 
@@ -18,6 +19,8 @@ export interface Configuration {
   /** Exponent of the activations' ranges in equalization; undefined: none. */
   readonly alpha: number | undefined;
   readonly correctBias: boolean;
+  /** Weights rounded by what their layers compute, not to the nearest. */
+  readonly rounding: boolean;
   /** Names of the nodes left float by sensitivity, most sensitive first. */
   readonly floats: readonly string[];
 }
@@ -62,13 +65,15 @@ export interface SearchOptions {
   readonly onTrial?: ((trial: Trial, state: SearchState) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
-export type SearchStep = "equalize" | "correct-bias" | "mixed-precision";
+export type SearchStep = "equalize" | "correct-bias" | "round" | "mixed-precision";
 
 export interface Found {
   readonly best: Trial;
   readonly trials: readonly Trial[];
   /** Why the search ended before its last step, if it did. */
   readonly stopped: string | undefined;
+  /** Learnt roundings of weights, by node; empty where they go to the nearest. */
+  readonly rounded: ReadonlyMap<NodeId, Int8Array>;
   /** The float graph with equalization and corrected biases: what ranges are to be measured on and quantizers placed in. */
   readonly graph: Graph;
 }
@@ -78,6 +83,9 @@ const ALPHAS = [0.5, 0.75, 1] as const;
 /** Layers tried in leave-one-out at most, largest first; and layers left float at most. */
 const SENSITIVITY_LAYERS = 64;
 const FLOAT_LAYERS = 8;
+const NEAREST: ReadonlyMap<NodeId, Int8Array> = new Map();
+/** A loss below this is rounding of the outputs themselves: no weight can mend it. */
+const EXACT = 1e-7;
 /** A configuration with more in it must leave at most this share of the loss: the feeds held out are few, and trials many. */
 const BETTER = 0.98;
 /** A divergence below this (nats a row, or noise over signal) is nothing to mend with float layers. */
@@ -100,6 +108,7 @@ class Searching {
   readonly #graphs = new Map<number | undefined, Graph>();
   readonly #observed = new Map<number | undefined, Observations>();
   readonly #corrected = new Map<string, Graph>();
+  readonly #rounded = new Map<string, ReadonlyMap<NodeId, Int8Array>>();
   #expected: Outputs | undefined;
   #best: Trial | undefined;
   #stopped: string | undefined;
@@ -111,9 +120,9 @@ class Searching {
   }
 
   async run(): Promise<Found> {
-    const steps = new Set<SearchStep>(this.#o.steps ?? ["equalize", "correct-bias", "mixed-precision"]);
+    const steps = new Set<SearchStep>(this.#o.steps ?? ["equalize", "correct-bias", "round", "mixed-precision"]);
     const methods = this.#o.method === undefined ? METHODS : [this.#o.method];
-    const plain: Configuration = { method: methods[0] ?? "auto", alpha: undefined, correctBias: false, floats: [] };
+    const plain: Configuration = { method: methods[0] ?? "auto", alpha: undefined, correctBias: false, rounding: false, floats: [] };
     for (const method of methods) await this.#try({ ...plain, method });
     if (steps.has("equalize")) {
       const before = this.#leader();
@@ -123,9 +132,16 @@ class Searching {
       if (configuration.alpha !== undefined) for (const method of methods) await this.#try({ ...configuration, method });
     }
     if (steps.has("correct-bias")) await this.#try({ ...this.#leader().configuration, correctBias: true });
+    if (steps.has("round") && this.#leader().loss > EXACT) await this.#try({ ...this.#leader().configuration, rounding: true });
     if (steps.has("mixed-precision")) await this.#mixed();
     const best = this.#leader();
-    return { best, trials: this.#trials, stopped: this.#stopped, graph: await this.#graphOf(best.configuration) };
+    return {
+      best,
+      trials: this.#trials,
+      stopped: this.#stopped,
+      graph: await this.#graphOf(best.configuration),
+      rounded: await this.#roundedOf(best.configuration),
+    };
   }
 
   #leader(): Trial {
@@ -164,6 +180,7 @@ class Searching {
     const observed = await this.#observations(configuration.alpha);
     const floats = new Set(configuration.floats);
     const placed = place(graph, this.#c.facts(graph), this.#c.ranges(graph, observed, configuration.method), {
+      rounded: await this.#roundedOf(configuration),
       keepFloat: (n) => this.#c.keepFloat(n) ?? (floats.has(n.name) ? LEFT_FLOAT : undefined),
     });
     return scoreOf(this.#expected, await this.#outputs(placed.graph));
@@ -191,6 +208,22 @@ class Searching {
       this.#corrected.set(key, graph);
     }
     return graph;
+  }
+  async #roundedOf(c: Configuration): Promise<ReadonlyMap<NodeId, Int8Array>> {
+    if (!c.rounding) return NEAREST;
+    const key = `${c.alpha} ${c.method} ${c.correctBias}`;
+    let rounded = this.#rounded.get(key);
+    if (rounded === undefined) {
+      const graph = await this.#graphOf(c);
+      const ranges = this.#c.ranges(graph, await this.#observations(c.alpha), c.method);
+      const { keepFloat } = this.#c;
+      rounded = await learnRounding(graph, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
+        keepFloat,
+        signal: this.#o.signal,
+      });
+      this.#rounded.set(key, rounded);
+    }
+    return rounded;
   }
   async #equalized(alpha: number | undefined): Promise<Graph> {
     const { graph: base } = this.#c;
@@ -260,6 +293,7 @@ export function nameOf(c: Configuration): string {
     `ranges by ${c.method}`,
     ...(c.alpha === undefined ? [] : [`equalized, alpha ${c.alpha}`]),
     ...(c.correctBias ? ["biases corrected"] : []),
+    ...(c.rounding ? ["weights rounded by their layers' outputs"] : []),
     ...(c.floats.length === 0 ? [] : [`float: ${c.floats.join(", ")}`]),
   ].join("; ");
 }

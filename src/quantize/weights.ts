@@ -69,7 +69,8 @@ export function integerWeight(weight: Constant, layout: WeightLayout): IntegerWe
     bias: bias === undefined ? undefined : integerBias(bias, scales, xScale),
   };
 }
-function integerBias(bias: Float32Array, scales: Float32Array, xScale: number): Constant {
+/** A bias in steps of fl(xScale * scales[k]), k modulo the number of scales. */
+export function integerBias(bias: Float32Array, scales: Float32Array, xScale: number): Constant {
   const steps = Array.from(bias, (b, k) => roundHalfEven(b / Math.fround(xScale * (scales[k % scales.length] as number))));
   return makeConstant("int32", [bias.length], steps);
 }

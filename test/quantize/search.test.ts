@@ -6,7 +6,8 @@ import { afterAll, describe, expect, it } from "vitest";
 import { compile } from "../../src/compile.js";
 import { hostRunner } from "../../src/engines/host/runner.js";
 import { parse } from "../../src/ir/parse.js";
-import type { Graph } from "../../src/ir/types.js";
+import { typedOf } from "../../src/ir/payload.js";
+import type { Constant, Graph } from "../../src/ir/types.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { correctBias } from "../../src/quantize/bias.js";
 import { channelClasses, scaleChannels } from "../../src/quantize/channels.js";
@@ -15,6 +16,7 @@ import { portsOf } from "../../src/quantize/feeds.js";
 import { observe } from "../../src/quantize/observe.js";
 import { place, quantizable } from "../../src/quantize/place.js";
 import { rangesOf } from "../../src/quantize/ranges.js";
+import { learnRounding } from "../../src/quantize/rounding.js";
 import { outputsOf, scoreOf } from "../../src/quantize/score.js";
 import { collectFeeds } from "../../src/quantize/store.js";
 import type { FeedStore } from "../../src/quantize/types.js";
@@ -66,12 +68,13 @@ describe("the search", () => {
   it("finds the equalization that a model with channels far apart needs, and says what it tried", async () => {
     const { report } = await compile(hurt(classifier()), { precision: "int8", calibration: { data } });
     const q = report.data.quantization;
-    expect(q?.feeds).toEqual({ calibration: 60, held: 12 });
-    expect(q?.configuration).toContain("equalized");
-    const plain = q?.trials.filter((t) => !t.name.includes("equalized")).map((t) => t.loss ?? Number.POSITIVE_INFINITY) ?? [];
-    expect(q?.loss).toBeLessThan(Math.min(...plain) / 20);
-    expect(q?.trials.filter((t) => t.kept).at(-1)?.name).toBe(q?.configuration);
-    expect(q?.tensors.map((t) => t.name).sort()).toEqual(
+    if (q === undefined) throw new Error("the report has nothing on quantization");
+    expect(q.feeds).toEqual({ calibration: 60, held: 12 });
+    expect(q.configuration).toContain("equalized");
+    const plain = q.trials.filter((t) => !t.name.includes("equalized")).map((t) => t.loss ?? Number.POSITIVE_INFINITY) ?? [];
+    expect(q.loss).toBeLessThan(Math.min(...plain) / 20);
+    expect(q.trials.filter((t) => t.kept).at(-1)?.name).toBe(q.configuration);
+    expect(q.tensors.map((t) => t.name).sort()).toEqual(
       ["r0", "r1", "x"]
         .sort()
         .concat(q.tensors.length > 3 ? ["f", "p"] : [])
@@ -185,6 +188,43 @@ describe("bias correction", () => {
     const g = classifier();
     const { store, runner } = await parts(g, "max");
     expect(await correctBias(g, facts, new Map(), store, runner)).toBe(g);
+  });
+});
+
+describe("rounding by layers' outputs", () => {
+  it("is never further from the layer's float output than the nearest, and within a step of it", async () => {
+    const g = classifier();
+    const { store, runner, ranges } = await parts(g, "max");
+    const rounded = await learnRounding(g, facts, ranges, store, runner);
+    expect([...rounded.keys()]).toHaveLength(3);
+    const outputs = async (graph: Graph) => {
+      const open = await runner.open(graph);
+      const out = await outputsOf(open, store);
+      await open.dispose();
+      return out;
+    };
+    const expected = await outputs(g);
+    const nearest = place(g, facts(g), ranges);
+    const learnt = place(g, facts(g), ranges, { rounded });
+    // Noise over signal at every layer: the outputs of the layers, not the classes.
+    for (const name of ["c0", "c1"]) {
+      const v = g.values.find((x) => x?.name === name)?.id;
+      if (v === undefined) throw new Error(name);
+      const at = (graph: Graph) => ({ ...graph, outputs: [v] });
+      const wanted = await outputs(at(g));
+      const [a, b] = [scoreOf(wanted, await outputs(at(nearest.graph))), scoreOf(wanted, await outputs(at(learnt.graph)))];
+      console.log(name, "noise over signal, nearest:", a.loss, "learnt:", b.loss);
+      expect(b.loss).toBeLessThan(a.loss);
+    }
+    expect(scoreOf(expected, await outputs(learnt.graph)).loss).toBeLessThan(1e-2);
+    for (const d of nearest.decisions.filter((x) => x.kind === "weight")) {
+      const steps = rounded.get(d.reader as never);
+      const w = typedOf(g.constants.get(d.value) as Constant) as Float32Array;
+      const inner = w.length / d.scales.length;
+      // Gemm's weight has its output channels last.
+      const scale = (i: number): number => d.scales[d.axis === 0 ? Math.floor(i / inner) : i % d.scales.length] as number;
+      w.forEach((x, i) => expect(Math.abs((steps?.[i] ?? 999) - x / scale(i))).toBeLessThan(1.001));
+    }
   });
 });
 

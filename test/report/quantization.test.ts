@@ -7,7 +7,7 @@ import { quantizationHtml, quantizationReport, quantizationSchema, quantizationT
 
 const trial = (name: string, loss: number, kept: boolean): Trial => ({
   name,
-  configuration: { method: "mse", alpha: undefined, correctBias: false, floats: [] },
+  configuration: { method: "mse", alpha: undefined, correctBias: false, rounding: false, floats: [] },
   loss,
   agreement: 0.975,
   rows: 40,
