@@ -4,6 +4,7 @@ import type { Graph } from "../ir/types.js";
 import type { EngineName, Target } from "../ops/define.js";
 import type { Keep } from "../passes/lower.js";
 import type { Tensor, TensorLike } from "../tensor.js";
+import type { MemoryHandle } from "./cuda/native.js";
 
 /** A file of an artifact, relative to its folder in a bundle. `bytes`, or an existing file that is copied. */
 export type ArtifactFile = { readonly name: string; readonly bytes: Uint8Array } | { readonly name: string; readonly path: string };
@@ -88,6 +89,15 @@ export interface RunOptions {
 /** A segment ready to run. `run` takes and gives tensors in the artifact's order of inputs and outputs; calls may overlap. */
 export interface Executable {
   run(inputs: readonly TensorLike[], options?: RunOptions): Promise<readonly Tensor[]>;
+  /**
+   * As `run`, where inputs may be on the device already, and outputs with `keep[i]` stay there: who gets those releases them. Only executables of
+   * one device that have this hand tensors to each other so.
+   */
+  runResident?(
+    inputs: readonly (TensorLike | DeviceTensor)[],
+    keep: readonly boolean[],
+    options?: RunOptions,
+  ): Promise<readonly (Tensor | DeviceTensor)[]>;
   /** Microseconds of one run on the device, without copies to and from the host: the median of several. Undefined where that cannot be told. */
   timeUs?(inputs: readonly TensorLike[]): Promise<number | undefined>;
   /** What the engine made of the segment, with the time of each layer in one run where the device was asked. */
@@ -95,6 +105,17 @@ export interface Executable {
   /** What the engine's own inspector says, as JSON. */
   inspect?(): unknown;
   dispose(): Promise<void>;
+}
+/** A tensor in the memory of a GPU, row-major, its elements as in a `Tensor`. It is complete when it is handed over. */
+export interface DeviceTensor {
+  readonly type: string;
+  readonly dims: readonly number[];
+  readonly memory: MemoryHandle;
+  readonly bytes: number;
+  /** Number of the GPU. */
+  readonly device: number;
+  /** Gives the memory back; once is enough. */
+  release(): void;
 }
 /** A layer of a built engine. */
 export interface LayerFacts {

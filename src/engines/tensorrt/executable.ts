@@ -1,6 +1,7 @@
 /** Runs a deserialized engine: a pool of slots for runs that overlap, each with an execution context of its own. */
 import type { Tensor, TensorLike } from "../../tensor.js";
 import type { Device } from "../cuda/device.js";
+import { ResidentPool } from "../cuda/resident.js";
 import type { Executable, LayerFacts, RunOptions } from "../engine.js";
 import { planIncomplete } from "./errors.js";
 import type { Engine, IoTensor } from "./native.js";
@@ -46,9 +47,12 @@ export async function openEngine(engine: Engine, options: OpenEngineOptions): Pr
     throw error;
   }
   const pool = new Pool(slots);
+  const kept = new ResidentPool(device, "memory for results that stay on the GPU");
   return {
     memory: { activations: engine.deviceMemoryBytes, contexts: slots.length },
-    run: (feeds: readonly TensorLike[], { signal }: RunOptions = {}): Promise<readonly Tensor[]> => pool.using((s) => s.run(feeds), signal),
+    run: (feeds: readonly TensorLike[], { signal }: RunOptions = {}) =>
+      pool.using((s) => s.run(feeds), signal) as Promise<readonly Tensor[]>,
+    runResident: (feeds, keep, { signal } = {}) => pool.using((s) => s.run(feeds, keep, kept), signal),
     async timeUs(feeds) {
       const samples = await pool.using((s) => s.time(feeds, 5, 50));
       return samples === undefined ? undefined : 1000 * (samples.toSorted()[samples.length >> 1] as number);
@@ -59,6 +63,7 @@ export async function openEngine(engine: Engine, options: OpenEngineOptions): Pr
     inspect: () => engine.inspect(),
     async dispose() {
       await pool.end((s) => s.release());
+      kept.end();
       await engine.dispose();
     },
   };

@@ -6,6 +6,8 @@ import { Tensor, type TensorDType, type TensorLike, typedArrayOf } from "../../t
 import { type Device, Owned } from "../cuda/device.js";
 import { gpuError } from "../cuda/errors.js";
 import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle } from "../cuda/native.js";
+import { isResident, type ResidentPool } from "../cuda/resident.js";
+import type { DeviceTensor } from "../engine.js";
 import { badInput, planIncomplete } from "./errors.js";
 import type { Context, Engine, InputBinding, IoTensor, IoType, LayerTime, OutputBinding, RunRequest } from "./native.js";
 
@@ -79,19 +81,29 @@ export class Slot {
     }
   }
 
-  /** One inference. Throws P2204, P2217, P2218, P2104, P2105. */
-  async run(feeds: readonly TensorLike[]): Promise<readonly Tensor[]> {
+  /** One inference. Outputs with `keep[i]` stay on the device, in memory of `pool`. Throws P2204, P2217, P2218, P2104, P2105. */
+  async run(
+    feeds: readonly (TensorLike | DeviceTensor)[],
+    keep: readonly boolean[] = [],
+    pool?: ResidentPool,
+  ): Promise<readonly (Tensor | DeviceTensor)[]> {
     const inputs = this.#inputs(feeds);
-    const key = inputs.map((i) => i.dims.join("x")).join();
-    const dims = this.#dimsOf(key, inputs);
-    const outputs = this.#outputs(dims);
-    if (this.#captured?.key === key) await this.#replay(this.#captured.graph, inputs, outputs);
-    else {
-      await this.#parts.context.run(this.#request(inputs, outputs));
-      if (this.#graphs && this.#lastKey === key) await this.#capture(key, inputs, outputs);
+    const sizes = inputs.map((i) => i.dims.join("x")).join();
+    const outputs = this.#outputs(this.#dimsOf(sizes, inputs), keep, pool);
+    try {
+      // A graph has the addresses of its tensors in it.
+      const key = [sizes, ...[...inputs, ...outputs].map((b) => b.memory)].join(" ");
+      if (this.#captured?.key === key) await this.#replay(this.#captured.graph, inputs, outputs);
+      else {
+        await this.#parts.context.run(this.#request(inputs, outputs));
+        if (this.#graphs && this.#lastKey === key) await this.#capture(key, inputs, outputs);
+      }
+      this.#lastKey = key;
+      return outputs.map((o) => o.kept ?? o.tensor());
+    } catch (error) {
+      for (const o of outputs) o.kept?.release();
+      throw error;
     }
-    this.#lastKey = key;
-    return outputs.map((o) => o.tensor());
   }
 
   /** One inference with the time of each layer. */
@@ -118,13 +130,14 @@ export class Slot {
     this.#owned.release();
   }
 
-  #inputs(feeds: readonly TensorLike[]): readonly Input[] {
+  #inputs(feeds: readonly (TensorLike | DeviceTensor)[]): readonly Input[] {
     const ports = this.#parts.inputs;
     if (feeds.length !== ports.length)
       throw badInput({ what: `${feeds.length} inputs were given, the engine takes ${ports.length}`, fix: "feed every input once" });
     return ports.map((port, i) => {
-      const t = feeds[i] as TensorLike;
+      const t = feeds[i] as TensorLike | DeviceTensor;
       this.#fits(port, t);
+      if (isResident(t)) return { name: port.name, dims: t.dims, memory: t.memory, host: undefined };
       const { data } = new Tensor(tensorTypeOf(port), t.data as never, t.dims);
       const view = data as Uint8Array;
       const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
@@ -135,7 +148,7 @@ export class Slot {
   }
 
   /** Type, rank and profile of one input. Throws P2204. */
-  #fits(port: IoTensor, t: TensorLike): void {
+  #fits(port: IoTensor, t: Pick<TensorLike, "type" | "dims">): void {
     const type = tensorTypeOf(port);
     const said = `'${port.name}' is ${t.type} [${t.dims.join(", ")}]`;
     const text = port.dims.map((d) => (d < 0 ? "?" : d)).join(", ");
@@ -179,9 +192,16 @@ export class Slot {
     return dims;
   }
 
-  #outputs(dims: readonly (readonly number[])[]): readonly Output[] {
-    return this.#parts.outputs.map((port, i) => {
+  #outputs(dims: readonly (readonly number[])[], keep: readonly boolean[] = [], pool?: ResidentPool): readonly Output[] {
+    return this.#parts.outputs.map((port, i): Output => {
       const own = dims[i] ?? [];
+      if (keep[i] === true && pool !== undefined && port.location === "device") {
+        const kept = pool.take(tensorTypeOf(port), own);
+        const none = (): Tensor => {
+          throw new Error(`'${port.name}' stays on the device`);
+        };
+        return { name: port.name, memory: kept.memory, host: undefined, kept, tensor: none };
+      }
       const Typed = typedArrayOf(tensorTypeOf(port));
       const bytes = own.reduce((a, d) => a * d, Typed.BYTES_PER_ELEMENT);
       const tensor = (buffer: ArrayBuffer): Tensor => new Tensor(tensorTypeOf(port), new Typed(buffer) as never, own);
@@ -202,7 +222,9 @@ export class Slot {
 
   async #replay(graph: GraphHandle, inputs: readonly Input[], outputs: readonly Output[]): Promise<void> {
     const copies = (list: readonly (Input | Output)[]): HostCopy[] =>
-      list.flatMap((b): HostCopy[] => (b.memory === undefined || b.host.byteLength === 0 ? [] : [[b.memory, 0, b.host]]));
+      list.flatMap(({ memory, host }): HostCopy[] =>
+        memory === undefined || host === undefined || host.byteLength === 0 ? [] : [[memory, 0, host]],
+      );
     try {
       await this.#parts.device.addon.execute(this.#stream, graph, copies(inputs), copies(outputs));
     } catch (error) {
@@ -213,13 +235,10 @@ export class Slot {
   /** Some layers cannot be captured: the engine then runs without a graph for good. */
   async #capture(key: string, inputs: readonly Input[], outputs: readonly Output[]): Promise<void> {
     this.#drop();
-    const bare = <B extends Input | Output>(list: readonly B[]) => list.map(({ host: _, ...b }) => binding(b));
+    const bare = (list: readonly (Input | Output)[]): (InputBinding & OutputBinding)[] =>
+      list.map((b) => binding({ ...b, host: undefined }));
     try {
-      const graph = await this.#parts.context.capture({
-        stream: this.#stream,
-        inputs: bare(inputs) as InputBinding[],
-        outputs: bare(outputs),
-      });
+      const graph = await this.#parts.context.capture({ stream: this.#stream, inputs: bare(inputs), outputs: bare(outputs) });
       this.#captured = { key, graph };
     } catch {
       this.#graphs = false;
@@ -265,19 +284,22 @@ interface Input {
   readonly name: string;
   readonly dims: readonly number[];
   readonly memory: MemoryHandle | undefined;
-  readonly host: HostArray;
+  /** Undefined for a tensor that is on the device already. */
+  readonly host: HostArray | undefined;
 }
 interface Output {
   readonly name: string;
   readonly memory: MemoryHandle | undefined;
-  readonly host: HostArray;
+  /** Undefined for one that stays on the device. */
+  readonly host: HostArray | undefined;
+  readonly kept?: DeviceTensor | undefined;
   readonly tensor: () => Tensor;
 }
 
-/** Without keys that hold undefined: the addon reads a key that is there. */
-function binding<B extends { readonly name: string; readonly memory: MemoryHandle | undefined }>(b: B): B & InputBinding & OutputBinding {
-  const { memory, ...rest } = b;
-  return (memory === undefined ? rest : { ...rest, memory }) as unknown as B & InputBinding & OutputBinding;
+/** What the addon reads of it: a key that is there must have a value. */
+function binding({ name, memory, host, ...rest }: Input | Output): InputBinding & OutputBinding {
+  const dims = "dims" in rest ? { dims: rest.dims } : {};
+  return { name, ...dims, ...(memory === undefined ? {} : { memory }), ...(host === undefined ? {} : { host }) } as InputBinding;
 }
 
 /** The addon takes no shared memory. */

@@ -1,0 +1,54 @@
+/** Tensors that stay on the GPU between two segments: memory that a producer takes from its pool, a consumer reads in place, and the session gives back. */
+import { isTensorDType, typedArrayOf } from "../../tensor.js";
+import type { DeviceTensor } from "../engine.js";
+import type { Device } from "./device.js";
+import type { MemoryHandle } from "./native.js";
+
+/** Pieces kept for the next run, at most. */
+const KEPT = 16;
+
+export class ResidentPool {
+  readonly #device: Device;
+  readonly #what: string;
+  #free: { readonly memory: MemoryHandle; readonly bytes: number }[] = [];
+  #ended = false;
+
+  /** `what` names the memory in an error. */
+  constructor(device: Device, what: string) {
+    this.#device = device;
+    this.#what = what;
+  }
+
+  /** Memory of a tensor, the smallest free piece that holds it. Throws P2104. */
+  take(type: string, dims: readonly number[]): DeviceTensor {
+    const width = isTensorDType(type) && type !== "string" ? typedArrayOf(type).BYTES_PER_ELEMENT : 4;
+    const bytes = dims.reduce((a, d) => a * d, width);
+    const needed = Math.max(256, bytes);
+    // A piece twice as large would be wasted on a small tensor.
+    const fits = this.#free.filter((p) => p.bytes >= needed && p.bytes <= 2 * needed).sort((a, b) => a.bytes - b.bytes)[0];
+    const piece = fits ?? { memory: this.#device.allocate(this.#what, needed), bytes: needed };
+    this.#free = this.#free.filter((p) => p !== piece);
+    let given = true;
+    return {
+      type,
+      dims,
+      memory: piece.memory,
+      bytes,
+      device: this.#device.ordinal,
+      release: () => {
+        if (!given) return;
+        given = false;
+        if (this.#ended || this.#free.length >= KEPT) this.#device.addon.release(piece.memory);
+        else this.#free.push(piece);
+      },
+    };
+  }
+  /** Frees what is not in use; the rest goes as it comes back. */
+  end(): void {
+    this.#ended = true;
+    for (const p of this.#free) this.#device.addon.release(p.memory);
+    this.#free = [];
+  }
+}
+
+export const isResident = (t: object): t is DeviceTensor => "memory" in t && "release" in t;
