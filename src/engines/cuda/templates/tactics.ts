@@ -198,7 +198,8 @@ function estimateHopper(form: HopperForm, t: HopperTactic, device: DeviceModel):
   // Per k-block, in cycles: products, loads from L2, and the latency of one block in flight.
   const efficiency = t.bn >= 128 ? 1 : t.bn >= 64 ? 0.588 : 0.381;
   const math = (2 * tile * (form.kb / elementBytes[form.dtype])) / (wgmmaRate[form.dtype] * efficiency);
-  const load = ((bm + (t.weightsStay ? 0 : t.bn)) * form.kb) / 59.7;
+  // A row of 64 bytes takes the copy engine as long as one of 128.
+  const load = ((bm + (t.weightsStay ? 0 : t.bn)) * 128) / 59.7;
   const main = form.blocksK * together * Math.max(math, load, 253 / together);
   // The epilogue: of one warpgroup by itself, and what the multiprocessor gets through.
   const own = 1100 + 0.432 * t.rows * t.bn;
@@ -232,6 +233,8 @@ function hopperTactics(form: HopperForm, device: DeviceModel): { tactic: Tactic;
       while (stages > 1 && hopperShared(tactic(stages), form) > limit) stages--;
       if (stages < 3) continue;
       found.push({ tactic: tactic(stages), time: estimateHopper(form, tactic(stages), device) });
+      // Where they can stay, fetching them again was never faster.
+      if (weightsStay) break;
     }
   }
   return found;
