@@ -121,11 +121,10 @@ function integerBiasOf(draft: Editor, n: Node): void {
 }
 function symmetric(draft: Editor, v: ValueId | undefined): { readonly scales: Float32Array; readonly axis: number } | undefined {
   const n = draft.producer(v);
-  const [q, scale, zero] = n?.ins ?? [];
-  const [scales, type] = [floats(draft.constant(scale)), q === undefined ? undefined : draft.type(q)];
-  if (n?.op !== "DequantizeLinear" || n.domain !== "" || scales === undefined || type?.kind !== "tensor" || type.dtype !== "int8")
-    return undefined;
-  const c = draft.constant(zero);
-  if (zero !== undefined && (c === undefined || !Array.from(typedOf(c) as ArrayLike<number>).every((z) => z === 0))) return undefined;
-  return int(n, "block_size", 0) !== 0 ? undefined : { scales, axis: axisOf(n, type.shape?.length ?? 0) };
+  const [q, scale, zero] = (n?.ins ?? []).map((x) => draft.constant(x));
+  const scales = floats(scale);
+  if (n?.op !== "DequantizeLinear" || n.domain !== "" || scales === undefined || int(n, "block_size", 0) !== 0) return undefined;
+  if ((zero ?? q)?.dtype !== "int8" || (n.ins[2] !== undefined && zero === undefined)) return undefined;
+  if (zero !== undefined && !Array.from(typedOf(zero) as ArrayLike<number>).every((z) => z === 0)) return undefined;
+  return { scales, axis: axisOf(n, q?.dims.length ?? 0) };
 }

@@ -1,6 +1,5 @@
 /**
- * The line of quantization: the graph that the passes left -> ranges -> a graph with Q/DQ. A graph that carries quantizers is honoured and
- * comes back as it is.
+ * The line of quantization: the graph that the passes left -> ranges -> a graph with Q/DQ. A graph that carries quantizers keeps them.
  *
  * Whatever chooses among configurations (range methods, graph transforms that keep the function, nodes left float) does so between the
  * ranges and `place`: it hands over another graph, other ranges, another `keepFloat`.
@@ -13,6 +12,7 @@ import { matched } from "../partition/verdicts.js";
 import { type ChooseOptions, type Chosen, choose } from "./choose.js";
 import { type Drift, driftOf } from "./drift.js";
 import type { Observations } from "./histogram.js";
+import { honoured } from "./honour.js";
 import { observe } from "./observe.js";
 import { carriesQuantizers, place, quantizable } from "./place.js";
 import { rangesOf } from "./ranges.js";
@@ -104,7 +104,8 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
     if (options.feeds !== undefined || options.observations !== undefined || options.ranges !== undefined)
       options.remarks?.({ severity: "note", text: "the model carries quantizers of its own; they are used, and the calibration is not" });
     const feeds = { calibration: 0, held: 0 };
-    return { graph, summary: { source: "graph", feeds, configuration: "the model's own quantizers", decisions: [], trials: [] } };
+    const summary = { source: "graph", feeds, configuration: "the model's own quantizers", decisions: [], trials: [] } as const;
+    return { graph: honoured(graph), summary };
   }
   const { feeds, method = "auto" } = options;
   if (feeds === undefined && options.observations === undefined && options.ranges === undefined)
