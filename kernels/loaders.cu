@@ -1,5 +1,6 @@
 // Loaders bring an operand's tile into a ring stage. A Source finds global memory, a Layout places elements in shared memory, a Loader pairs them.
-//   Source: begin(base, outer, inner) for this thread's first chunk; chunk(i, p): elements of pass i that exist (0 to VE) and where; advance(): next BK.
+//   Source: begin(base, outer, inner) for this thread's first chunk; chunk(i, p): elements of pass i that exist (0 to VE) and where; advance(): next BK;
+//   WHOLE: whether a chunk exists as a whole or not at all.
 //   "Outer" and "inner": a tile is OUTER lines of INNER elements, cut into chunks of VE elements that are contiguous in global memory. Either the lines
 //   are rows (of M or N) and chunks run along k, or the lines are k and chunks run along M or N.
 
@@ -38,6 +39,7 @@ template <int EXTENT> struct ColumnsFromRows {
 // A matrix with any strides, chunks along k. LIMIT rows exist. VE > 1 needs COLUMN_STRIDE 1 and aligned rows.
 template <int VE_, int LIMIT, long long ROW_STRIDE, long long COLUMN_STRIDE> struct AlongK {
   static constexpr int VE = VE_;
+  static constexpr bool WHOLE = K % VE == 0;
   template <int STEP, int PASSES> struct State {
     const T* p;
     int row, k;
@@ -58,6 +60,7 @@ template <int VE_, int LIMIT, long long ROW_STRIDE, long long COLUMN_STRIDE> str
 // The same, chunks along M or N (which is contiguous when VE > 1), lines of k.
 template <int VE_, int LIMIT, long long ROW_STRIDE, long long COLUMN_STRIDE> struct AlongRows {
   static constexpr int VE = VE_;
+  static constexpr bool WHOLE = LIMIT % VE == 0;
   template <int STEP, int PASSES> struct State {
     const T* p;
     int exist, k;
@@ -73,6 +76,12 @@ template <int VE_, int LIMIT, long long ROW_STRIDE, long long COLUMN_STRIDE> str
     __device__ __forceinline__ void advance() { k += BK, p += BK * COLUMN_STRIDE; }
   };
 };
+
+__device__ __forceinline__ void put(u32 to, T x) {
+  if constexpr (ES == 4) asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"((float)x) : "memory");
+  else if constexpr (ES == 2) asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"((unsigned short)x) : "memory");
+  else asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"((int)x) : "memory");
+}
 
 template <class Source, class Layout, int OUTER, int INNER, bool ROWS_ARE_OUTER> struct Loader {
   static constexpr int VE = Source::VE, BYTES = VE * ES, PER_LINE = INNER / VE, STEP = THREADS / PER_LINE, PASSES = (OUTER + STEP - 1) / STEP;
@@ -97,8 +106,15 @@ template <class Source, class Layout, int OUTER, int INNER, bool ROWS_ARE_OUTER>
       if (OUTER % STEP != 0 && outer + i * STEP >= OUTER) continue;
       const T* p;
       const int count = source.chunk(i, p);
-      if constexpr (BYTES >= 4) copy_async<BYTES>(stage + place(i), p, count * ES);
-      else held[i] = count > 0 ? *p : T(0);
+      if constexpr (BYTES >= 4) {
+        if (Source::WHOLE || count == 0 || count == VE) {
+          copy_async<BYTES>(stage + place(i), p, count * ES);
+        } else {
+          // The last elements of a tensor: what lies behind it is not touched.
+#pragma unroll
+          for (int e = 0; e < VE; e++) put(stage + place(i) + e * ES, e < count ? p[e] : T(0));
+        }
+      } else held[i] = count > 0 ? *p : T(0);
     }
     source.advance();
   }
@@ -108,8 +124,7 @@ template <class Source, class Layout, int OUTER, int INNER, bool ROWS_ARE_OUTER>
 #pragma unroll
       for (int i = 0; i < PASSES; i++) {
         if (OUTER % STEP != 0 && outer + i * STEP >= OUTER) continue;
-        if constexpr (ES == 2) asm volatile("st.shared.u16 [%0], %1;" ::"r"(stage + place(i)), "h"(held[i]) : "memory");
-        else asm volatile("st.shared.u8 [%0], %1;" ::"r"(stage + place(i)), "r"((int)held[i]) : "memory");
+        put(stage + place(i), held[i]);
       }
     }
   }

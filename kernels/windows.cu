@@ -4,6 +4,7 @@
 //   STRIDE_D.. PAD_D.. (leading pads) DILATION_D.. and Offset (int, or long long for 2^31 elements and more).
 template <int VE_> struct Windows {
   static constexpr int VE = VE_;
+  static constexpr bool WHOLE = true;
   template <int STEP, int PASSES> struct State {
     const T* base;
     Offset origin[PASSES];
