@@ -5,7 +5,9 @@ import { join } from "node:path";
 import ort from "onnxruntime-node";
 import { describe, expect, test } from "vitest";
 import { hostEngine } from "../../src/engines/host/index.js";
+import { FUSIONS_THAT_ROUND, integers } from "../../src/engines/host/integers.js";
 import { hostRunner } from "../../src/engines/host/runner.js";
+import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import { Editor } from "../../src/ir/edit.js";
 import { makeConstant } from "../../src/ir/payload.js";
@@ -115,6 +117,20 @@ describe.each([
     for (const [name, value] of Object.entries(ours)) expect([...((theirs[name]?.data ?? []) as Float32Array)]).toEqual([...value.data]);
   });
 
+  test("nor do unsigned weights change a bit, for processors that sum mixed products in int16", async () => {
+    const { graph, data } = await placed(build(), dims, 12);
+    const { graph: typed } = inferGraph(graph);
+    const session = await ort.InferenceSession.create(encodeOnnx(integers(typed, false)), {
+      graphOptimizationLevel: "all",
+      logSeverityLevel: 3,
+      extra: { optimization: { disable_specified_optimizers: FUSIONS_THAT_ROUND } },
+    });
+    const theirs = await session.run({ x: new ort.Tensor("float32", data, dims) });
+    await session.release();
+    for (const [name, value] of Object.entries(evaluateIntegers(graph, { x: { data, dims } })))
+      expect([...((theirs[name]?.data ?? []) as Float32Array)]).toEqual([...value.data]);
+  });
+
   test("no product is left to float kernels but those whose sums are whole", async () => {
     const { graph } = await placed(build(), dims, 11);
     const artifact = await hostEngine.build(inferGraph(graph).graph, { target: { sm: 0, tensorrt: 0, precision: "int8" } });
@@ -147,4 +163,19 @@ describe.each([
       rmSync(folder, { recursive: true, force: true });
     }
   });
+});
+
+test("sums beyond 2^24 come from ConvInteger, as exact", async () => {
+  const n = new Net(8);
+  const x = n.edit.addInput("x", { kind: "tensor", dtype: "float32", shape: [1, 160, 4, 4] });
+  const signs = Array.from({ length: 16 * 160 * 9 }, () => (n.random() < 0.3 ? -1 : 1));
+  const w = n.edit.addConstant("w", makeConstant("float32", [16, 160, 3, 3], signs));
+  n.edit.setOutputs([n.node("Conv", [x, w, n.weight(16)], { pads: ints(1, 1, 1, 1) })]);
+  const { graph, data, dims } = await placed(n.edit.finish(), [1, 160, 4, 4], 4);
+  expect(integers(inferGraph(graph).graph).nodes.map((node) => node.op)).toEqual(["QuantizeLinear", "ConvInteger", "Add", "Cast", "Mul"]);
+  const opened = await hostRunner({ threads: 1 }).open(inferGraph(graph).graph);
+  const theirs = await opened.run({ x: new Tensor("float32", data, dims) });
+  await opened.dispose();
+  const [[name, value] = ["", undefined]] = Object.entries(evaluateIntegers(graph, { x: { data, dims } }));
+  expect([...((theirs[name]?.data ?? []) as Float32Array)]).toEqual([...(value?.data ?? [])]);
 });

@@ -12,6 +12,7 @@
  * Runtime must not fold the scale into such weights: `FUSIONS_THAT_ROUND` are to be left out.
  */
 
+import { readFileSync } from "node:fs";
 import { Editor } from "../../ir/edit.js";
 import { makeConstant, payloadLength, typedOf } from "../../ir/payload.js";
 import type { Attr, Constant, Graph, Node, ValueId } from "../../ir/types.js";
@@ -29,11 +30,25 @@ interface Dequantized {
 /** Optimizers of ONNX Runtime that would multiply a scale into whole weights. */
 export const FUSIONS_THAT_ROUND = "ConvMulFusion";
 
-/** The graph with its integer kernels; itself where nothing in it is quantized. */
-export function integers(g: Graph): Graph {
+/**
+ * Whether products of uint8 and int8 are summed without loss here. x86 processors before VNNI add pairs of them in saturating int16; there
+ * weights are written as uint8 too, whose kernels widen first.
+ */
+const mixedIsExact = (): boolean => {
+  if (process.arch !== "x64") return true;
+  try {
+    return /^flags\b.*\b(avx512_vnni|avx_vnni)\b/m.test(readFileSync("/proc/cpuinfo", "utf8"));
+  } catch {
+    // Another system than Linux: the processor is not known.
+    return false;
+  }
+};
+
+/** The graph with its integer kernels; itself where nothing in it is quantized. `signedWeights`: as this machine's processor wants them. */
+export function integers(g: Graph, signedWeights: boolean = mixedIsExact()): Graph {
   if (!g.nodes.some((n) => n.op === "DequantizeLinear")) return g;
   const draft = new Editor(g);
-  const spell = new Spell(draft);
+  const spell = new Spell(draft, signedWeights);
   for (const n of g.nodes) spell.unsigned(n);
   for (const n of g.nodes) {
     const now = n.domain === "" ? draft.node(n.id) : undefined;
@@ -71,8 +86,28 @@ interface Chain {
 class Spell {
   readonly #draft: Editor;
   readonly #scalars = new Map<string, ValueId>();
-  constructor(draft: Editor) {
+  readonly #signed: boolean;
+  constructor(draft: Editor, signed: boolean) {
     this.#draft = draft;
+    this.#signed = signed;
+  }
+
+  /** A weight's steps and zero points: one, or a list as long as the scales. */
+  #weight(w: Dequantized, one = w.scales.length === 1): readonly [steps: ValueId, zero: ValueId] {
+    const c = this.#draft.constant(w.steps);
+    if (this.#signed || c === undefined) return [w.steps, one ? this.#scalar("int8", 0) : this.#middles("int8", w.scales.length)];
+    const name = `unsigned ${w.steps}`;
+    let steps = this.#scalars.get(name);
+    if (steps === undefined) {
+      const moved = makeConstant(
+        "uint8",
+        c.dims,
+        Array.from(typedOf(c) as Int8Array, (q) => q + MIDDLE),
+      );
+      steps = this.#draft.addConstant(`${this.#draft.value(w.steps).name}/uint8`, moved);
+      this.#scalars.set(name, steps);
+    }
+    return [steps, one ? this.#scalar("uint8", MIDDLE) : this.#middles("uint8", w.scales.length)];
   }
 
   /** A quantizer of symmetric int8, and the dequantizers that alone read it, around 128 instead of 0. */
@@ -134,7 +169,7 @@ class Spell {
     const bias = n.op === "Gemm" ? this.#bias(n, scales) : undefined;
     if (n.op === "Gemm" && ((n.ins[2] !== undefined && bias === undefined) || !unit("alpha") || !unit("beta"))) return;
     const middle = this.#scalar("uint8", MIDDLE);
-    const zero = weight === undefined ? middle : b.scales.length === 1 ? this.#scalar("int8", 0) : this.#zeros(b.scales.length);
+    const [steps, zero] = weight === undefined ? [b.steps, middle] : this.#weight(b);
     const chain = this.#quantizer(y);
     const stem = n.name !== "" ? n.name : this.#draft.value(y).name;
     const origin = n.origin ?? [n.name];
@@ -145,13 +180,13 @@ class Spell {
     if (n.op === "Gemm") {
       const { transA, transB } = n.attrs;
       const attrs = { ...(transA === undefined ? {} : { transA }), ...(transB === undefined ? {} : { transB }) };
-      const ins = [a.steps, a.scale, middle, b.steps, b.scale, zero, bias, ...result];
+      const ins = [a.steps, a.scale, middle, steps, b.scale, zero, bias, ...result];
       this.#draft.add({ op: "QGemm", domain: "com.microsoft", ins, outs: [out], name: stem, attrs, origin });
     } else if (chain !== undefined) {
-      const ins = [a.steps, a.scale, middle, b.steps, b.scale, zero, ...result];
+      const ins = [a.steps, a.scale, middle, steps, b.scale, zero, ...result];
       this.#draft.add({ op: "QLinearMatMul", ins, outs: [out], name: stem, origin });
     } else {
-      const ins = [a.steps, b.steps, a.scale, b.scale, middle, zero];
+      const ins = [a.steps, steps, a.scale, b.scale, middle, zero];
       this.#draft.add({ op: "MatMulIntegerToFloat", domain: "com.microsoft", ins, outs: [out], name: stem, origin });
     }
     this.#draft.setOpset("com.microsoft", 1);
@@ -181,8 +216,8 @@ class Spell {
     const out = this.#activated(n, c);
     if (out === undefined) return;
     const middle = this.#scalar("uint8", MIDDLE);
-    const zero = c.w.scales.length === 1 ? this.#scalar("int8", 0) : this.#zeros(c.w.scales.length);
-    const ins = [c.x.steps, c.x.scale, middle, c.w.steps, c.w.scale, zero, c.scale, middle, ...(c.bias === undefined ? [] : [c.bias])];
+    const [steps, zero] = this.#weight(c.w);
+    const ins = [c.x.steps, c.x.scale, middle, steps, c.w.scale, zero, c.scale, middle, ...(c.bias === undefined ? [] : [c.bias])];
     const stem = n.name !== "" ? n.name : this.#draft.value(out).name;
     this.#draft.remove(n.id);
     this.#draft.add({ op: "QLinearConv", ins, outs: [out], name: stem, attrs: n.attrs, origin: n.origin ?? [n.name] });
@@ -240,7 +275,8 @@ class Spell {
           : this.#draft.addConstant(`${stem}/bias`, makeConstant("float32", [values.length], Array.from(values)));
       sums = emit("Conv", b === undefined ? [x, w] : [x, w, b], "float32", n.attrs);
     } else {
-      let whole = emit("ConvInteger", [c.x.steps, c.w.steps, this.#scalar("uint8", MIDDLE)], "int32", n.attrs);
+      const [w, zero] = this.#weight(c.w, true);
+      let whole = emit("ConvInteger", [c.x.steps, w, this.#scalar("uint8", MIDDLE), zero], "int32", n.attrs);
       if (values !== undefined)
         whole = emit(
           "Add",
@@ -331,11 +367,12 @@ class Spell {
     }
     return v;
   }
-  #zeros(count: number): ValueId {
-    const name = `zeros ${count}`;
+  #middles(dtype: "int8" | "uint8", count: number): ValueId {
+    const name = `${dtype} middles ${count}`;
     let v = this.#scalars.get(name);
     if (v === undefined) {
-      v = this.#draft.addConstant(`integers/zeros${count}`, makeConstant("int8", [count], new Array<number>(count).fill(0)));
+      const middles = new Array<number>(count).fill(dtype === "int8" ? 0 : MIDDLE);
+      v = this.#draft.addConstant(`integers/${dtype}x${count}`, makeConstant(dtype, [count], middles));
       this.#scalars.set(name, v);
     }
     return v;
