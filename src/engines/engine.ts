@@ -111,7 +111,8 @@ export interface DeviceTensor {
   readonly type: string;
   readonly dims: readonly number[];
   readonly memory: MemoryHandle;
-  readonly bytes: number;
+  /** Bytes of `memory` from its start; at least those of the elements. */
+  readonly room: number;
   /** Number of the GPU. */
   readonly device: number;
   /** Gives the memory back; once is enough. */

@@ -1,7 +1,7 @@
 /** Runs a compiled graph: checks feeds, executes the segments in order, independent ones at once, and hands back tensors by name. */
 import { performance } from "node:perf_hooks";
 import { defineError, didYouMean } from "../diagnostics.js";
-import type { Executable } from "../engines/engine.js";
+import type { DeviceTensor, Executable } from "../engines/engine.js";
 import type { ValueType } from "../ir/types.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 
@@ -82,6 +82,20 @@ function holds(t: TensorLike): boolean {
   return found === wanted || (t.type === "float16" && found === "Float16Array") || (t.type === "uint8" && found === "Uint8ClampedArray");
 }
 
+const isResident = (t: object): t is DeviceTensor => "memory" in t && "release" in t;
+
+/** Outputs that only steps on the device read; the session's own results are fetched. */
+function residentOutputs(plan: Plan, executables: readonly Executable[]): readonly (readonly boolean[])[] {
+  const onDevice = executables.map((e) => e.runResident !== undefined);
+  const wanted = new Set(plan.outputs.map((p) => p.name));
+  return plan.steps.map((step, i) =>
+    step.outputs.map((name) => {
+      const readers = plan.steps.flatMap((s, k) => (s.inputs.includes(name) ? [k] : []));
+      return onDevice[i] === true && !wanted.has(name) && readers.length > 0 && readers.every((k) => onDevice[k] === true);
+    }),
+  );
+}
+
 /** A loaded program on this machine. Runs may overlap; `run` never blocks the event loop. */
 export class Session {
   readonly inputs: readonly Port[];
@@ -89,6 +103,8 @@ export class Session {
   readonly #plan: Plan;
   readonly #executables: readonly Executable[];
   readonly #profile: { runs: number; totalMs: number }[];
+  /** By step: which of its outputs may stay on the device, as all who read them take them there. */
+  readonly #resident: readonly (readonly boolean[])[];
   readonly #names: ReadonlySet<string>;
   #active = 0;
   #disposed: Promise<void> | undefined;
@@ -101,6 +117,7 @@ export class Session {
     this.#plan = plan;
     this.#executables = executables;
     this.#profile = plan.steps.map(() => ({ runs: 0, totalMs: 0 }));
+    this.#resident = residentOutputs(plan, executables);
     this.#names = new Set(plan.inputs.map((p) => p.name));
   }
 
@@ -124,7 +141,7 @@ export class Session {
       // Any name may be a tensor's, "toString" and "__proto__" among them.
       const direct = Object.hasOwn(this.#plan.direct, name) ? this.#plan.direct[name] : undefined;
       const found = direct === undefined ? values.get(name) : "input" in direct ? values.get(direct.input) : direct.constant;
-      if (found === undefined) continue;
+      if (found === undefined || isResident(found)) continue;
       const value = found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims);
       if (name === "__proto__") Object.defineProperty(results, name, { value, enumerable: true, configurable: true, writable: true });
       else results[name] = value;
@@ -133,7 +150,7 @@ export class Session {
   }
 
   /** Steps start as soon as their inputs are there. */
-  async #steps(values: Map<string, TensorLike>, options: SessionRunOptions): Promise<void> {
+  async #steps(values: Map<string, TensorLike | DeviceTensor>, options: SessionRunOptions): Promise<void> {
     const waiting = new Map<string, Promise<void>>();
     const all = this.#plan.steps.map((step, i) => {
       const before = step.inputs.map((name) => waiting.get(name)).filter((p) => p !== undefined);
@@ -142,17 +159,22 @@ export class Session {
       return done;
     });
     const settled = await Promise.allSettled(all);
+    // Nobody reads them any more, whatever became of the run.
+    for (const t of values.values()) if (isResident(t)) t.release();
     for (const s of settled) if (s.status === "rejected") throw s.reason;
   }
 
-  async #step(i: number, step: Step, values: Map<string, TensorLike>, options: SessionRunOptions): Promise<void> {
+  async #step(i: number, step: Step, values: Map<string, TensorLike | DeviceTensor>, options: SessionRunOptions): Promise<void> {
     const executable = this.#executables[i];
     if (executable === undefined) throw new Error(`no executable for ${step.segment}`);
     const start = performance.now();
-    const outs = await executable.run(
-      step.inputs.map((name) => values.get(name) as TensorLike),
-      { signal: options.signal, transfer: options.transfer },
-    );
+    const feeds = step.inputs.map((name) => values.get(name) as TensorLike | DeviceTensor);
+    const keep = this.#resident[i] ?? [];
+    const { signal, transfer } = options;
+    const outs =
+      executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
+        ? await executable.runResident(feeds, keep, { signal })
+        : await executable.run(feeds as readonly TensorLike[], { signal, transfer });
     const record = this.#profile[i];
     if (record !== undefined) {
       record.runs++;
@@ -184,8 +206,8 @@ export class Session {
     return undefined;
   }
 
-  #checked(feeds: Feeds): Map<string, TensorLike> {
-    const values = new Map<string, TensorLike>();
+  #checked(feeds: Feeds): Map<string, TensorLike | DeviceTensor> {
+    const values = new Map<string, TensorLike | DeviceTensor>();
     for (const [name, t] of Object.entries(feeds)) {
       const known = this.#resolve(name, [...this.#names]);
       if (known === undefined) {
@@ -196,7 +218,7 @@ export class Session {
     }
     const symbols = new Map<string, { readonly size: number; readonly name: string }>();
     for (const port of this.inputs) {
-      const t = values.get(port.name);
+      const t = values.get(port.name) as TensorLike | undefined;
       if (t === undefined) throw missingFeed({ name: port.name, known: [...this.#names] }, { value: port.name });
       this.#fits(port, t, symbols);
     }

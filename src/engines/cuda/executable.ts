@@ -2,7 +2,7 @@
 
 import { PartitaError } from "../../diagnostics.js";
 import { Tensor, type TensorLike, typedArrayOf } from "../../tensor.js";
-import type { Executable, RunOptions } from "../engine.js";
+import type { DeviceTensor, Executable, RunOptions } from "../engine.js";
 import { checkPlan, portType } from "./check.js";
 import { openDevice } from "./device.js";
 import { badFeed, disposed, isFault } from "./errors.js";
@@ -10,6 +10,7 @@ import { Instance } from "./instance.js";
 import { LoadedPlan } from "./loaded.js";
 import type { DeviceProperties } from "./native.js";
 import type { KernelPlan, PortSpec } from "./plan.js";
+import { isResident, ResidentPool } from "./resident.js";
 
 export interface OpenPlanOptions {
   /** Number of the GPU among the visible ones; 0 when absent. */
@@ -93,6 +94,7 @@ class PlanExecutable implements CudaExecutable {
   readonly #all: readonly Instance[];
   readonly #free: Instance[];
   readonly #waiting: Waiter[] = [];
+  #kept: ResidentPool | undefined;
   #ended: Promise<void> | undefined;
   #whenIdle: (() => void) | undefined;
   /** After a fault inside a kernel nothing on this GPU works any more. */
@@ -125,6 +127,40 @@ class PlanExecutable implements CudaExecutable {
       const results = await instance.run(bytes);
       return this.#loaded.plan.outputs.map((p, i) => tensorOf(p, results[i]));
     }, options.signal);
+  }
+
+  async runResident(
+    inputs: readonly (TensorLike | DeviceTensor)[],
+    keep: readonly boolean[],
+    options: RunOptions = {},
+  ): Promise<readonly (Tensor | DeviceTensor)[]> {
+    const { plan, device } = this.#loaded;
+    if (inputs.length !== plan.inputs.length)
+      throw badFeed({ what: `${inputs.length} inputs were given, the kernels take ${plan.inputs.length}` });
+    const from = plan.inputs.map((p, i) => {
+      const t = inputs[i] as TensorLike | DeviceTensor;
+      if (!isResident(t)) return bytesOf(p, t);
+      checkFits(p, t);
+      return t;
+    });
+    return await this.#using(async (instance) => {
+      this.#kept ??= new ResidentPool(device, "memory for results that stay on the GPU");
+      const pool = this.#kept;
+      const kept = plan.outputs.map((p, i) => (keep[i] === true ? pool.take(p.dtype, p.dims, plan.buffers[p.buffer]?.bytes) : undefined));
+      try {
+        const results = await instance.runResident(
+          from,
+          kept.map((t) => t?.memory),
+        );
+        return plan.outputs.map((p, i) => kept[i] ?? tensorOf(p, results[i]));
+      } catch (error) {
+        for (const t of kept) t?.release();
+        throw error;
+      }
+    }, options.signal);
+  }
+  async timeUs(inputs: readonly TensorLike[]): Promise<number> {
+    return 1000 * (await this.timeGraph({ inputs })).median;
   }
 
   async timeGraph(options: TimingOptions & { readonly copies?: boolean | undefined } = {}): Promise<Timing> {
@@ -170,6 +206,7 @@ class PlanExecutable implements CudaExecutable {
       });
     // What cannot be freed after a fault is gone with the context; the fault has been told to whoever ran into it.
     for (const i of this.#all) i.release();
+    this.#kept?.end();
     this.#loaded.release();
   }
 
@@ -230,11 +267,15 @@ class PlanExecutable implements CudaExecutable {
   }
 }
 
-/** The bytes of a tensor that must be what the port says. Throws P2111. */
-function bytesOf(p: PortSpec, t: TensorLike): Uint8Array {
+/** Throws P2111. */
+function checkFits(p: PortSpec, t: Pick<TensorLike, "type" | "dims">): void {
   const fits = t.type === p.dtype && t.dims.length === p.dims.length && t.dims.every((d, i) => d === p.dims[i]);
   if (!fits)
     throw badFeed({ what: `input '${p.name}' is ${t.type} [${t.dims.join(", ")}], the kernels take ${p.dtype} [${p.dims.join(", ")}]` });
+}
+/** The bytes of a tensor that must be what the port says. Throws P2111. */
+function bytesOf(p: PortSpec, t: TensorLike): Uint8Array {
+  checkFits(p, t);
   const { data } = new Tensor(portType(p), t.data as never, t.dims);
   return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 }

@@ -1,4 +1,5 @@
 /** One stream's share of a plan: arena, inputs, outputs, pinned staging, and the CUDA graph that copies in, computes, and copies out. */
+import type { DeviceTensor } from "../engine.js";
 import { portBytes } from "./check.js";
 import { Owned } from "./device.js";
 import { badPlan, gpuError } from "./errors.js";
@@ -10,6 +11,8 @@ import type { Arg, Buffer, Launch, Operation, PortSpec } from "./plan.js";
 /** Up to this, arrays are copied on the event loop: cheaper than telling another thread of them. */
 const SMALL = 1 << 20;
 const ALIGNMENT = 256;
+/** Graphs over memory of others that an instance keeps. */
+const RESIDENT_GRAPHS = 8;
 
 const dataTypes = { uint8: 0, float16: 6, float32: 7, bfloat16: 9 } as const;
 const swizzles = { 0: 0, 32: 1, 64: 2, 128: 3 } as const;
@@ -34,6 +37,10 @@ export class Instance {
   readonly #outputs: readonly Staged[];
   readonly #graph: GraphHandle;
   #compute: GraphHandle | undefined;
+  /** Memory of others that stands in for a buffer while a graph is captured. */
+  #instead: ReadonlyMap<number, MemoryHandle> = new Map();
+  /** Graphs over memory of others, by its handles; the one used last stands last. */
+  readonly #resident = new Map<string, GraphHandle>();
 
   /** Throws P2104 and P2105; nothing stays behind then. */
   constructor(loaded: LoadedPlan) {
@@ -152,6 +159,8 @@ export class Instance {
 
   #at(index: number): { readonly memory: MemoryHandle; readonly base: number } {
     const buffer: Buffer | undefined = this.#loaded.plan.buffers[index];
+    const other = this.#instead.get(index);
+    if (buffer !== undefined && other !== undefined) return { memory: other, base: 0 };
     const memory = this.#memories[index];
     if (buffer === undefined || memory === undefined) throw badPlan({ what: `buffer ${index} has no memory` });
     return { memory, base: buffer.offset };
@@ -222,6 +231,96 @@ export class Instance {
       const s = this.#outputs[i];
       return r ?? this.#pinned.buffer.slice(s?.offset ?? 0, (s?.offset ?? 0) + (s?.bytes ?? 0));
     });
+  }
+
+  /**
+   * One inference where tensors lie in memory of others: `from[i]` is input i, as bytes or on the device; `to[i]` is where output i goes, with the room of
+   * its buffer, or undefined for bytes. Reads and writes in place (an input without the room of its buffer is copied): a graph is captured for each set of
+   * memories, and some are kept.
+   */
+  async runResident(
+    from: readonly (Uint8Array | Pick<DeviceTensor, "memory" | "room">)[],
+    to: readonly (MemoryHandle | undefined)[],
+  ): Promise<readonly (ArrayBuffer | undefined)[]> {
+    const { addon } = this.#loaded.device;
+    const inputs = this.#inputs.map((s, i) => ({ s, there: from[i] }));
+    const staged = inputs.flatMap(({ s, there }) => (there instanceof Uint8Array ? [{ s, bytes: there }] : []));
+    const fetched = this.#outputs.filter((_, i) => to[i] === undefined);
+    const instead = new Map<number, MemoryHandle>();
+    const copied = new Map<Staged, MemoryHandle>();
+    for (const { s, there } of inputs) {
+      if (there === undefined || there instanceof Uint8Array) continue;
+      const whole = there.room >= (this.#loaded.plan.buffers[s.port.buffer]?.bytes ?? 0);
+      if (whole) instead.set(s.port.buffer, there.memory);
+      else copied.set(s, there.memory);
+    }
+    // An output that is an input, weights, or another output as well is copied: its buffer cannot lie in two places.
+    const given = new Map<Staged, MemoryHandle>();
+    this.#outputs.forEach((s, i) => {
+      const there = to[i];
+      if (there === undefined) return;
+      const own =
+        this.#loaded.plan.buffers[s.port.buffer]?.kind === "output" &&
+        this.#outputs.every((o) => o === s || o.port.buffer !== s.port.buffer);
+      if (own) instead.set(s.port.buffer, there);
+      else given.set(s, there);
+    });
+    const graph = this.#residentGraph(
+      instead,
+      { into: copied, out: given },
+      staged.map((x) => x.s),
+      fetched,
+    );
+    for (const { s, bytes } of staged) new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
+    try {
+      await addon.execute(this.stream, graph, [], []);
+    } catch (error) {
+      throw gpuError(error, "running the kernels");
+    }
+    return this.#outputs.map((s, i) => (to[i] === undefined ? this.#pinned.buffer.slice(s.offset, s.offset + s.bytes) : undefined));
+  }
+
+  #residentGraph(
+    instead: ReadonlyMap<number, MemoryHandle>,
+    copies: { readonly into: ReadonlyMap<Staged, MemoryHandle>; readonly out: ReadonlyMap<Staged, MemoryHandle> },
+    up: readonly Staged[],
+    down: readonly Staged[],
+  ): GraphHandle {
+    const { addon } = this.#loaded.device;
+    const named = (list: Iterable<readonly [Staged, MemoryHandle]>): string => [...list].map(([s, m]) => `${s.port.buffer}=${m}`).join();
+    const key = `${[...instead].map((pair) => pair.join(":")).join()} ${named(copies.into)} ${named(copies.out)}`;
+    const known = this.#resident.get(key);
+    this.#resident.delete(key);
+    if (known !== undefined) {
+      this.#resident.set(key, known);
+      return known;
+    }
+    this.#instead = instead;
+    let graph: GraphHandle;
+    try {
+      graph = this.capture(() => {
+        for (const s of up) this.#copy(s, true);
+        for (const [s, memory] of copies.into) {
+          const own = this.#at(s.port.buffer);
+          if (s.bytes > 0) addon.copy(this.stream, own.memory, own.base, memory, 0, s.bytes);
+        }
+        for (const o of this.#loaded.plan.operations) this.issue(o);
+        for (const [s, memory] of copies.out) {
+          const own = this.#at(s.port.buffer);
+          if (s.bytes > 0) addon.copy(this.stream, memory, 0, own.memory, own.base, s.bytes);
+        }
+        for (const s of down) this.#copy(s, false);
+      });
+    } finally {
+      this.#instead = new Map();
+    }
+    const [oldest] = this.#resident;
+    if (this.#resident.size >= RESIDENT_GRAPHS && oldest !== undefined) {
+      this.#resident.delete(oldest[0]);
+      this.#owned.drop(oldest[1]);
+    }
+    this.#resident.set(key, graph);
+    return graph;
   }
 
   /** Milliseconds of each of `count` replays of a graph of this instance, after `warmup` more. */

@@ -6,6 +6,8 @@ import type { MemoryHandle } from "./native.js";
 
 /** Pieces kept for the next run, at most. */
 const KEPT = 16;
+/** Pieces are whole pages: a consumer whose kernels read whole tiles then has the room for that. */
+const PAGE = 4096;
 
 export class ResidentPool {
   readonly #device: Device;
@@ -19,11 +21,14 @@ export class ResidentPool {
     this.#what = what;
   }
 
-  /** Memory of a tensor, the smallest free piece that holds it. Throws P2104. */
-  take(type: string, dims: readonly number[]): DeviceTensor {
+  /** Memory of a tensor, the smallest free piece that holds it and `atLeast` bytes. Throws P2104. */
+  take(type: string, dims: readonly number[], atLeast = 0): DeviceTensor {
     const width = isTensorDType(type) && type !== "string" ? typedArrayOf(type).BYTES_PER_ELEMENT : 4;
-    const bytes = dims.reduce((a, d) => a * d, width);
-    const needed = Math.max(256, bytes);
+    const bytes = Math.max(
+      dims.reduce((a, d) => a * d, width),
+      atLeast,
+    );
+    const needed = Math.max(1, Math.ceil(bytes / PAGE)) * PAGE;
     // A piece twice as large would be wasted on a small tensor.
     const fits = this.#free.filter((p) => p.bytes >= needed && p.bytes <= 2 * needed).sort((a, b) => a.bytes - b.bytes)[0];
     const piece = fits ?? { memory: this.#device.allocate(this.#what, needed), bytes: needed };
@@ -33,7 +38,7 @@ export class ResidentPool {
       type,
       dims,
       memory: piece.memory,
-      bytes,
+      room: piece.bytes,
       device: this.#device.ordinal,
       release: () => {
         if (!given) return;
