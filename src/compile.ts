@@ -28,6 +28,7 @@ import { assume, judge } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
 import type { PassRecord } from "./passes/pass.js";
+import { unrollLoops } from "./passes/unroll-loops.js";
 import { type ModelInput, prepare } from "./prepare.js";
 import { checkCalibration, modelKey, readCalibration } from "./quantize/calibration.js";
 import { portsOf } from "./quantize/feeds.js";
@@ -120,7 +121,8 @@ export async function plan(
     const emitting = engines.filter((e) => e !== "cuda" || cudaEngine.keeps?.(g, n, facts) !== false);
     return engines.length === 0 || (emitting.length > 0 && keepAccepted(emitting, target)(g, n, facts));
   };
-  const inferred = inferGraph(lower(quantized?.graph ?? graph, keep), { shapes });
+  const whole = quantized?.graph ?? graph;
+  const inferred = inferGraph(lower(engines.includes("cuda") ? unrollLoops(whole) : whole, keep), { shapes });
   const asked = { engines, target, pins: settings.pin, facts: inferred.facts };
   const dims = (at: "min" | "opt" | "max") => Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [own(name), s[at]]));
   const optimal = dims("opt");

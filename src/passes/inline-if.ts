@@ -1,7 +1,7 @@
 /** Puts the branch that will run in the place of an If whose condition is known. */
 import { Editor } from "../ir/edit.js";
-import { valueAt } from "../ir/graph.js";
-import type { Attr, Body, Graph, Node, ValueId } from "../ir/types.js";
+import type { Body, Graph, Node } from "../ir/types.js";
+import { spellBody } from "./inline-body.js";
 import { deep, definePass, type PassContext } from "./pass.js";
 
 export const inlineIf = definePass({
@@ -31,36 +31,11 @@ function settled(g: Graph, context: PassContext): Graph {
   }
 }
 
-function inline(draft: Editor, n: Node, { graph: body, captures }: Body): void {
+function inline(draft: Editor, n: Node, body: Body): void {
   draft.remove(n.id);
-  const outer = new Map<ValueId, ValueId>();
-  body.captures.forEach((v, i) => {
-    const captured = captures[i];
-    if (captured !== undefined) outer.set(v, captured);
-  });
-  for (const [v, c] of body.constants) outer.set(v, draft.addConstant(valueAt(body, v).name, c));
-  const at = (v: ValueId): ValueId => {
-    const known = outer.get(v);
-    if (known !== undefined) return known;
-    const { name, type } = valueAt(body, v);
-    const made = draft.declare(name, type);
-    outer.set(v, made);
-    return made;
-  };
-  const each = (list: readonly (ValueId | undefined)[]): (ValueId | undefined)[] => list.map((v) => (v === undefined ? v : at(v)));
-  for (const inner of body.nodes) {
-    const attrs: Record<string, Attr> = {};
-    for (const [key, a] of Object.entries(inner.attrs)) attrs[key] = recaptured(a, at);
-    draft.add({ ...inner, ins: each(inner.ins), outs: each(inner.outs), attrs });
-  }
+  const at = spellBody(draft, body, new Map());
   n.outs.forEach((v, i) => {
-    const result = body.outputs[i];
+    const result = body.graph.outputs[i];
     if (v !== undefined && result !== undefined) draft.replaceUses(v, at(result));
   });
-}
-/** Bodies inside the branch capture what now stands outside. */
-function recaptured(a: Attr, at: (v: ValueId) => ValueId): Attr {
-  if (a.kind === "graph") return { kind: "graph", value: { graph: a.value.graph, captures: a.value.captures.map(at) } };
-  if (a.kind === "graphs") return { kind: "graphs", value: a.value.map((b) => ({ graph: b.graph, captures: b.captures.map(at) })) };
-  return a;
 }

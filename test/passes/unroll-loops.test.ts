@@ -1,0 +1,55 @@
+/** Loops spelled out give what ONNX Runtime's loop gives; those whose end is not certain stay. */
+import { describe, expect, it } from "vitest";
+import { parse } from "../../src/ir/parse.js";
+import { unrollLoops } from "../../src/passes/unroll-loops.js";
+import { Tensor } from "../../src/tensor.js";
+import { compareTensors } from "../support/compare.js";
+import { reference } from "../support/emitted.js";
+
+const loop = (
+  count: string,
+  condition: string,
+  going: string,
+): string => `graph "g" opset {"": 18} (%x: float32[3], %n: int64[]) -> (%y, %rows) {
+  const %three = int64[] [3]
+  const %two = float32[] [2.0]
+  const %many = int64[] [1000]
+  const %yes = bool[] [1]
+  const %no = bool[] [0]
+  %y: float32[3], %rows: float32[k, 3] = Loop(${count}, ${condition}, %x) {
+    body = graph "body" opset {"": 18} (%i: int64[], %c: bool[], %v: float32[3]) captures (%two: float32[] = %two) -> (%d, %w, %s) {
+      const %on = bool[] [1]
+      %d: bool[] = ${going}
+      %f: float32[] = Cast(%i) {to = 1}
+      %t: float32[3] = Mul(%v, %two)
+      %w: float32[3] = Add(%t, %f)
+      %s: float32[3] = Neg(%w)
+    }
+  } @"loop"
+}`;
+const inputs = [new Tensor("float32", Float32Array.of(1, -2, 0.5), [3]), new Tensor("int64", BigInt64Array.of(3n), [])];
+
+describe("unrolled loops", () => {
+  it.each([
+    ["Identity(%c)", "%yes"],
+    ["Identity(%on)", "%yes"],
+    ["Identity(%c)", "_"],
+  ])("%s, starting with %s: carried values and scanned ones", async (going, condition) => {
+    const g = parse(loop("%three", condition, going));
+    const made = unrollLoops(g);
+    expect(made.nodes.filter((n) => n.op === "Loop")).toEqual([]);
+    const [expected, found] = [await reference({ title: "", graph: g, inputs }), await reference({ title: "", graph: made, inputs })];
+    if (expected === undefined || found === undefined) throw new Error("ONNX Runtime does not run it");
+    for (const [i, e] of expected.entries())
+      expect(compareTensors(found[i] as Tensor, e, { rtolOfMax: 0 }).message).toContain("max error 0 ");
+  });
+  it.each([
+    ["a count that only a run reveals", loop("%n", "%yes", "Identity(%c)")],
+    ["a condition that is false", loop("%three", "%no", "Identity(%c)")],
+    ["too many trips", loop("%many", "%yes", "Identity(%c)")],
+    ["a condition that is computed", loop("%three", "%yes", "Not(%c)")],
+  ])("%s: stays a loop", (_, text) => {
+    const g = parse(text);
+    expect(unrollLoops(g)).toBe(g);
+  });
+});
