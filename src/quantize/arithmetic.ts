@@ -8,6 +8,10 @@
  *     real   = fl(fl32(acc) fl(s_x s_w[k]))                               where the result stays float
  *     y_q    = saturate(round_half_even(fl(fl32(acc) M_k)))               M_k = fl(fl(s_x s_w[k]) / s_y)
  *
+ * M is for a product whose one reader is a quantizer, with Relu and Clip alone between them (each with one reader): they are bounds on the steps then,
+ * Q(bound), as rounding keeps the order. A product that anything else reads is made real first, and its quantizer divides. So does every other
+ * quantizer: an Add of a sum and a residual is fl(real + fl(q s)), then what follows it.
+ *
  * fl is rounding to float32, to nearest, ties to even; fl32 the same of an int32. No fused multiply-add, no flush to zero. Padding is 0.
  * A NaN becomes -128. Products of float32 are exact in float64, and quotients and sums of float32 that are rounded to float64 first and
  * then to float32 are rounded right (53 >= 2 * 24 + 2), so Math.fround of JavaScript's arithmetic is float32 arithmetic.
