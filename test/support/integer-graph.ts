@@ -122,6 +122,7 @@ export function evaluateIntegers(
           dilations: numbers(n, "dilations"),
           pads: numbers(n, "pads"),
           group: number(n, "group", 1),
+          outputPadding: numbers(n, "output_padding") ?? [],
         };
         const [xi, wi] = [x as arithmetic.Int8, w as arithmetic.Int8];
         const bias = b?.data as Int32Array | undefined;

@@ -17,6 +17,7 @@ import { Editor } from "../../ir/edit.js";
 import { makeConstant, payloadLength, typedOf } from "../../ir/payload.js";
 import type { Attr, Constant, Graph, Node, ValueId } from "../../ir/types.js";
 import { dimsOf } from "../../passes/match.js";
+import { groupsOf } from "../../passes/weights.js";
 import { quantize } from "../../quantize/arithmetic.js";
 
 /** A value that is read through a DequantizeLinear: an activation (uint8 around 128), a symmetric weight (int8) or bias (int32). */
@@ -53,6 +54,7 @@ export function integers(g: Graph, signedWeights: boolean = mixedIsExact()): Gra
   for (const n of g.nodes) {
     const now = n.domain === "" ? draft.node(n.id) : undefined;
     if (now?.op === "Conv") spell.convolution(now);
+    else if (now?.op === "ConvTranspose") spell.transposed(now);
     else if (now?.op === "Gemm" || now?.op === "MatMul") spell.product(now);
   }
   if (!draft.changed) return g;
@@ -147,6 +149,46 @@ class Spell {
     const chain = n.ins[2] === undefined || fits ? this.#quantizer(y) : undefined;
     if (chain !== undefined) this.#requantized(n, { x, w, bias, ...chain });
     else this.#summed(n, { x, w, weight, bias, after: fits ? undefined : n.ins[2], scales, y });
+  }
+
+  /** ConvTranspose has no integer kernel: whole numbers in the float one, where they stay exact. Weights [C, K / group, kernel...]. */
+  transposed(n: Node): void {
+    const [x, w] = [this.#dequantized(n.ins[0], "uint8"), this.#dequantized(n.ins[1], "int8", 1)];
+    const [weight, [y]] = [this.#draft.constant(w?.steps), n.outs];
+    if (x === undefined || w === undefined || weight === undefined || y === undefined || x.scales.length !== 1) return;
+    const [groups, perGroup] = [groupsOf(n), weight.dims[1] ?? 1];
+    const scales = Float32Array.from(
+      { length: groups * perGroup },
+      (_, k) => (x.scales[0] as number) * (w.scales[k % w.scales.length] as number),
+    );
+    const bias = this.#bias(n, scales);
+    const values = bias === undefined ? undefined : (typedOf(this.#draft.constant(bias) as Constant) as Int32Array);
+    const steps = typedOf(weight) as Int8Array;
+    if ((n.ins[2] !== undefined && values === undefined) || !exactInFloat(byOutput(steps, weight.dims, groups), [scales.length], values))
+      return;
+    const chain = this.#quantizer(y);
+    const stem = n.name !== "" ? n.name : this.#draft.value(y).name;
+    const origin = n.origin ?? [n.name];
+    const declare = (what: string, of: ValueId | undefined): ValueId =>
+      this.#draft.declare(`${stem}/${what}`, { kind: "tensor", dtype: "float32", shape: dimsOf(this.#draft, of) });
+    const [whole, sums] = [declare("whole", n.ins[0]), declare("sums", y)];
+    const out = chain === undefined ? y : this.#activated(n, chain);
+    if (out === undefined) return;
+    this.#draft.remove(n.id);
+    const [one, middle] = [this.#scalar("float32", 1), this.#scalar("uint8", MIDDLE)];
+    this.#draft.add({ op: "DequantizeLinear", ins: [x.steps, one, middle], outs: [whole], name: `${stem}/whole`, origin });
+    const ins = [whole, this.#draft.addConstant(`${stem}/steps`, makeConstant("float32", weight.dims, Array.from(steps)))];
+    if (values !== undefined)
+      ins.push(this.#draft.addConstant(`${stem}/bias`, makeConstant("float32", [values.length], Array.from(values))));
+    this.#draft.add({ op: "ConvTranspose", ins, outs: [sums], name: `${stem}/sums`, attrs: n.attrs, origin });
+    const factors = chain === undefined ? scales : scales.map((s) => s / chain.step);
+    const column = [factors.length, ...new Array<number>(weight.dims.length - 2).fill(1)];
+    const factor = this.#draft.addConstant(`${stem}/scale`, makeConstant("float32", column, Array.from(factors)));
+    const scaled = chain === undefined ? y : declare("scaled", sums);
+    this.#draft.add({ op: "Mul", ins: [sums, factor], outs: [scaled], name: stem, origin });
+    // The quantizer of steps that are there already rounds and saturates.
+    if (chain !== undefined)
+      this.#draft.add({ op: "QuantizeLinear", ins: [scaled, one, middle], outs: [out], name: `${stem}/quantize`, origin });
   }
 
   /** A bias whose scale is that of the sums. */
@@ -389,4 +431,17 @@ function exactInFloat(steps: Int8Array, dims: readonly number[], bias: Int32Arra
     if (most >= 2 ** 24) return false;
   }
   return true;
+}
+/** Weights of a ConvTranspose with those of one output channel together: [group * K / group, C / group * kernel]. */
+function byOutput(steps: Int8Array, dims: readonly number[], groups: number): Int8Array {
+  const [channels = 1, perGroup = 1] = dims;
+  const [taps, depth] = [steps.length / Math.max(1, channels * perGroup), channels / groups];
+  const out = new Int8Array(steps.length);
+  for (let c = 0; c < channels; c++)
+    for (let k = 0; k < perGroup; k++) {
+      const row = Math.floor(c / depth) * perGroup + k;
+      const from = (c * perGroup + k) * taps;
+      out.set(steps.subarray(from, from + taps), (row * depth + (c % depth)) * taps);
+    }
+  return out;
 }
