@@ -69,6 +69,10 @@ export class Components {
     }
     return at;
   }
+  /** How many are in the set of v. */
+  sizeOf(v: number): number {
+    return this.#size[this.find(v)] as number;
+  }
   /** The root that stays. */
   unite(a: number, b: number): number {
     const x = this.find(a);

@@ -42,11 +42,11 @@ export function refine(g: Dag, engine: Uint8Array, values: Values, level: Int32A
 }
 
 /** Heads and links of lists of values by the node that makes them. */
-interface Made {
+export interface Made {
   readonly first: Int32Array;
   readonly next: Int32Array;
 }
-function valuesByMaker(n: number, values: Values): Made {
+export function valuesByMaker(n: number, values: Values): Made {
   const first = new Int32Array(n).fill(-1);
   const next = new Int32Array(values.producer.length);
   for (let t = values.producer.length - 1; t >= 0; t--) {

@@ -5,7 +5,8 @@
  *    makes and reads a tensor is brought to one level, so that it crosses no border.
  * 2. A piece (a connected part of a wave) with less compute than the floor goes to the host, unless it stands beside a large enough piece
  *    and its move would make more bytes cross. What is left may fit together better, so all is done again, a few times at most.
- * 3. refine.ts moves nodes between neighbouring waves of one engine where a minimum cut says that fewer bytes cross.
+ * 3. refine.ts moves nodes between neighbouring waves of one engine where a minimum cut says that fewer bytes cross. On small graphs
+ *    moves.ts tries clusters further away, last of all.
  * 4. trim.ts gives views at a segment's border to the host where fewer bytes cross then.
  * 5. A wave is a segment. Pieces of one wave that no edge joins share a launch; nothing crosses a border for it.
  * 6. Where times are given: the pieces of a wave that wait for nothing in the host's wave before it become a segment of their own when the
@@ -15,6 +16,7 @@
  */
 import { type Edges, heaviestFirst, reversed } from "./dag.js";
 import { BYTES_PER_US, demote, type Floor } from "./demote.js";
+import { moveClusters } from "./moves.js";
 import { number } from "./number.js";
 import { refine } from "./refine.js";
 import { trim } from "./trim.js";
@@ -73,6 +75,7 @@ export function segment(input: SegmentInput): Segmentation {
   let all = 0;
   for (let v = 0; v < input.n; v++) if (input.engine[v] !== 0) all += priceOf(input)[v] as number;
   const best = settled ? first : choose([first, ...OTHERS.map(([start, floor]) => by(start, floor))], all);
+  if (input.n <= SMALL) moveClusters(g, best.engine, values, best.level, order, input);
   return { ...number(g, best.engine, best.level, best.demoted, input.overlap), trimmed: best.trimmed };
 }
 
