@@ -5,7 +5,8 @@
  */
 import { defineError, type Remarks } from "../diagnostics.js";
 import { Editor } from "../ir/edit.js";
-import { typeAt, valueAt } from "../ir/graph.js";
+import { shapeOfType, typeAt, valueAt } from "../ir/graph.js";
+import { elementCount } from "../ir/payload.js";
 import type { Graph, ValueId, ValueType } from "../ir/types.js";
 import { deadCode } from "../passes/dead-code.js";
 import { passContext } from "../passes/pass.js";
@@ -101,7 +102,9 @@ const isSteady = (t: ValueType): boolean => t.kind === "tensor" && t.shape?.incl
 /** The graph whose outputs are these values, without what only its own outputs needed. */
 function exposing(g: Graph, values: readonly ValueId[]): Graph {
   const draft = new Editor(g);
-  draft.setOutputs(values);
+  // Small ones first: a runner may have to copy the first before it can leave out the others.
+  const size = (v: ValueId): number => elementCount((shapeOfType(typeAt(g, v)) ?? []).map((d) => (typeof d === "number" ? d : 1))) ?? 0;
+  draft.setOutputs([...values].sort((a, b) => size(a) - size(b)));
   return deadCode.run(draft.finish(), passContext({})) as Graph;
 }
 

@@ -56,6 +56,7 @@ async function handle(message) {
     }
     case "reducer": {
       const { open } = await import(message.module);
+      cutShort();
       reducers.set(message.reducer, await open(message.settings));
       return {};
     }
@@ -78,6 +79,21 @@ async function handle(message) {
   }
 }
 
+/**
+ * The binding copies every output into new memory before it makes a tensor of it, those too that were written where they were wanted; as much
+ * time as the counting takes. While `inPlace` holds, the first tensor that is made ends that: the run itself is over by then.
+ */
+const DONE = new Error("the outputs are in place");
+let inPlace = false;
+const cutShort = () =>
+  Object.defineProperty(ort.Tensor.prototype, "cpuData", {
+    configurable: true,
+    set(value) {
+      if (inPlace) throw DONE;
+      Object.defineProperty(this, "cpuData", { value, writable: true, configurable: true, enumerable: true });
+    },
+  });
+
 /** A run whose outputs stay here. Once their dims are known, ONNX Runtime writes them where the reducer reads them. */
 async function reduce(session, reducer, message) {
   const feeds = Object.create(null);
@@ -89,20 +105,27 @@ async function reduce(session, reducer, message) {
     for (const name of message.outputs) fetches[name] = null;
     for (const { name, data, dims } of into) fetches[name] = new ort.Tensor("float32", data, dims);
     try {
+      inPlace = into.length === message.outputs.length;
       results = await session.run(feeds, fetches);
     } catch (error) {
+      if (error === DONE) {
+        reducer.reduce(message.feeds, [], into);
+        return;
+      }
       if (!/shape/i.test(error.message)) throw error;
       reducer.unsteady(message.feeds);
+    } finally {
+      inPlace = false;
     }
   }
-  const inPlace = results !== undefined;
+  const placed = results === undefined ? undefined : into;
   results ??= await session.run(feeds, message.outputs);
   const outputs = message.outputs.map((name) => {
     const t = results[name];
     if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
     return [name, t.type, t.data, t.dims];
   });
-  reducer.reduce(message.feeds, outputs, inPlace ? into : undefined);
+  reducer.reduce(message.feeds, outputs, placed);
 }
 
 parentPort.on("message", (message) => {
