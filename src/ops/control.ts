@@ -24,7 +24,10 @@ import { aBody, aInt, aInts, fed, given, random } from "./samples.js";
 import { elementsFact, elementsOf, fact, free } from "./shapes.js";
 
 const int8 = absent("its body is quantized in its own right");
-const on = hostOnly("the host decides which body runs and how often", "its body is partitioned in its own right");
+const on = hostOnly(
+  "the host decides which body runs and how often",
+  "an If of a known condition and a short Loop of known trips are spelled out; let the condition be a constant",
+);
 
 /** What holds of a value that is one or the other. */
 function either(a: Fact | undefined, b: Fact | undefined): Fact {

@@ -5,7 +5,7 @@
 import { Editor } from "../ir/edit.js";
 import { valueAt } from "../ir/graph.js";
 import { int64Constant, makeConstant } from "../ir/payload.js";
-import type { Body, Graph, Node, ValueId } from "../ir/types.js";
+import type { Body, Graph, Node, ValueId, ValueType } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
 import { inferGraph } from "../ops/infer.js";
 import { spellBody } from "./inline-body.js";
@@ -14,25 +14,27 @@ import { spellBody } from "./inline-body.js";
 const MOST_TRIPS = 64;
 const MOST_NODES = 4096;
 
-export function unrollLoops(g: Graph): Graph {
+/** `takes`: whether the engine runs an operator; a loop that holds another stays, since every trip of it would come back to the host. */
+export function unrollLoops(g: Graph, takes: (n: Node) => boolean): Graph {
   if (!g.nodes.some((n) => n.op === "Loop" && n.domain === "")) return g;
   const { facts } = inferGraph(g);
   const draft = new Editor(g);
   for (const n of g.nodes) {
     const body = n.op === "Loop" && n.domain === "" ? n.attrs["body"] : undefined;
     if (body?.kind !== "graph") continue;
-    const trips = tripsOf(n, body.value, facts);
+    const trips = tripsOf(n, body.value, facts, takes);
     if (trips !== undefined) unroll(draft, n, body.value, trips);
   }
   return draft.changed ? draft.finish() : g;
 }
 
 /** How often a loop runs its body, where that is certain: a known count, and a condition that is true and stays so. */
-function tripsOf(n: Node, { graph: body }: Body, facts: (v: ValueId) => Fact): number | undefined {
+function tripsOf(n: Node, { graph: body }: Body, facts: (v: ValueId) => Fact, takes: (n: Node) => boolean): number | undefined {
   const [count, condition] = n.ins;
   const trips = count === undefined ? undefined : facts(count).elements?.[0];
   if (typeof trips !== "number" || trips < 1 || trips > MOST_TRIPS || trips * body.nodes.length > MOST_NODES) return undefined;
   if (condition !== undefined && facts(condition).elements?.[0] !== 1) return undefined;
+  if (!body.nodes.every(takes) || !body.values.every((v) => v === undefined || settled(v.type))) return undefined;
   // A body inside it could read what the loop carries: such loops stay.
   if (body.nodes.some((inner) => Object.values(inner.attrs).some((a) => a.kind === "graph" || a.kind === "graphs"))) return undefined;
   let [going] = body.outputs;
@@ -45,6 +47,9 @@ function tripsOf(n: Node, { graph: body }: Body, facts: (v: ValueId) => Fact): n
   const c = body.constants.get(going);
   return c !== undefined && inferGraph(body).facts(going).elements?.[0] === 1 ? trips : undefined;
 }
+
+/** Of a type and rank that are known, without dims that only a run reveals. */
+const settled = (t: ValueType): boolean => t.kind === "tensor" && t.shape?.includes("?") === false;
 
 function unroll(draft: Editor, n: Node, body: Body, trips: number): void {
   const now = draft.node(n.id);
