@@ -114,7 +114,7 @@ class Lowering {
   readonly #e: Emission;
   readonly #sites = new Map<Node, Site>();
   readonly #heavy = new Map<Node, HeavyKind>();
-  #readAsIntegers: ReadonlySet<ValueId | undefined> | undefined;
+  #castFrom: ReadonlySet<ValueId | undefined> | undefined;
 
   constructor(g: Graph, options: LowerOptions) {
     this.#e = new Emission(mergeProducts(spellEinsums(g)), options);
@@ -219,11 +219,11 @@ class Lowering {
     }
   }
 
-  /** A quantizer behind an integer product, or in front of what reads integers: int8 is the cheapest form to keep. */
+  /** A quantizer behind an integer product, or in front of integer sums: int8 is the cheapest form to keep. */
   #requantizes(n: Node): boolean {
     if (n.op !== "QuantizeLinear") return false;
-    this.#readAsIntegers ??= new Set(this.#e.graph.nodes.flatMap((u) => (u.op === "DequantizeLinear" ? [] : u.ins)));
-    if (this.#readAsIntegers.has(n.outs[0])) return true;
+    this.#castFrom ??= new Set(this.#e.graph.nodes.flatMap((u) => (u.op === "Cast" ? u.ins : [])));
+    if (this.#castFrom.has(n.outs[0])) return true;
     const before = (v: ValueId | undefined): Node | undefined => (v === undefined ? undefined : this.#e.producer.get(v)?.node);
     const from = before(n.ins[0]);
     const scaled = from?.op === "Relu" ? before(from.ins[0]) : from;
