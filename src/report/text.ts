@@ -85,6 +85,8 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
       width,
     );
     lines.push(paint(COLORS[s.engine], text));
+    if (s.times !== undefined && s.times.length > 0)
+      lines.push(paint("dim", `    measured: ${s.times.map((t) => `${t.engine} ${humanUs(t.us)}`).join(", ")}`));
   }
   if (shown.length < r.segments.length)
     lines.push(`... and ${r.segments.length - shown.length} smaller ones (all are in the JSON and HTML forms)`);

@@ -12,6 +12,8 @@ export interface SessionOptions {
   readonly threads?: number | undefined;
   /** Told of what was not as the program says: kernels compiled again for this machine's GPU. */
   readonly onRemark?: ((remark: Remark) => void) | undefined;
+  /** Lets version-compatible TensorRT plans run the host code that they bring. Default false: code in a bundle is not run. */
+  readonly allowHostCode?: boolean | undefined;
 }
 export interface ProgramParts {
   readonly plan: Plan;
@@ -39,7 +41,12 @@ export class Program {
     const { plan, artifacts, engines } = this.#parts;
     const opened = await Promise.allSettled(
       artifacts.map((a) =>
-        engines(a.engine).open(a, { streams: options.streams ?? 1, threads: options.threads ?? 0, onRemark: options.onRemark }),
+        engines(a.engine).open(a, {
+          streams: options.streams ?? 1,
+          threads: options.threads ?? 0,
+          onRemark: options.onRemark,
+          allowHostCode: options.allowHostCode,
+        }),
       ),
     );
     const failed = opened.find((o) => o.status === "rejected");
