@@ -342,6 +342,7 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       more: {
         wgmma: wgmmaText(t.bn, form.dtype),
         walk: walk.text,
+        maps: maps.map((x) => `    map_prefetch(&${x.kind === "tensorMap" ? x.operand : ""}_map);`).join("\n"),
         tile: tile === undefined ? "" : `using Out = ${tile.type};\n${reading}`,
         prefetch:
           tile === undefined

@@ -125,6 +125,7 @@ __device__ __forceinline__ int slot_place(int row, int column) {
   const int byte = column * OUT_BYTES, turned = SLOT_ROW == 128 ? row & 7 : SLOT_ROW == 64 ? (row >> 1) & 3 : (row >> 2) & 1;
   return row * SLOT_ROW + ((byte >> 4 ^ turned) << 4) + (byte & 15);
 }
+__device__ __forceinline__ void map_prefetch(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
 __device__ __forceinline__ void tile_store(const TensorMap* map, u32 from, int n, int m) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(n), "r"(m), "r"(from) : "memory");
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
@@ -159,6 +160,9 @@ conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, c
             weights = arrived + WARPS * SLOTS * 8;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   if (threadIdx.x == 0) {
+    // Maps come from memory too: asked for now, they are at hand when first used.
+    map_prefetch(&a);
+    map_prefetch(&b);
     for (int i = 0; i < STAGES; i++) barrier_init(full + i * 8, 1), barrier_init(empty + i * 8, (PING_PONG ? 1 : WARPGROUPS) * 4);
     for (int i = 0; i < WARPGROUPS; i++) barrier_init(turn + i * 8, 4);
     if constexpr (RESIDENT_B) barrier_init(weights, 1);
