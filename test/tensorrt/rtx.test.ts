@@ -77,6 +77,16 @@ describe.skipIf(files === undefined)(`TensorRT-RTX${why}`, () => {
     const { log } = await trt.build(layer(), { computeCapabilities: [89], profiles: [[batch(1, 4, 8)]] });
     expect(log.some((m) => m.severity === "info" && m.text.length > 0)).toBe(true);
   });
+  it("compute capabilities arrive: the plan's header has a bit for each, and the library's version", async () => {
+    const header = async (...computeCapabilities: readonly number[]): Promise<readonly number[]> => {
+      const { plan: built } = await trt.build(layer(), { computeCapabilities, profiles: [[batch(1, 4, 8)]] });
+      return [built[32] ?? -1, ...built.subarray(24, 27)];
+    };
+    const { major, minor, patch } = trt.version;
+    expect([await header(89), await header(120), await header(89, 120), await header(120, 86)]).toEqual(
+      [8, 16, 24, 20].map((bits) => [bits, major, minor, patch]),
+    );
+  });
   it("binary16 and INT8 with explicit Q/DQ", async () => {
     const ranges = [{ name: "x", min: [1, 8], opt: [8, 8], max: [32, 8] }];
     expect((await plan(half(), ranges)).length).toBeGreaterThan(1000);
