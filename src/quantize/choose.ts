@@ -4,8 +4,9 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import * as v from "valibot";
 import { defineError } from "../diagnostics.js";
 import { graphHash } from "../ir/hash.js";
-import type { Graph, Node } from "../ir/types.js";
+import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { costOf, type InferOptions, inferGraph } from "../ops/infer.js";
+import { passedSlots } from "./candidates.js";
 import { observe } from "./observe.js";
 import { quantizable } from "./place.js";
 import { rangesOf } from "./ranges.js";
@@ -54,6 +55,25 @@ const PROBED = 128;
 /** Fewer feeds than this are not parted: the same ones measure and judge. */
 const FEW = 10;
 
+/** First layers with at most this share of all multiplications may stay float beside the others. */
+const FIRST_LAYER_SHARE = 0.25;
+/**
+ * Multiplications by node, which keeps its id when a graph is equalized or its biases corrected. First layers count as free: they read data as
+ * it comes in, whose channels may differ more than one scale holds, and engines gain least from them.
+ */
+function costsOf(g: Graph, facts: ReturnType<typeof inferGraph>["facts"]): ReadonlyMap<NodeId, number> {
+  const costs = new Map(g.nodes.map((n) => [n.id, costOf(g, n, facts).flops] as const));
+  const total = [...costs.values()].reduce((a, b) => a + b, 0);
+  const fed = new Set<ValueId>(g.inputs);
+  for (const n of g.nodes) {
+    const [x] = n.ins;
+    if (x === undefined || !fed.has(x)) continue;
+    if (passedSlots(n, g) !== undefined) for (const v of n.outs) if (v !== undefined) fed.add(v);
+    if ((costs.get(n.id) ?? 0) <= FIRST_LAYER_SHARE * total) costs.set(n.id, 0);
+  }
+  return costs;
+}
+
 /** Throws P1650 for a file of other trials, and what running a graph throws. */
 export async function choose(graph: Graph, feeds: FeedStore, context: ChooseContext): Promise<Chosen> {
   const [rest, held] = feeds.length < FEW ? [feeds, feeds] : feeds.split(Math.min(HELD_SHARE, HELD / feeds.length));
@@ -69,6 +89,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   const key = createHash("sha256")
     .update(`${graphHash(graph, "trials/1")} ${feeds.hash} ${context.method ?? ""}`)
     .digest("hex");
+  const costs = costsOf(graph, factsOf(graph));
   const path = context.trials;
   const state = path === undefined ? undefined : readTrials(path, key);
   const found = await search(
@@ -88,7 +109,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
       maxDrop: context.maxDrop ?? 0.5,
       maxFloatShare: context.maxFloatShare ?? 0.1,
       budgetMs: 1000 * (context.budgetSeconds ?? 120),
-      cost: (n) => costOf(graph, n, factsOf(graph)).flops,
+      cost: (n) => costs.get(n.id) ?? 0,
       state,
       signal,
       onTrial(trial, all) {
