@@ -139,12 +139,16 @@ function atUsersNode(error: unknown, prepared: Prepared): unknown {
 }
 
 const GRAVITY: readonly LogMessage["severity"][] = ["internal", "error", "warning", "info", "verbose"];
+/** cudaErrorInsufficientDriver, cudaErrorNoDevice: what the CUDA runtime says where there is no driver, or no GPU. */
+const NO_DRIVER = /cudaError (?:35|100)\b/;
 /** What TensorRT logged, as remarks, each once. */
 function tell(log: readonly LogMessage[], options: TensorRtOptions, context: BuildContext): void {
   const level = GRAVITY.indexOf(options.log ?? "error");
   const said = new Set<string>();
+  // A build that came out all the same did not need the driver that TensorRT-RTX looked for.
+  const gpuless = presentGpu() === undefined;
   for (const m of log) {
-    if (GRAVITY.indexOf(m.severity) > level || said.has(m.text)) continue;
+    if (GRAVITY.indexOf(m.severity) > level || said.has(m.text) || (gpuless && NO_DRIVER.test(m.text))) continue;
     said.add(m.text);
     const grave = GRAVITY.indexOf(m.severity) <= GRAVITY.indexOf("warning");
     context.onRemark?.({ severity: grave ? "warning" : "note", text: `TensorRT: ${m.text.trim()}` });
