@@ -72,7 +72,7 @@ export interface TensorRtAddon {
   };
   supports(
     library: LibraryId,
-    model: OnnxModel,
+    model: Uint8Array,
   ): Promise<{
     readonly supported: boolean;
     readonly subgraphs: readonly { readonly nodes: readonly number[]; readonly supported: boolean }[];

@@ -212,8 +212,8 @@ export interface TensorRt {
   readonly parser: string | undefined;
   /** Parses and builds. Throws P2213 (the parser, with the node), P2214, P2219, P2221, P2223, P2224. */
   build(model: OnnxModel, options?: BuildOptions): Promise<BuildResult>;
-  /** Asks the parser which nodes it takes. Throws P2223, P2224. */
-  supports(model: OnnxModel): Promise<Support>;
+  /** Asks the parser which nodes it takes of a model that holds its weights. Throws P2223, P2224. */
+  supports(model: Uint8Array): Promise<Support>;
   /** Throws P2216, P2221, P2224. */
   deserialize(plan: Uint8Array, options?: DeserializeOptions): Promise<Engine>;
 }

@@ -145,7 +145,7 @@ class Library implements TensorRt {
     }
   }
 
-  async supports(model: OnnxModel): Promise<Support> {
+  async supports(model: Uint8Array): Promise<Support> {
     if (this.parser === undefined) throw noParser({});
     try {
       const { supported, subgraphs, errors, log } = await addon().tensorrt.supports(this.#id, model);
