@@ -3,8 +3,7 @@
 //   node bench/gpu/run.mjs [cases] [results.jsonl]     measures; cases are NAME-PRECISION-BATCH
 //   node bench/gpu/run.mjs --report results.jsonl [peers.jsonl]     writes bench/results/gpu-networks.json, with the peers' lines of that run
 // TUNE=none|quick|full. The floor of a launch is the larger of its operations at the matrix units' rate and its bytes, each buffer once, at 4.8 TB/s.
-import { appendFileSync, readFileSync } from "node:fs";
-import { record } from "../record.mjs";
+import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
 
 const RATES = { fp16: 989e12, int8: 1979e12 };
 const BYTES_PER_SECOND = 4.8e12;
@@ -130,21 +129,28 @@ function report(measured, peers) {
     const model = r.name.startsWith("resnet50") ? "resnet50" : "bert_base";
     const beside = others.filter((p) => p.model === model && p.batch === r.batch);
     const time = (engine) => beside.find((p) => p.engine.startsWith(engine))?.ms_median;
-    const { layers = [], segments, ms, tactics, ...head } = r;
+    const { layers = [], segments, ms, tactics, gpu, tune, ...head } = r;
+    for (const k of Object.keys(head.compileSeconds ?? {})) head.compileSeconds[k] = three(head.compileSeconds[k]);
     const offenders = [...layers].sort((a, b) => b.us - b.floorUs - (a.us - a.floorUs));
     return {
       ...head,
       ...(ms === undefined ? {} : { ms: three(ms.median) }),
       ...(r.floorMs === undefined ? {} : { floorMs: three(r.floorMs) }),
-      fp16TorchCompileMs: time("compile"),
-      fp16TorchEagerGraphMs: time("graph"),
+      torchCompileMs: time("compile"),
+      torchEagerGraphMs: time("graph"),
       launches: layers.length,
-      layers: offenders.map((l) => `${three(l.us)} us, floor ${three(l.floorUs)}: ${l.kernel} ${l.nodes}`.slice(0, 120)),
+      layers: offenders.map((l) => `${three(l.us)}, floor ${three(l.floorUs)}: ${l.kernel} ${l.nodes}`.slice(0, 90)),
     };
   });
-  record("gpu-networks", {
-    what: "medians of CUDA-graph replays without copies, random weights; peers: PyTorch 2.11 FP16 in the same machine session; layers: launches by what they lose to their floor (the larger of operations at 989 TFLOP/s, INT8 1979 TOP/s, and each buffer's bytes once at 4.8 TB/s)",
-    gpu: rows[0]?.gpu,
+  const path = new URL("../results/gpu-networks.json", import.meta.url);
+  const figures = {
+    name: "gpu-networks",
+    date: new Date().toISOString().slice(0, 10),
+    gpu: lines(measured)[0]?.gpu,
+    driver: process.env.DRIVER,
+    note: process.env.NOTE,
+    what: "medians of CUDA-graph replays without copies, random weights; torch.compile: PyTorch 2.11 FP16; compileSeconds: with tuning, from empty caches and again; layers: launches by what they lose to their floor (the larger of operations at 989 TFLOP/s, INT8 1979 TOP/s, and each buffer's bytes once at 4.8 TB/s), microseconds",
     rows,
-  });
+  };
+  writeFileSync(path, `${JSON.stringify(figures, null, 1)}\n`);
 }
