@@ -116,12 +116,16 @@ export async function open({ kernel, tensors }) {
       const bytes = plan.reduce((sum, o) => sum + aligned(o.n * 4), 0);
       if (bytes > MAX_OUTPUT_BYTES) return undefined;
       if (room.bytes < bytes) room = { at: allocate(bytes), bytes };
+      // Made again when the room has moved, or the memory has grown, which detaches the arrays over it.
+      if (plan.into?.room === room && plan.into.memory === memory.buffer) return plan.into.list;
       let { at } = room;
-      return plan.map((o) => {
+      const list = plan.map((o) => {
         const placed = { ...o, at, data: new Float32Array(memory.buffer, at, o.n) };
         at += aligned(o.n * 4);
         return placed;
       });
+      plan.into = { room, memory: memory.buffer, list };
+      return list;
     },
     /** Counts a run's feeds and outputs; `into` is what `fetches` gave for it. */
     reduce(feeds, outputs, into) {

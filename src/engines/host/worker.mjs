@@ -94,6 +94,9 @@ const cutShort = () =>
     },
   });
 
+/** Tensors over a reducer's places, made once. */
+const wanted = new WeakMap();
+
 /** A run whose outputs stay here. Once their dims are known, ONNX Runtime writes them where the reducer reads them. */
 async function reduce(session, reducer, message) {
   const feeds = Object.create(null);
@@ -101,9 +104,13 @@ async function reduce(session, reducer, message) {
   const into = reducer.fetches(message.feeds);
   let results;
   if (into !== undefined) {
-    const fetches = Object.create(null);
-    for (const name of message.outputs) fetches[name] = null;
-    for (const { name, data, dims } of into) fetches[name] = new ort.Tensor("float32", data, dims);
+    let fetches = wanted.get(into);
+    if (fetches === undefined) {
+      fetches = Object.create(null);
+      for (const name of message.outputs) fetches[name] = null;
+      for (const { name, data, dims } of into) fetches[name] = new ort.Tensor("float32", data, dims);
+      wanted.set(into, fetches);
+    }
     try {
       inPlace = into.length === message.outputs.length;
       results = await session.run(feeds, fetches);
