@@ -35,21 +35,7 @@ describe.skipIf(gpuMissing !== undefined)(needsGpu("operators on the GPU"), () =
 describe.skipIf(gpuMissing !== undefined)(needsGpu("special values"), () => {
   const { NaN: nan, POSITIVE_INFINITY: inf } = Number;
   const values = [0, -0, 1, -1, 0.5, -2.5, 3.5, 1e30, -1e30, 1e-40, inf, -inf, nan, 88, -88, 1000];
-  const unary = [
-    "Abs",
-    "Ceil",
-    "Erf",
-    "Exp",
-    "Floor",
-    "HardSigmoid",
-    "HardSwish",
-    "IsInf",
-    "IsNaN",
-    "LeakyRelu",
-    "Neg",
-    "Relu",
-    "Round",
-  ];
+  const unary = ["Abs", "Ceil", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "IsInf", "IsNaN", "LeakyRelu", "Neg", "Relu", "Round"];
   const more = ["Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh", "Reciprocal", "Elu", "Selu", "Mish", "Celu", "ThresholdedRelu"];
   const binary = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Equal", "Less", "GreaterOrEqual"];
   const boolean = new Set(["IsInf", "IsNaN", "Equal", "Less", "GreaterOrEqual"]);

@@ -125,7 +125,16 @@ describe.skipIf(compilerMissing !== undefined)(needsCompiler("templates compile 
 describe("golden sources", () => {
   const epilogue = plainEpilogue("f16", 64, true);
   const mma = { template: "mma", bm: 64, bn: 64, wm: 32, wn: 32, kb: 128, stages: 3, split: 4, reduce: "workspace" } as const;
-  const wgmma = { template: "wgmma", rows: 128, warpgroups: 2, bn: 64, stages: 6, pingPong: true, resident: 1, weightsStay: false } as const;
+  const wgmma = {
+    template: "wgmma",
+    rows: 128,
+    warpgroups: 2,
+    bn: 64,
+    stages: 6,
+    pingPong: true,
+    resident: 1,
+    weightsStay: false,
+  } as const;
   const simt = { template: "simt", bm: 64, bn: 64, wm: 16, wn: 32, kb: 64, stages: 3, split: 1, reduce: "none" } as const;
   const window = convProblem(2, 14, 64, 64, 3, "f16");
   const grouped = convProblem(1, 14, 32, 32, 3, "f16", { groups: 32 });
