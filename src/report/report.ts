@@ -337,6 +337,7 @@ export function buildReport(parts: ReportParts): Report {
   const q = partition.quality;
   let weightsBytes = 0;
   for (const id of g.constants.keys()) weightsBytes += weightBytes(id);
+  // Fields stand in the schema's order, in which a report that is read back has them: the same report is the same bytes.
   return new Report({
     schema: REPORT_SCHEMA,
     model: {
@@ -355,7 +356,6 @@ export function buildReport(parts: ReportParts): Report {
       shapes: Object.fromEntries(Object.entries(parts.options.shapes).map(([k, d]) => [k, [...d]])),
     },
     passes: parts.passes.map((p) => ({ ...p })),
-    ...remarksOf(parts.remarks ?? []),
     quality: {
       nodes: g.nodes.length,
       segments: q.segments,
@@ -375,9 +375,11 @@ export function buildReport(parts: ReportParts): Report {
     },
     segments,
     nodes,
+    ...remarksOf(parts.remarks ?? []),
     memory: memoryOf(parts),
     original: originalNodes(parts.original),
     reasons: reasonsOf(nodes, segments, parts.gains),
+    ...(parts.quantization === undefined ? {} : { quantization: parts.quantization }),
     support: (parts.gains?.operators ?? []).map((o) => ({
       op: o.op,
       engine: o.engine,
@@ -387,7 +389,6 @@ export function buildReport(parts: ReportParts): Report {
       boundaryBytes: Math.round(o.boundaryBytes),
       flopsCovered: round(o.flopsCovered),
     })),
-    ...(parts.quantization === undefined ? {} : { quantization: parts.quantization }),
     ...(parts.whatIf === undefined ? {} : { whatIf: supposition(parts.whatIf) }),
   });
 }
