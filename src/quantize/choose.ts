@@ -28,7 +28,7 @@ export const staleTrials = defineError<{ path: string; why: string }>(
 export interface ChooseOptions {
   /** Points of agreement with the float model that may be lost before layers are left float. Default 0.5. */
   readonly maxDrop?: number | undefined;
-  /** Share of the quantized multiplications that may go back to float for it, 0 to 1. Default 0.1. */
+  /** Share of the quantized multiplications that may go back to float for it, 0 to 1, small first layers not counted. Default 0.1; 0: none. */
   readonly maxFloatShare?: number | undefined;
   /** No trial starts after this many seconds. Default 120. */
   readonly budgetSeconds?: number | undefined;
@@ -61,7 +61,7 @@ const FIRST_LAYER_SHARE = 0.25;
  * Multiplications by node, which keeps its id when a graph is equalized or its biases corrected. First layers count as free: they read data as
  * it comes in, whose channels may differ more than one scale holds, and engines gain least from them.
  */
-function costsOf(g: Graph, facts: ReturnType<typeof inferGraph>["facts"]): ReadonlyMap<NodeId, number> {
+function costsOf(g: Graph, facts: ReturnType<typeof inferGraph>["facts"], free: number): ReadonlyMap<NodeId, number> {
   const costs = new Map(g.nodes.map((n) => [n.id, costOf(g, n, facts).flops] as const));
   const total = [...costs.values()].reduce((a, b) => a + b, 0);
   const fed = new Set<ValueId>(g.inputs);
@@ -69,7 +69,7 @@ function costsOf(g: Graph, facts: ReturnType<typeof inferGraph>["facts"]): Reado
     const [x] = n.ins;
     if (x === undefined || !fed.has(x)) continue;
     if (passedSlots(n, g) !== undefined) for (const v of n.outs) if (v !== undefined) fed.add(v);
-    if ((costs.get(n.id) ?? 0) <= FIRST_LAYER_SHARE * total) costs.set(n.id, 0);
+    if ((costs.get(n.id) ?? 0) <= free * total) costs.set(n.id, 0);
   }
   return costs;
 }
@@ -89,7 +89,8 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   const key = createHash("sha256")
     .update(`${graphHash(graph, "trials/1")} ${feeds.hash} ${context.method ?? ""}`)
     .digest("hex");
-  const costs = costsOf(graph, factsOf(graph));
+  const maxFloatShare = context.maxFloatShare ?? 0.1;
+  const costs = costsOf(graph, factsOf(graph), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
   const path = context.trials;
   const state = path === undefined ? undefined : readTrials(path, key);
   const found = await search(
@@ -107,7 +108,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
     {
       method: context.method === "auto" ? undefined : context.method,
       maxDrop: context.maxDrop ?? 0.5,
-      maxFloatShare: context.maxFloatShare ?? 0.1,
+      maxFloatShare,
       budgetMs: 1000 * (context.budgetSeconds ?? 120),
       cost: (n) => costs.get(n.id) ?? 0,
       state,
