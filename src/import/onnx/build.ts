@@ -9,8 +9,8 @@ import { int64Constant, makeConstant } from "../../ir/payload.js";
 import type { Attr, Attrs, Body, Constant, Graph, ValueId, ValueType, Verbatim } from "../../ir/types.js";
 import type { RawNode, Rewriter } from "../../ops/define.js";
 import { readingOf } from "../../ops/registry.js";
-import type { RawAttr, RawFunction, RawGraph, RawModel, RawNodeProto } from "./model.js";
 import { type NameId, type Names, NameTable } from "./names.js";
+import type { RawAttr, RawFunction, RawGraph, RawModel, RawNodeProto } from "./records.js";
 
 export const undefinedValue = defineError<{ name: string; near: string | undefined }>(
   "P1210",

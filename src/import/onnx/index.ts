@@ -4,7 +4,9 @@ import { dirname, isAbsolute, join, relative, sep } from "node:path";
 import { defineError, PartitaError } from "../../diagnostics.js";
 import type { Graph, Payload } from "../../ir/types.js";
 import { ModelBuilder } from "./build.js";
-import { badTensorProto, Decoder, type ExternalData, type RawModel } from "./model.js";
+import { badTensorProto } from "./fields.js";
+import { Decoder } from "./model.js";
+import type { ExternalData, RawModel } from "./records.js";
 import { skeletonOf } from "./skeleton.js";
 
 export const cannotRead = defineError<{ what: string }>("P1103", "a model file cannot be read", ({ what }) => ({

@@ -2,7 +2,7 @@
  * A big model file without its weights: everything is copied but the raw_data of large initializers, in whose place stands their offset and
  * length in the file. The copy is read with a window, so that neither the file nor its weights pass through memory as a whole.
  */
-import { RANGE_FIELD } from "./model.js";
+import { RANGE_FIELD } from "./tensors.js";
 import { Writer, wireError } from "./wire.js";
 
 /** raw_data from this many bytes on stays in the file. */
