@@ -25,7 +25,7 @@ export const constantOfShape = defineOp({
     const y = fact(at.attrs.value?.dtype ?? "float32", dims ?? (typeof rank === "number" ? unknownDims(rank) : undefined));
     const value = at.attrs.value === undefined ? 0 : smallNumbers(at.attrs.value)?.[0];
     const size = dims?.every(isStatic) === true ? product(dims) : UNKNOWN;
-    const filled = typeof size === "number" && size <= MAX_ELEMENTS ? new Array<Dim>(size).fill(value ?? UNKNOWN) : undefined;
+    const filled = typeof size === "number" && size >= 0 && size <= MAX_ELEMENTS ? new Array<Dim>(size).fill(value ?? UNKNOWN) : undefined;
     return [known(y, filled)];
   },
   cost: moves,

@@ -60,6 +60,12 @@ export const gatherND = defineOp({
   infer: (at) => {
     const [x, i] = [shapeOf(at.in.x), shapeOf(at.in.indices)];
     const last = i?.[i.length - 1];
+    // ONNX Runtime allocates by these before it looks, and ends the process.
+    const shared = at.attrs.batch_dims;
+    const most = Math.min(x?.length ?? 64, i?.length ?? 64);
+    if (shared < 0 || shared >= most) at.fail(`batch_dims is ${shared}, not from 0 to ${most - 1}`, "export the model again");
+    if (typeof last === "number" && x !== undefined && (last < 1 || shared + last > x.length))
+      at.fail(`index vectors of ${last} entries behind ${shared} batch dims, for rank ${x.length}`, "export the model again");
     if (x === undefined || i === undefined || typeof last !== "number") return [fact(dtypeOf(at.in.x), undefined)];
     return [fact(dtypeOf(at.in.x), [...i.slice(0, -1), ...x.slice(at.attrs.batch_dims + last)])];
   },

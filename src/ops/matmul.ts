@@ -180,6 +180,7 @@ export const einsum = defineOp({
     const s = einsumShape(
       at.attrs.equation ?? "",
       at.in.xs.map((x) => shapeOf(x)),
+      (what) => at.fail(what, "give operands of the ranks and dims that the equation names"),
     );
     return [fact(dtype, s)];
   },
@@ -228,8 +229,11 @@ export const einsum = defineOp({
     yield { name: "transpose", in: { xs: [random("float32", 2, 3)] }, attrs: equation("ij->ji") };
   },
 });
-/** Output dims of an Einsum equation; undefined where an operand's rank is unknown. */
-function einsumShape(equation: string, shapes: readonly Shape[]): Shape {
+/**
+ * Output dims of an Einsum equation; undefined where an operand's rank is unknown. `fail` is called where operands do not fit the equation:
+ * ONNX Runtime ends the process on some of these.
+ */
+function einsumShape(equation: string, shapes: readonly Shape[], fail: (what: string) => never): Shape {
   const [left = "", right] = equation.replaceAll(" ", "").split("->");
   const dims = new Map<string, Dim>();
   const seen = new Map<string, number>();
@@ -239,19 +243,24 @@ function einsumShape(equation: string, shapes: readonly Shape[]): Shape {
     if (s === undefined) return undefined;
     const letters = term.replace("...", "");
     const hidden = term.includes("...") ? s.length - letters.length : 0;
-    if (hidden < 0 || letters.length + hidden !== s.length) return undefined;
+    if (hidden < 0 || letters.length + hidden !== s.length)
+      return fail(`operand ${i} has rank ${s.length}, its term '${term}' of '${equation}' another`);
     const before = term.indexOf("...") < 0 ? letters.length : term.indexOf("...");
     [...letters].forEach((c, k) => {
       const d = s[k < before ? k : k + hidden] ?? UNKNOWN;
       const known = dims.get(c);
-      dims.set(c, known === undefined ? d : (broadcastDim(known, d) ?? UNKNOWN));
+      const joined = known === undefined ? d : broadcastDim(known, d);
+      if (joined === undefined) return fail(`index '${c}' of '${equation}' is ${known} and ${d}`);
+      dims.set(c, joined);
       seen.set(c, (seen.get(c) ?? 0) + 1);
     });
     const part = s.slice(before, before + hidden);
     const rank = Math.max(part.length, ellipsis.length);
     ellipsis = Array.from(
       { length: rank },
-      (_, k) => broadcastDim(ellipsis[k - rank + ellipsis.length] ?? 1, part[k - rank + part.length] ?? 1) ?? UNKNOWN,
+      (_, k) =>
+        broadcastDim(ellipsis[k - rank + ellipsis.length] ?? 1, part[k - rank + part.length] ?? 1) ??
+        fail(`the dims of '...' in '${equation}' do not broadcast`),
     );
   }
   const out =

@@ -82,6 +82,7 @@ function describeGroup(detail, g) {
       ["work", human(s.flops, "FLOP") + ", " + human(s.bytes, "B")],
       ["weights", human(s.weightsBytes, "B")],
       ["estimate", humanUs(s.estimatedUs)],
+      ...(s.times && s.times.length > 0 ? [["measured", s.times.map((t) => t.engine + " " + humanUs(t.us)).join(", ")]] : []),
       ["operators", Object.entries(s.ops).map(([op, n]) => (n > 1 ? op + " x" + n : op)).join(", ")],
     ]),
   );
@@ -91,6 +92,15 @@ function describeGroup(detail, g) {
   };
   tensors("Inputs", s.inputs);
   tensors("Outputs", s.outputs);
+  if (s.layers && s.layers.length > 0) {
+    const slow = [...s.layers].sort((a, b) => (b.us || 0) - (a.us || 0)).slice(0, 100);
+    detail.append(el("h4", "Layers (" + s.layers.length + ")"), table(["layer", "time"], slow.map((l) => [l.name, l.us === undefined ? "" : humanUs(l.us)])));
+  }
+  if (s.inspection !== undefined) {
+    const more = el("details");
+    more.append(el("summary", "The engine's own description"), el("pre", JSON.stringify(s.inspection, null, 1)));
+    detail.append(more);
+  }
   if (s.source) {
     const more = el("details");
     more.append(el("summary", "Emitted source"), el("pre", s.source));

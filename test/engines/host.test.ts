@@ -378,6 +378,35 @@ it("Einsum of an operand of unknown rank takes its term's rank and refuses the o
   }
 });
 
+it("Einsum whose operands have ellipses of different ranks is NumPy's", async () => {
+  const s = await session(`graph "g" opset {"": 18} (%a: float32[2, 3], %b: float32[2, 3, 1]) -> (%y) {
+    %y = Einsum(%a, %b) {equation = "...ij,...jk->...ik"} @"batched"
+  }`);
+  const a = new Tensor("float32", [1, 2, 3, 4, 5, 6], [2, 3]);
+  const { y } = await s.run({ a, b: new Tensor("float32", [1, 10, 100, 2, 0, 1], [2, 3, 1]) });
+  expect(y?.dims).toEqual([2, 2, 1]);
+  expect(elements(y)).toEqual([321, 654, 5, 14]);
+});
+it("a body that gives one value twice gives it twice", async () => {
+  const s = await session(`graph "g" opset {"": 18} (%h: float32[1], %xs: float32[3, 1]) -> (%last, %all) {
+    %last, %all = Scan(%h, %xs) {
+      num_scan_inputs = 1
+      body = graph "body" (%s: float32[1], %x: float32[1]) captures () -> (%u, %u) {
+        %u = Add(%s, %x)
+      }
+    }
+  }`);
+  const { last, all } = await s.run({ h: new Tensor("float32", [1], [1]), xs: new Tensor("float32", [10, 100, 1000], [3, 1]) });
+  expect(elements(last)).toEqual([1111]);
+  expect(elements(all)).toEqual([11, 111, 1111]);
+});
+it("a DFT whose input's rank is not known is refused: P2006", async () => {
+  await expect(session('graph "g" opset {"": 18} (%x: float32) -> (%y) {\n%y = DFT(%x) @"transform"\n}')).rejects.toMatchObject({
+    code: "P2006",
+    where: { node: "transform" },
+  });
+});
+
 describe("outputs that nobody reads", () => {
   it.each([
     ["TopK", "%a, %b = TopK(%x, %k)", "%a", [3, 2]],

@@ -47,6 +47,22 @@ it.each([
   const graph = single("TfIdfVectorizer", [t("int64", [3])], attrs);
   expect(() => inferGraph(graph)).toThrow(expect.objectContaining({ code: "P1501", message: expect.stringContaining(text) }));
 });
+it.each([
+  ["index 'j' of '...ij,...jk->...ik' is 2 and 3", "...ij,...jk->...ik", [5, 2], [5, 3, 4]],
+  ["operand 1 has rank 1, its term 'jk' of 'ij,jk->ik' another", "ij,jk->ik", [2, 3], [3]],
+  ["the dims of '...' in '...i,...i->...' do not broadcast", "...i,...i->...", [2, 4], [3, 4]],
+])("Einsum whose operands do not fit, which ends ONNX Runtime's process: %s", (text, equation, a, b) => {
+  const graph = single("Einsum", [t("float32", a), t("float32", b)], { equation: { kind: "string", value: equation } });
+  expect(() => inferGraph(graph)).toThrow(expect.objectContaining({ code: "P1501", message: expect.stringContaining(text) }));
+});
+it.each([
+  ["batch_dims is 9223372036854776000, not from 0 to 1", 9223372036854775807n, [2, 1]],
+  ["batch_dims is -1, not from 0 to 1", -1, [2, 1]],
+  ["index vectors of 3 entries behind 1 batch dims, for rank 3", 1, [2, 3]],
+])("GatherND that ends ONNX Runtime's process: %s", (text, value, indices) => {
+  const graph = single("GatherND", [t("float32", [2, 3, 2]), t("int64", indices)], { batch_dims: { kind: "int", value } });
+  expect(() => inferGraph(graph)).toThrow(expect.objectContaining({ code: "P1501", message: expect.stringContaining(text) }));
+});
 it("inference wins over a wrong declaration, and a declaration fills what inference leaves open", () => {
   const e = new Editor({ name: "g", opsets: { "": 18 } });
   const x = e.addInput("x", t("float32", [2, "n"]));

@@ -7,6 +7,10 @@
  * A crash: LSTM, GRU and RNN read three dims of their input, and Einsum as many as its term has letters, before they look whether the input
  * has them, and end the process.
  *
+ * Another: Einsum whose operands have ellipses of different ranks. Dims of 1 make them equal, which is what broadcasting does.
+ *
+ * Another wrong result: a body that gives one value twice leaves the second unwritten. The second becomes a copy.
+ *
  * A needless refusal: Range runs on operands of one element and rank 1, but its shape inference refuses them once their rank is known.
  */
 import { Editor } from "../../ir/edit.js";
@@ -16,7 +20,7 @@ import type { Attr, Graph, Node, ValueId } from "../../ir/types.js";
 import { deep } from "../../passes/pass.js";
 
 export function guarded(g: Graph): Graph {
-  return deep(g, (inner) => ranked(scalarRanges(vectorProducts(inner))));
+  return deep(g, (inner) => ranked(ellipses(distinctOutputs(scalarRanges(vectorProducts(inner))))));
 }
 
 /** Operators that trust their inputs' ranks read those of unknown rank through a Transpose in place, which refuses every other rank. */
@@ -53,6 +57,47 @@ function trustedRanks(n: Node): readonly (number | undefined)[] {
   return terms.split(",").map((term) => (term.includes("...") ? undefined : term.length));
 }
 const RECURRENT: ReadonlySet<string> = new Set(["LSTM", "GRU", "RNN"]);
+
+/** Dims of 1 in front of what an operand's ellipsis stands for, up to the longest of its Einsum. */
+function ellipses(g: Graph): Graph {
+  if (!g.nodes.some((n) => n.op === "Einsum" && n.domain === "")) return g;
+  const draft = new Editor(g);
+  for (const n of g.nodes) {
+    const equation = n.attrs["equation"];
+    if (n.op !== "Einsum" || n.domain !== "" || equation?.kind !== "string" || typeof equation.value !== "string") continue;
+    const terms = (equation.value.replaceAll(/\s/g, "").split("->")[0] ?? "").split(",");
+    const hidden = terms.map((term, i) => {
+      const v = n.ins[i];
+      const rank = v === undefined ? undefined : shapeOfType(draft.type(v))?.length;
+      return rank === undefined || !term.includes("...") ? undefined : rank - (term.length - 3);
+    });
+    const most = Math.max(...hidden.map((h) => h ?? 0));
+    const ins = n.ins.map((v, i) => {
+      const own = hidden[i];
+      if (v === undefined || own === undefined || own < 0 || own === most) return v;
+      const before = (terms[i] ?? "").indexOf("...");
+      const axes = draft.addConstant(`${n.name}/axes`, int64Constant(Array.from({ length: most - own }, (_, k) => before + k)));
+      return draft.add({ op: "Unsqueeze", ins: [v, axes], outs: 1, name: `${n.name}/broadcast`, origin: n.origin ?? [n.name] }).outs[0];
+    });
+    if (ins.some((v, i) => v !== n.ins[i])) draft.patch(n.id, { ins });
+  }
+  return draft.finish();
+}
+
+/** Every output of a graph once; a further one of the same value is a copy. */
+function distinctOutputs(g: Graph): Graph {
+  if (new Set(g.outputs).size === g.outputs.length) return g;
+  const draft = new Editor(g);
+  const seen = new Set<ValueId>();
+  const outputs = g.outputs.map((v) => {
+    const { name } = draft.value(v);
+    const [copy] = seen.has(v) ? draft.add({ op: "Identity", ins: [v], outs: 1, name: `${name}/copy`, origin: [] }).outs : [];
+    seen.add(v);
+    return copy ?? v;
+  });
+  draft.setOutputs(outputs);
+  return draft.finish();
+}
 
 /** Operands of Range that are known to be of rank 1 become scalars. */
 function scalarRanges(g: Graph): Graph {
