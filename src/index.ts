@@ -18,6 +18,7 @@ export async function report(model: ModelInput, options: CompileOptions = {}): P
 export async function load(path: string, options: LoadOptions = {}): Promise<Program> {
   return await (await import("./compile.js")).load(path, options);
 }
+export type { BatchEvent, CacheEvent, Phase, QueueEvent, RunEvent, SegmentEvent } from "./channels.js";
 export type { ModelInput } from "./compile.js";
 export { PartitaError, type Remark, type Verdict, type Where } from "./diagnostics.js";
 export { npyBytes, npzBytes, readNpy, readNpz, writeNpz } from "./npz.js";
