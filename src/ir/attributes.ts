@@ -1,9 +1,15 @@
-/** Attributes as plain JavaScript values, for functions that users write. */
+/** Attributes as plain JavaScript values: single ones, and all of a node for functions that users write. */
 import type { Tensor } from "../tensor.js";
 import { toTensor } from "./payload.js";
-import type { Attrs } from "./types.js";
+import type { Attrs, Node } from "./types.js";
 
 type PlainValue = number | bigint | string | Tensor | readonly (number | bigint)[] | readonly string[];
+
+/** A whole number among a node's attributes; the fallback where it is absent or of another kind. */
+export function intOf(n: Pick<Node, "attrs">, name: string, fallback: number): number {
+  const a = n.attrs[name];
+  return a?.kind === "int" ? Number(a.value) : fallback;
+}
 
 /** Graphs, types and sparse tensors have no such form and are left out; text that is not UTF-8 is read as Latin-1. */
 export function operatorAttrs(attrs: Attrs): Readonly<Record<string, PlainValue>> {

@@ -1,4 +1,5 @@
 /** Which operators work in either layout, and how each is spelt in the other: the axes, pads and broadcast operands that change. */
+import { intOf } from "../ir/attributes.js";
 import { dtypeBits } from "../ir/dtypes.js";
 import { bytesOf, elementCount, int64Constant, smallNumbers } from "../ir/payload.js";
 import type { Attr, Attrs, Constant, Dim, Node, Shape, ValueId } from "../ir/types.js";
@@ -42,10 +43,6 @@ const ints = (n: Node, name: string): readonly number[] | undefined => {
   const a = n.attrs[name];
   return a?.kind === "ints" ? a.value.map(Number) : undefined;
 };
-const intAttr = (n: Node, name: string, fallback: number): number => {
-  const a = n.attrs[name];
-  return a?.kind === "int" ? Number(a.value) : fallback;
-};
 const written = (n: Node, name: string, value: number): Attrs => ({ ...n.attrs, [name]: { kind: "int", value } satisfies Attr });
 
 /** The node's turn; undefined where it holds on to its layout. */
@@ -62,27 +59,27 @@ export function rulesOf(n: Node, c: TurnContext): Turn | undefined {
   if (BROADCAST.has(n.op)) return broadcast(n, y, rank, c);
   if (REDUCE.has(n.op)) return reduce(n, x, y, from, c);
   if (AXIS.has(n.op))
-    return tied([x, y], (now, to) => ({ ins: [to.at(x)], attrs: written(now, "axis", moved(intAttr(now, "axis", -1), rank)) }));
+    return tied([x, y], (now, to) => ({ ins: [to.at(x)], attrs: written(now, "axis", moved(intOf(now, "axis", -1), rank)) }));
   switch (n.op) {
     case "Concat": {
       const parts = n.ins.filter((v) => v !== undefined);
       if (!parts.every((v) => c.shape(v)?.length === rank)) return undefined;
       return tied([...parts, y], (now, to) => ({
         ins: parts.map(to.at),
-        attrs: written(now, "axis", moved(intAttr(now, "axis", 0), rank)),
+        attrs: written(now, "axis", moved(intOf(now, "axis", 0), rank)),
       }));
     }
     case "Split": {
       const outs = n.outs.filter((v) => v !== undefined);
       return tied([x, ...outs], (now, to) => ({
         ins: [to.at(x), ...now.ins.slice(1)],
-        attrs: written(now, "axis", moved(intAttr(now, "axis", 0), rank)),
+        attrs: written(now, "axis", moved(intOf(now, "axis", 0), rank)),
       }));
     }
     case "ArgMax":
     case "ArgMin":
-      if (intAttr(n, "keepdims", 1) !== 1) return undefined;
-      return tied([x, y], (now, to) => ({ ins: [to.at(x)], attrs: written(now, "axis", moved(intAttr(now, "axis", 0), rank)) }));
+      if (intOf(n, "keepdims", 1) !== 1) return undefined;
+      return tied([x, y], (now, to) => ({ ins: [to.at(x)], attrs: written(now, "axis", moved(intOf(now, "axis", 0), rank)) }));
     case "Pad":
       return pad(n, x, y, rank, c);
     case "Slice":
@@ -100,7 +97,7 @@ export function rulesOf(n: Node, c: TurnContext): Turn | undefined {
     case "DequantizeLinear": {
       const scale = n.ins[1] === undefined ? undefined : c.shape(n.ins[1]);
       if (scale === undefined || scale.length > 1 || n.attrs["block_size"] !== undefined) return undefined;
-      const axis = scale.length === 0 ? undefined : moved(intAttr(n, "axis", 1), rank);
+      const axis = scale.length === 0 ? undefined : moved(intOf(n, "axis", 1), rank);
       return tied([x, y], (now, to) => ({
         ins: [to.at(x), ...now.ins.slice(1)],
         ...(axis === undefined ? {} : { attrs: written(now, "axis", axis) }),
@@ -174,7 +171,7 @@ function operand(v: ValueId, rank: number, c: TurnContext, to: Hands): ValueId {
 }
 
 function reduce(n: Node, x: ValueId, y: ValueId, rank: number, c: TurnContext): Turn | undefined {
-  const keep = intAttr(n, "keepdims", 1) === 1;
+  const keep = intOf(n, "keepdims", 1) === 1;
   const axes = n.ins[1] === undefined ? undefined : smallNumbers(c.constant(n.ins[1]));
   if (axes === undefined) return undefined;
   const all = axes.map((a) => (a < 0 ? a + rank : a));

@@ -2,6 +2,7 @@
  * Raised operators spelled out again, for engines that lack one or run it slower than its parts. The forms are those that ONNX Runtime's own
  * fusions recognise, so that a host segment loses nothing by having been raised. What an engine keeps is its own to say (`Keep`).
  */
+import { intOf } from "../ir/attributes.js";
 import { isStatic, sameDim } from "../ir/dims.js";
 import { onnxNumber } from "../ir/dtypes.js";
 import type { Editor } from "../ir/edit.js";
@@ -105,8 +106,7 @@ class Speller {
     return a?.kind === "float" ? a.value : fallback;
   }
   int(name: string, fallback: number): number {
-    const a = this.#node.attrs[name];
-    return a?.kind === "int" ? Number(a.value) : fallback;
+    return intOf(this.#node, name, fallback);
   }
   dtype(v: ValueId | undefined): DType | undefined {
     if (v === undefined) return undefined;

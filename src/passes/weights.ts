@@ -1,11 +1,9 @@
 /** Constant weights of Conv, ConvTranspose, Gemm and MatMul: their output channels, and weights scaled along them. */
+import { intOf } from "../ir/attributes.js";
 import { payloadLength, typedOf } from "../ir/payload.js";
 import type { Constant, Node } from "../ir/types.js";
 
-export const flagged = (n: Node, name: string): boolean => {
-  const a = n.attrs[name];
-  return a?.kind === "int" && Number(a.value) !== 0;
-};
+export const flagged = (n: Node, name: string): boolean => intOf(n, name, 0) !== 0;
 /** The elements of a dense float32 constant below 2 GiB. */
 export const floats = (c: Constant | undefined): Float32Array | undefined =>
   c?.dtype === "float32" && c.data.kind !== "sparse" && payloadLength(c.data) < 2 ** 31 ? (typedOf(c) as Float32Array) : undefined;
@@ -14,7 +12,7 @@ export const floatsConstant = (dims: readonly number[], data: Float32Array): Con
   dims,
   data: { kind: "bytes", bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) },
 });
-export const groupsOf = (n: Node): number => (n.attrs["group"]?.kind === "int" ? Number(n.attrs["group"].value) : 1);
+export const groupsOf = (n: Node): number => intOf(n, "group", 1);
 
 /** The weight's axis of output channels, when it has `channels` of them. */
 export function outputAxis(n: Node, w: Constant, channels: number): number | undefined {

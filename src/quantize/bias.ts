@@ -4,10 +4,11 @@
  * inputs that are corrected already.
  */
 import { Editor } from "../ir/edit.js";
-import { producersOf, readsOf, usesOf, valueAt } from "../ir/graph.js";
+import { usesOf, valueAt } from "../ir/graph.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { type Fact, rankOf } from "../ops/define.js";
 import { flagged, floats, floatsConstant, groupsOf, outputAxis } from "../passes/weights.js";
+import { byDepth, depthBefore, depthsOf, exposing } from "./layers.js";
 import { type PlaceOptions, place } from "./place.js";
 import { numbers } from "./score.js";
 import type { FeedStore, Ranges, Runner } from "./types.js";
@@ -47,7 +48,7 @@ export async function correctBias(
   if (layers.length === 0 || feeds.length === 0) return g;
   const wanted = await means(g, layers, feeds, runner, options.signal);
   let graph = g;
-  for (const group of grouped(layers, options.rounds ?? 12)) {
+  for (const group of byDepth(layers, options.rounds ?? 12)) {
     const placed = place(graph, factsOf(graph), ranges, options);
     const found = await means(placed.graph, group, feeds, runner, options.signal);
     const draft = new Editor(graph);
@@ -59,12 +60,9 @@ export async function correctBias(
 
 function layersOf(g: Graph, facts: (v: ValueId) => Fact, quantized: ReadonlySet<NodeId>): readonly Layer[] {
   const uses = usesOf(g);
-  const producers = producersOf(g);
-  const depth = new Map<NodeId, number>();
+  const depths = depthsOf(g, (n) => quantized.has(n.id));
   const layers: Layer[] = [];
   for (const n of g.nodes) {
-    const before = readsOf(n).reduce((a, v) => Math.max(a, depth.get((producers[v]?.id ?? -1) as NodeId) ?? 0), 0);
-    depth.set(n.id, before + (quantized.has(n.id) ? 1 : 0));
     const [, w, b] = n.ins;
     const [y] = n.outs;
     const weight = w === undefined ? undefined : g.constants.get(w);
@@ -75,7 +73,7 @@ function layersOf(g: Graph, facts: (v: ValueId) => Fact, quantized: ReadonlySet<
     const columns = n.op === "Gemm" && flagged(n, "transB") ? first : second;
     const channels = n.op === "Conv" ? first : n.op === "ConvTranspose" ? second * groupsOf(n) : columns;
     if (outputAxis(n, weight, channels) === undefined || rank === undefined || rank < 2) continue;
-    const base = { node: n, output: y, axis: convolution ? 1 : rank - 1, channels, depth: before };
+    const base = { node: n, output: y, axis: convolution ? 1 : rank - 1, channels, depth: depthBefore(depths, n) };
     if (n.op === "MatMul") {
       // Its bias is a constant that an Add behind it adds.
       const [add, ...more] = uses[y] ?? [];
@@ -92,16 +90,6 @@ const isVector = (g: Graph, v: ValueId | undefined, channels: number): boolean =
   return c !== undefined && floats(c)?.length === channels && c.dims.at(-1) === channels;
 };
 
-/** Layers of one depth together; neighbouring depths too, where there would be more than `most` groups. */
-function grouped(layers: readonly Layer[], most: number): readonly (readonly Layer[])[] {
-  const depths = [...new Set(layers.map((l) => l.depth))].sort((a, b) => a - b);
-  const size = Math.ceil(depths.length / most);
-  return Array.from({ length: Math.ceil(depths.length / size) }, (_, i) => {
-    const own = new Set(depths.slice(i * size, (i + 1) * size));
-    return layers.filter((l) => own.has(l.depth));
-  });
-}
-
 /** Means per channel of layers' outputs over all feeds. */
 async function means(
   g: Graph,
@@ -110,9 +98,12 @@ async function means(
   runner: Runner,
   signal: AbortSignal | undefined,
 ): Promise<ReadonlyMap<ValueId, Float64Array>> {
-  const draft = new Editor(g);
-  draft.setOutputs([...new Set(layers.map((l) => l.output))]);
-  const open = await runner.open(draft.finish());
+  const open = await runner.open(
+    exposing(
+      g,
+      layers.map((l) => l.output),
+    ),
+  );
   const sums = new Map(layers.map((l) => [l.output, { sum: new Float64Array(l.channels), count: 0 }]));
   try {
     for await (const feed of feeds.all()) {

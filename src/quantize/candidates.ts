@@ -9,6 +9,7 @@ import { smallNumbers } from "../ir/payload.js";
 import type { Attr, Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { dtypeOf, type Fact, shapeOf } from "../ops/define.js";
 import { flagged, groupsOf } from "../passes/weights.js";
+import { depthsOf } from "./layers.js";
 
 /** A product of an activation with another operand: what an integer kernel computes. */
 export interface Product {
@@ -93,7 +94,7 @@ export function candidates(g: Graph, facts: (v: ValueId) => Fact, options: Candi
   const takes = new Map<string, string>();
   const through = new Set<NodeId>();
   const refused: Refusal[] = [];
-  const depth = depths(g);
+  const depth = depthsOf(g, (n) => n.op in PRODUCTS);
   const isFloat = (v: ValueId | undefined): v is ValueId => v !== undefined && dtypeOf(facts(v)) === "float32";
   const known = options.hasRange ?? (() => true);
 
@@ -187,17 +188,6 @@ const averages = (n: Node): boolean =>
     (n.attrs["auto_pad"] === undefined || attr(n, "auto_pad") === "NOTSET" || attr(n, "auto_pad") === "VALID") &&
     !flagged(n, "ceil_mode") &&
     (flagged(n, "count_include_pad") || n.attrs["pads"]?.kind !== "ints" || n.attrs["pads"].value.every((p) => Number(p) === 0)));
-
-/** Length of the longest path of products to each value. */
-function depths(g: Graph): readonly number[] {
-  const depth = new Array<number>(g.values.length).fill(0);
-  for (const n of g.nodes) {
-    let most = 0;
-    for (const v of readsOf(n)) most = Math.max(most, depth[v] ?? 0);
-    for (const v of n.outs) if (v !== undefined) depth[v] = most + (n.op in PRODUCTS ? 1 : 0);
-  }
-  return depth;
-}
 
 const PRODUCTS: Readonly<Record<string, true>> = { Conv: true, ConvTranspose: true, Gemm: true, MatMul: true };
 interface Around {

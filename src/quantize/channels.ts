@@ -4,6 +4,7 @@
  * equalization (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019) and SmoothQuant (Xiao et al.,
  * 2022) both choose factors for such classes.
  */
+import { intOf } from "../ir/attributes.js";
 import { isStatic } from "../ir/dims.js";
 import { Editor } from "../ir/edit.js";
 import { bodiesOf, readsOf } from "../ir/graph.js";
@@ -51,7 +52,10 @@ export function scaleChannels(g: Graph, chosen: readonly { readonly of: ChannelC
       const c = draft.constant(n?.ins[input] ?? value);
       const data = floats(c);
       if (n === undefined || c === undefined || data === undefined) continue;
-      const scaled = draft.addConstant(`${draft.value(value).name}.scaled`, floatsConstant(c.dims, scaleAxis(data, c.dims, axis, factors)));
+      const scaled = draft.addConstant(
+        `${draft.value(value).name}.scaled`,
+        floatsConstant(c.dims, scaleAlong(data, c.dims, axis, factors, 1)),
+      );
       draft.patch(n.id, { ins: n.ins.map((v, i) => (i === input ? scaled : v)) });
     }
   }
@@ -206,7 +210,7 @@ class Search {
       return true;
     }
     if (n.op === "LayerNormalization" || n.op === "RMSNormalization") {
-      const axis = n.attrs["axis"]?.kind === "int" ? Number(n.attrs["axis"].value) : -1;
+      const axis = intOf(n, "axis", -1);
       const last = (this.shape(t.v)?.length ?? 0) - 1;
       if ((axis !== -1 && axis !== last) || t.at !== last || !this.#vectors(n, [1, 2], channels as number)) return false;
       t.producers.add(n.id);
@@ -265,7 +269,7 @@ class Search {
       case "Unsqueeze":
         return t.v === x ? both(t.at, landing(from, to, t.at)) : both(landing(to, from, t.at), t.at);
       case "Concat": {
-        const axis = n.attrs["axis"]?.kind === "int" ? Number(n.attrs["axis"].value) : 0;
+        const axis = intOf(n, "axis", 0);
         const along = axis < 0 ? axis + to.length : axis;
         return along !== t.at && [...n.ins, y].every((v) => v !== undefined && !this.g.constants.has(v) && t.join(v, t.at));
       }
@@ -335,7 +339,7 @@ class Search {
   /** Whether a Slice or Gather works on this axis; true when that cannot be told. */
   #along(n: Node, axis: number, rank: number): boolean {
     if (n.op === "Gather") {
-      const a = n.attrs["axis"]?.kind === "int" ? Number(n.attrs["axis"].value) : 0;
+      const a = intOf(n, "axis", 0);
       return (a < 0 ? a + rank : a) === axis;
     }
     const axes = n.ins[3] === undefined ? undefined : smallNumbers(this.g.constants.get(n.ins[3]));
@@ -395,7 +399,10 @@ function scaleProducer(draft: Editor, id: NodeId, factors: Float64Array): void {
     const c = draft.constant(v);
     const data = floats(c);
     if (v === undefined || c === undefined || data === undefined) return v;
-    return draft.addConstant(`${draft.value(v).name}.scaled`, floatsConstant(c.dims, scaleAxis(data, c.dims, c.dims.length - 1, factors)));
+    return draft.addConstant(
+      `${draft.value(v).name}.scaled`,
+      floatsConstant(c.dims, scaleAlong(data, c.dims, c.dims.length - 1, factors, 1)),
+    );
   };
   const [x, w, b, ...rest] = n.ins;
   if (!WEIGHTED.has(n.op)) {
@@ -428,10 +435,6 @@ function scaleConsumer(draft: Editor, id: NodeId, factors: Float64Array): void {
 function scaleInputs(n: Node, w: Float32Array, dims: readonly number[], factors: Float64Array): Float32Array {
   const place = placeOf(n, dims, groupsOf(n));
   return w.map((x, i) => x * (factors[place(i).input] ?? 1));
-}
-
-function scaleAxis(data: Float32Array, dims: readonly number[], axis: number, factors: Float64Array): Float32Array {
-  return scaleAlong(data, dims, axis, factors, 1);
 }
 
 const trimmed = (ins: readonly (ValueId | undefined)[]): readonly (ValueId | undefined)[] => {

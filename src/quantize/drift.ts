@@ -2,11 +2,12 @@
  * Where a quantized graph leaves the float graph: every quantized tensor's range by every method, what its scale clips, and the noise that its
  * own quantizer makes (local) beside the noise that has come together up to it (accumulated).
  */
-import { Editor } from "../ir/edit.js";
 import { displayName, producersOf } from "../ir/graph.js";
 import type { Graph, ValueId } from "../ir/types.js";
 import { floats } from "../passes/weights.js";
+import { roundHalfEven } from "./arithmetic.js";
 import { absmaxOf, type Observations } from "./histogram.js";
+import { exposing } from "./layers.js";
 import type { Placed } from "./place.js";
 import { amaxOf, clippedShare, RANGE_METHODS } from "./scales.js";
 import { numbers } from "./score.js";
@@ -117,12 +118,6 @@ export async function driftOf(
   };
 }
 
-function exposing(g: Graph, values: readonly ValueId[]): Graph {
-  const draft = new Editor(g);
-  draft.setOutputs(values);
-  return draft.finish();
-}
-
 interface Sums {
   signal: number;
   local: number;
@@ -133,7 +128,7 @@ interface Sums {
 function gather(s: Sums, x: ArrayLike<number>, y: ArrayLike<number>, scale: number): void {
   for (let i = 0; i < x.length; i++) {
     const [a, b] = [x[i] as number, y[i] as number];
-    const q = Math.max(LEAST, Math.min(MOST, halfEven(a / scale))) * scale;
+    const q = Math.max(LEAST, Math.min(MOST, roundHalfEven(a / scale))) * scale;
     s.signal += a * a;
     s.local += (a - q) ** 2;
     s.noise += (a - b) ** 2;
@@ -141,10 +136,6 @@ function gather(s: Sums, x: ArrayLike<number>, y: ArrayLike<number>, scale: numb
     s.other += b * b;
   }
 }
-const halfEven = (x: number): number => {
-  const r = Math.round(x);
-  return r - x === 0.5 && r % 2 !== 0 ? r - 1 : r;
-};
 const decibels = (signal: number, noise: number): number | undefined =>
   noise === 0 || signal === 0 || !Number.isFinite(signal + noise) ? undefined : 10 * Math.log10(signal / noise);
 
@@ -161,7 +152,7 @@ function weightsOf(float: Graph, placed: Placed): readonly WeightDrift[] {
     for (let i = 0; i < values.length; i++) {
       const x = values[i] as number;
       const s = d.scales[axis === undefined ? 0 : Math.floor(i / inner) % d.scales.length] as number;
-      const q = Math.max(-MOST, Math.min(MOST, halfEven(x / s))) * s;
+      const q = Math.max(-MOST, Math.min(MOST, roundHalfEven(x / s))) * s;
       signal += x * x;
       noise += (x - q) ** 2;
     }

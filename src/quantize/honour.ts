@@ -2,6 +2,7 @@
  * Graphs that carry quantizers, in the form `place` writes: quantized constants as integers, transposes of weights in front of their
  * DequantizeLinear, biases of int8 products as int32. Scales and zero points stay the model's own; activations are not touched.
  */
+import { intOf } from "../ir/attributes.js";
 import { Editor } from "../ir/edit.js";
 import { elementCount, makeConstant, typedOf } from "../ir/payload.js";
 import type { Attr, Constant, Graph, Node, ValueId } from "../ir/types.js";
@@ -25,10 +26,9 @@ export function honoured(g: Graph): Graph {
 }
 const BIASED: ReadonlySet<string> = new Set(["Conv", "ConvTranspose", "Gemm"]);
 
-const int = (n: Node, name: string, fallback: number): number => (n.attrs[name]?.kind === "int" ? Number(n.attrs[name].value) : fallback);
 /** The axis of a quantizer of a tensor of so many dims. */
 const axisOf = (n: Node, rank: number): number => {
-  const axis = int(n, "axis", 1);
+  const axis = intOf(n, "axis", 1);
   return axis < 0 ? axis + rank : axis;
 };
 
@@ -36,10 +36,10 @@ const axisOf = (n: Node, rank: number): number => {
 function quantizedConstant(draft: Editor, n: Node): void {
   const [x, scale, zero] = n.ins.map((v) => draft.constant(v));
   const [values, scales, [y]] = [floats(x), floats(scale), n.outs];
-  if (x === undefined || values === undefined || scales === undefined || y === undefined || int(n, "block_size", 0) !== 0) return;
+  if (x === undefined || values === undefined || scales === undefined || y === undefined || intOf(n, "block_size", 0) !== 0) return;
   if (n.ins[2] !== undefined && zero === undefined) return;
   const dtype = zero?.dtype ?? "uint8";
-  if ((dtype !== "int8" && dtype !== "uint8") || int(n, "output_dtype", 0) !== 0 || !scales.every((s) => s > 0 && Number.isFinite(s)))
+  if ((dtype !== "int8" && dtype !== "uint8") || intOf(n, "output_dtype", 0) !== 0 || !scales.every((s) => s > 0 && Number.isFinite(s)))
     return;
   const zeros = zero === undefined ? [0] : Array.from(typedOf(zero) as ArrayLike<number>);
   const axis = axisOf(n, x.dims.length);
@@ -123,7 +123,7 @@ function symmetric(draft: Editor, v: ValueId | undefined): { readonly scales: Fl
   const n = draft.producer(v);
   const [q, scale, zero] = (n?.ins ?? []).map((x) => draft.constant(x));
   const scales = floats(scale);
-  if (n?.op !== "DequantizeLinear" || n.domain !== "" || scales === undefined || int(n, "block_size", 0) !== 0) return undefined;
+  if (n?.op !== "DequantizeLinear" || n.domain !== "" || scales === undefined || intOf(n, "block_size", 0) !== 0) return undefined;
   if ((zero ?? q)?.dtype !== "int8" || (n.ins[2] !== undefined && zero === undefined)) return undefined;
   if (zero !== undefined && !Array.from(typedOf(zero) as ArrayLike<number>).every((z) => z === 0)) return undefined;
   return { scales, axis: axisOf(n, q?.dims.length ?? 0) };

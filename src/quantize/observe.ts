@@ -4,15 +4,12 @@
  * could, and every run has one thread.
  */
 import { defineError, type Remarks } from "../diagnostics.js";
-import { Editor } from "../ir/edit.js";
-import { shapeOfType, typeAt, valueAt } from "../ir/graph.js";
-import { elementCount } from "../ir/payload.js";
+import { typeAt, valueAt } from "../ir/graph.js";
 import type { Graph, ValueId, ValueType } from "../ir/types.js";
-import { deadCode } from "../passes/dead-code.js";
-import { passContext } from "../passes/pass.js";
 import { noFeeds } from "./feeds.js";
 import { mergeObservations, type Observation, type Observations } from "./histogram.js";
 import { KERNEL } from "./kernel.js";
+import { exposing } from "./layers.js";
 import type { Feeds, ReducerModule, Reduction, Runner } from "./types.js";
 
 export const notObservable = defineError<{ what: string; fix: string }>("P1614", "a tensor cannot be calibrated", ({ what, fix }) => ({
@@ -98,15 +95,6 @@ function demandObservable(g: Graph, v: ValueId): void {
 
 /** Whether equal dims of the inputs give it equal dims, as far as inference knows. */
 const isSteady = (t: ValueType): boolean => t.kind === "tensor" && t.shape?.includes("?") === false;
-
-/** The graph whose outputs are these values, without what only its own outputs needed. */
-function exposing(g: Graph, values: readonly ValueId[]): Graph {
-  const draft = new Editor(g);
-  // Small ones first: a runner may have to copy the first before it can leave out the others.
-  const size = (v: ValueId): number => elementCount((shapeOfType(typeAt(g, v)) ?? []).map((d) => (typeof d === "number" ? d : 1))) ?? 0;
-  draft.setOutputs([...values].sort((a, b) => size(a) - size(b)));
-  return deadCode.run(draft.finish(), passContext({})) as Graph;
-}
 
 /** The runner's own reduction, or one on top of its plain runs, in this thread. */
 async function openReduction(graph: Graph, idle: boolean, runner: Runner, reducer: ReducerModule): Promise<Reduction> {

@@ -5,12 +5,12 @@
  * descent over single weights from the nearest rounding, which is deterministic and never ends worse than it began. Layers are taken in the
  * order of the graph and see the inputs that the layers before them give once rounded.
  */
-import { Editor } from "../ir/edit.js";
-import { producersOf, readsOf, valueAt } from "../ir/graph.js";
+import { valueAt } from "../ir/graph.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
 import { flagged, floats, groupsOf } from "../passes/weights.js";
 import { roundHalfEven } from "./arithmetic.js";
+import { byDepth, depthBefore, depthsOf, exposing } from "./layers.js";
 import { type PlaceOptions, place } from "./place.js";
 import { numbers } from "./score.js";
 import type { FeedStore, QuantizerDecision, Ranges, Runner } from "./types.js";
@@ -64,11 +64,7 @@ export async function learnRounding(
   if (feeds.length === 0) return rounded;
   const few = feeds.length > FEEDS ? feeds.split(FEEDS / feeds.length)[1] : feeds;
   const layers = layersOf(g, place(g, facts, ranges, options).decisions);
-  const depths = [...new Set(layers.map((l) => l.depth))].sort((a, b) => a - b);
-  const size = Math.ceil(depths.length / (options.rounds ?? 12));
-  for (let at = 0; at < depths.length; at += size) {
-    const own = new Set(depths.slice(at, at + size));
-    const group = layers.filter((l) => own.has(l.depth));
+  for (const group of byDepth(layers, options.rounds ?? 12)) {
     const seen = await moments(place(g, facts, ranges, { ...options, rounded }).graph, group, few, runner, options.signal);
     for (const layer of group) {
       const h = seen.get(layer.node.id);
@@ -79,20 +75,17 @@ export async function learnRounding(
 }
 
 function layersOf(g: Graph, decisions: readonly QuantizerDecision[]): readonly Layer[] {
-  const producers = producersOf(g);
   const weights = new Map(decisions.flatMap((d) => (d.kind === "weight" && d.reader !== undefined ? [[d.reader, d] as const] : [])));
-  const depth = new Map<NodeId, number>();
+  const depths = depthsOf(g, (n) => weights.has(n.id));
   return g.nodes.flatMap((node): Layer[] => {
-    const before = readsOf(node).reduce((a, v) => Math.max(a, depth.get((producers[v]?.id ?? -1) as NodeId) ?? 0), 0);
     const d = weights.get(node.id);
-    depth.set(node.id, before + (d === undefined ? 0 : 1));
     const [input, w] = node.ins;
     const weight = w === undefined ? undefined : g.constants.get(w);
     const values = floats(weight);
     if (d === undefined || d.value !== w || input === undefined || weight === undefined || values === undefined) return [];
     const form = node.op === "Conv" ? convolution(node, weight.dims) : product(node, weight.dims);
     if (form === undefined || form.products > MOST_PRODUCTS || form.rows % d.scales.length !== 0) return [];
-    return [{ node, input, values, scales: d.scales, depth: before, ...form }];
+    return [{ node, input, values, scales: d.scales, depth: depthBefore(depths, node), ...form }];
   });
 }
 
@@ -202,9 +195,7 @@ async function moments(
 ): Promise<ReadonlyMap<NodeId, readonly Float64Array[]>> {
   const nodes = new Map(placed.nodes.map((n) => [n.id, n]));
   const read = new Map(layers.map((l) => [l.node.id, nodes.get(l.node.id)?.ins[0] ?? l.input]));
-  const draft = new Editor(placed);
-  draft.setOutputs([...new Set(read.values())]);
-  const open = await runner.open(draft.finish());
+  const open = await runner.open(exposing(placed, read.values()));
   const sums = new Map(layers.map((l) => [l.node.id, Array.from({ length: l.groups }, () => new Float64Array(l.products ** 2))]));
   try {
     for await (const feed of feeds.all()) {

@@ -51,10 +51,14 @@ function ranked(g: Graph): Graph {
 function trustedRanks(n: Node): readonly (number | undefined)[] {
   if (n.domain !== "") return [];
   if (RECURRENT.has(n.op)) return [3];
+  return (termsOf(n) ?? []).map((term) => (term.includes("...") ? undefined : term.length));
+}
+/** An Einsum's terms, one an input; undefined for other operators, and where the equation is no text. */
+function termsOf(n: Node): readonly string[] | undefined {
   const equation = n.attrs["equation"];
-  if (n.op !== "Einsum" || equation?.kind !== "string" || typeof equation.value !== "string") return [];
+  if (n.op !== "Einsum" || n.domain !== "" || equation?.kind !== "string" || typeof equation.value !== "string") return undefined;
   const [terms = ""] = equation.value.replaceAll(/\s/g, "").split("->");
-  return terms.split(",").map((term) => (term.includes("...") ? undefined : term.length));
+  return terms.split(",");
 }
 const RECURRENT: ReadonlySet<string> = new Set(["LSTM", "GRU", "RNN"]);
 
@@ -63,9 +67,8 @@ function ellipses(g: Graph): Graph {
   if (!g.nodes.some((n) => n.op === "Einsum" && n.domain === "")) return g;
   const draft = new Editor(g);
   for (const n of g.nodes) {
-    const equation = n.attrs["equation"];
-    if (n.op !== "Einsum" || n.domain !== "" || equation?.kind !== "string" || typeof equation.value !== "string") continue;
-    const terms = (equation.value.replaceAll(/\s/g, "").split("->")[0] ?? "").split(",");
+    const terms = termsOf(n);
+    if (terms === undefined) continue;
     const hidden = terms.map((term, i) => {
       const v = n.ins[i];
       const rank = v === undefined ? undefined : shapeOfType(draft.type(v))?.length;

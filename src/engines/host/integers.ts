@@ -13,6 +13,7 @@
  */
 
 import { readFileSync } from "node:fs";
+import { intOf } from "../../ir/attributes.js";
 import { Editor } from "../../ir/edit.js";
 import { makeConstant, payloadLength, typedOf } from "../../ir/payload.js";
 import type { Attr, Constant, Graph, Node, ValueId } from "../../ir/types.js";
@@ -390,10 +391,9 @@ class Spell {
     const found = this.#draft.constant(scale);
     if (type.kind !== "tensor" || type.dtype !== dtype || found?.dtype !== "float32") return undefined;
     if (zero === undefined ? dtype === "uint8" : !this.#around(zero, dtype, dtype === "uint8" ? MIDDLE : 0)) return undefined;
-    const block = n.attrs["block_size"];
-    if (block?.kind === "int" && Number(block.value) !== 0) return undefined;
+    if (intOf(n, "block_size", 0) !== 0) return undefined;
     const scales = typedOf(found) as Float32Array;
-    const said = n.attrs["axis"]?.kind === "int" ? Number(n.attrs["axis"].value) : 1;
+    const said = intOf(n, "axis", 1);
     const axis = said < 0 ? said + (this.#draft.constant(steps)?.dims.length ?? 0) : said;
     const channels = along === undefined ? undefined : this.#draft.constant(steps)?.dims[along];
     // Along the output channels, or one for all.

@@ -3,6 +3,7 @@
  * that leads back to the user's, so that what the parser says of a node can be told of the model.
  */
 import { encodeOnnx } from "../../import/onnx/export.js";
+import { intOf } from "../../ir/attributes.js";
 import { Editor } from "../../ir/edit.js";
 import { displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { elementCount, typedOf } from "../../ir/payload.js";
@@ -80,8 +81,7 @@ function dequantizedBiases(g: Graph): Graph {
 
 function dequantized(x: Constant, scale: Constant, n: Node): Constant | undefined {
   const [q, s] = [typedOf(x) as Int32Array, typedOf(scale) as Float32Array];
-  const axis = n.attrs["axis"];
-  const at = axis?.kind === "int" ? Number(axis.value) : 1;
+  const at = intOf(n, "axis", 1);
   const channels = s.length;
   const dim = at < 0 ? at + x.dims.length : at;
   const inner = channels === 1 ? 1 : (elementCount(x.dims.slice(dim + 1)) ?? 1);

@@ -8,6 +8,7 @@
  * guard it with IsNaN and Where); a mask of large finite numbers gives the mean of V, and so does Attention with that mask. So the guard,
  * where there is one, is part of the operator, and where there is none only a NaN becomes a 0.
  */
+import { intOf } from "../../ir/attributes.js";
 import { mul as mulDims, sameDim } from "../../ir/dims.js";
 import { originOf } from "../../ir/graph.js";
 import { int64Constant } from "../../ir/payload.js";
@@ -30,8 +31,7 @@ export const raiseAttention = definePass({
 const softmax = op("Softmax", [any("scores")], {
   name: "softmax",
   where: (n, subject) => {
-    const axis = n.attrs["axis"];
-    const value = axis?.kind === "int" ? Number(axis.value) : -1;
+    const value = intOf(n, "axis", -1);
     return value === -1 || value === (dimsOf(subject, n.outs[0])?.length ?? 0) - 1;
   },
 });
