@@ -2,10 +2,10 @@
  * NumPy's .npy (versions 1 to 3) and .npz (zip, stored or deflated) files as tensors, both ways. Formats: numpy.lib.format and PKWARE's
  * APPNOTE (zip64 sizes are read). Lengths in a file are checked against the file before anything is allocated by them.
  */
-import { randomBytes } from "node:crypto";
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { crc32, inflateRawSync } from "node:zlib";
+import { replaceFile } from "./atomic.js";
 import { defineError } from "./diagnostics.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorDType, type TensorLike, typedArrayOf } from "./tensor.js";
 
@@ -326,14 +326,11 @@ export function npzBytes(arrays: Iterable<readonly [string, TensorLike]>): Uint8
   return Buffer.concat([...parts, ...directory, end]);
 }
 
-/** Writes an .npz under a temporary name, then renames it: readers see the old file or the whole new one. */
+/** Writes an .npz whole or not at all. */
 export function writeNpz(path: string, arrays: Iterable<readonly [string, TensorLike]>): void {
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
   try {
-    writeFileSync(temporary, npzBytes(arrays));
-    renameSync(temporary, path);
+    replaceFile(path, npzBytes(arrays));
   } catch (cause) {
-    rmSync(temporary, { force: true });
     if (cause instanceof Error && "code" in cause)
       throw npyError(
         { what: `it cannot be written: ${cause.message}`, fix: "check the folder and its permissions" },

@@ -1,7 +1,8 @@
 /** `partita calibrate`: a calibration file of a model and data, shards of one, and their merge. */
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { basename } from "node:path";
 import { type Command, Option } from "commander";
+import { replaceFile } from "../atomic.js";
 import { calibrate } from "../calibrate.js";
 import { badOption, type CompileOptions, parseNumber, parseShape } from "../options.js";
 import { mergeCalibrations, readCalibration, writeCalibration } from "../quantize/calibration.js";
@@ -122,7 +123,7 @@ async function calibrateCommand(t: Terminal, path: string, flags: CalibrateFlags
     );
     writeCalibration(output, calibration);
     rmSync(checkpoint, { force: true });
-    if (flags.table !== undefined) writeFileSync(flags.table, tableText(rangesOf(graph, calibration.observations, flags.method)));
+    if (flags.table !== undefined) replaceFile(flags.table, tableText(rangesOf(graph, calibration.observations, flags.method)));
     const { feeds, observations, shards, keys } = calibration;
     if (flags.json === true)
       t.json({

@@ -1,8 +1,8 @@
 /** What the commands do. */
 
-import { randomBytes } from "node:crypto";
-import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
+import { replaceFile } from "../atomic.js";
 import { compile, load, report } from "../compile.js";
 import { defineError, didYouMean } from "../diagnostics.js";
 import { evaluate } from "../engines/host/index.js";
@@ -64,12 +64,9 @@ const open = async (path: string, options: CompileOptions): Promise<Program> =>
   isBundle(path) ? await load(path) : await compile(path, options);
 
 function write(path: string, text: string): void {
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
   try {
-    writeFileSync(temporary, text);
-    renameSync(temporary, path);
+    replaceFile(path, text);
   } catch (cause) {
-    rmSync(temporary, { force: true });
     throw badFile(
       { what: `it cannot be written: ${cause instanceof Error ? cause.message : cause}`, fix: "check the folder" },
       { file: path },
@@ -330,10 +327,7 @@ export async function exportBundle(
     for (const f of exported) {
       const at = join(flags.output, f.name);
       mkdirSync(dirname(at), { recursive: true });
-      const temporary = join(dirname(at), `.${basename(at)}.${randomBytes(6).toString("hex")}.tmp`);
-      if ("bytes" in f) writeFileSync(temporary, f.bytes);
-      else copyFileSync(f.path, temporary);
-      renameSync(temporary, at);
+      replaceFile(at, "bytes" in f ? f.bytes : (temporary) => copyFileSync(f.path, temporary));
       files.push(at);
     }
   } catch (cause) {

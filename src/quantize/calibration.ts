@@ -3,8 +3,8 @@
  * the way of counting. JSON; counts are base64 of LEB128 numbers, a 0 followed by how many zeros there are. Tensors stand in the order of
  * their names, so that merging shards in any order writes the same bytes.
  */
-import { randomBytes } from "node:crypto";
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
+import { replaceFile } from "../atomic.js";
 import { defineError, type Where } from "../diagnostics.js";
 import { graphHash } from "../ir/hash.js";
 import type { Graph } from "../ir/types.js";
@@ -98,14 +98,11 @@ export function calibrationText(c: Calibration): string {
   return `${JSON.stringify(head).slice(0, -1)},"tensors":[\n${tensors.map((t) => JSON.stringify(t)).join(",\n")}\n]}\n`;
 }
 
-/** Writes under a temporary name, then renames: a reader sees the old file or the whole new one. Throws P1609. */
+/** Writes whole or not at all. Throws P1609. */
 export function writeCalibration(path: string, c: Calibration): void {
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
   try {
-    writeFileSync(temporary, calibrationText(c));
-    renameSync(temporary, path);
+    replaceFile(path, calibrationText(c));
   } catch (cause) {
-    rmSync(temporary, { force: true });
     throw cannotWrite({ why: cause instanceof Error ? cause.message : String(cause) }, { file: path }, cause);
   }
 }

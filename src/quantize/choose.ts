@@ -1,11 +1,13 @@
 /** Feeds parted for the search, the search, and its state on disk. */
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import * as v from "valibot";
+import { replaceFile } from "../atomic.js";
 import { defineError } from "../diagnostics.js";
 import { graphHash } from "../ir/hash.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
-import { costOf, type InferOptions, inferGraph } from "../ops/infer.js";
+import type { Fact } from "../ops/define.js";
+import { costOf } from "../ops/infer.js";
 import { passedSlots } from "./candidates.js";
 import { observe } from "./observe.js";
 import { quantizable } from "./place.js";
@@ -38,7 +40,8 @@ export interface ChooseOptions {
 export interface ChooseContext extends ChooseOptions {
   readonly method?: RangeMethod | "auto" | undefined;
   readonly keepFloat: (n: Node) => string | undefined;
-  readonly shapes?: InferOptions["shapes"];
+  /** What is known of a graph's values. */
+  readonly facts: (g: Graph) => (v: ValueId) => Fact;
   readonly runner: Runner;
   readonly signal?: AbortSignal | undefined;
   readonly onTrial?: ((trial: Trial) => void) | undefined;
@@ -61,7 +64,7 @@ const FIRST_LAYER_SHARE = 0.25;
  * Multiplications by node, which keeps its id when a graph is equalized or its biases corrected. First layers count as free: they read data as
  * it comes in, whose channels may differ more than one scale holds, and engines gain least from them.
  */
-function costsOf(g: Graph, facts: ReturnType<typeof inferGraph>["facts"], free: number): ReadonlyMap<NodeId, number> {
+function costsOf(g: Graph, facts: (v: ValueId) => Fact, free: number): ReadonlyMap<NodeId, number> {
   const costs = new Map(g.nodes.map((n) => [n.id, costOf(g, n, facts).flops] as const));
   const total = [...costs.values()].reduce((a, b) => a + b, 0);
   const fed = new Set<ValueId>(g.inputs);
@@ -78,31 +81,24 @@ function costsOf(g: Graph, facts: ReturnType<typeof inferGraph>["facts"], free: 
 export async function choose(graph: Graph, feeds: FeedStore, context: ChooseContext): Promise<Chosen> {
   const [rest, held] = feeds.length < FEW ? [feeds, feeds] : feeds.split(Math.min(HELD_SHARE, HELD / feeds.length));
   const calibration = rest.length > PROBED ? rest.split(PROBED / rest.length)[1] : rest;
-  const facts = (g: Graph) => inferGraph(g, { shapes: context.shapes }).facts;
-  const known = new WeakMap<Graph, ReturnType<typeof facts>>();
-  const factsOf = (g: Graph): ReturnType<typeof facts> => {
-    let f = known.get(g);
-    if (f === undefined) known.set(g, (f = facts(g)));
-    return f;
-  };
-  const { keepFloat, runner, signal } = context;
+  const { facts, keepFloat, runner, signal } = context;
   const key = createHash("sha256")
     .update(`${graphHash(graph, "trials/1")} ${feeds.hash} ${context.method ?? ""}`)
     .digest("hex");
   const maxFloatShare = context.maxFloatShare ?? 0.1;
-  const costs = costsOf(graph, factsOf(graph), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
+  const costs = costsOf(graph, facts(graph), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
   const path = context.trials;
   const state = path === undefined ? undefined : readTrials(path, key);
   const found = await search(
     {
       graph,
-      facts: factsOf,
+      facts,
       runner,
       calibration,
       held,
       observe: (g, tensors, channels) => observe(g, tensors, calibration.all(), runner, { channels, total: calibration.length, signal }),
       ranges: rangesOf,
-      quantizable: (g) => quantizable(g, factsOf(g), { keepFloat }),
+      quantizable: (g) => quantizable(g, facts(g), { keepFloat }),
       keepFloat,
     },
     {
@@ -169,7 +165,5 @@ function readTrials(path: string, key: string): SearchState | undefined {
 function writeTrials(path: string, key: string, state: SearchState): void {
   const text = JSON.stringify({ schema: SCHEMA, key, trials: state.trials }, undefined, 1);
   // JSON writes Infinity as null, which reading turns back.
-  const temporary = `${path}.${process.pid}.tmp`;
-  writeFileSync(temporary, `${text}\n`);
-  renameSync(temporary, path);
+  replaceFile(path, `${text}\n`);
 }

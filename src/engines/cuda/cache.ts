@@ -2,10 +2,11 @@
  * Compiled kernels on disk, by content: `<cache>/kernels/<aa>/<hash>`. Entries carry a hash of their own bytes, are written under another name and
  * renamed, and are never trusted: a damaged one is deleted and counts as absent. A cache that cannot be written is only slower.
  */
-import { createHash, randomBytes } from "node:crypto";
-import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { readdir, readFile, rm, stat, utimes } from "node:fs/promises";
 import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
+import { cacheFile } from "../../atomic.js";
 import type { Environment } from "./libraries.js";
 
 /** What a compiler made of a source. */
@@ -56,17 +57,8 @@ export class KernelCache {
   }
 
   async put(key: string, entry: Compiled): Promise<void> {
-    const path = this.path(key);
-    const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
     const bytes = encode(entry);
-    try {
-      await mkdir(dirname(path), { recursive: true });
-      await writeFile(temporary, bytes);
-      await rename(temporary, path);
-    } catch {
-      await rm(temporary, { force: true }).catch(() => undefined);
-      return;
-    }
+    if (!(await cacheFile(this.path(key), bytes))) return;
     this.#written += bytes.length;
     if (this.#pruned && this.#written < this.#limit / 10) return;
     this.#pruned = true;

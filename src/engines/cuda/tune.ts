@@ -3,10 +3,11 @@
  * data. Timings are kept on disk by problem, compiler and GPU, so that the next compilation times nothing. Without a GPU the first guess stands.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { cacheFile } from "../../atomic.js";
 import type { DType, Graph } from "../../ir/types.js";
+import { cacheFolder } from "./cache.js";
 import { compileSource, nvrtcVersion } from "./compiler.js";
 import { openDevice } from "./device.js";
 import { openPlan } from "./executable.js";
@@ -55,7 +56,7 @@ export async function tune(
     if (tactic !== undefined) book.set(`${level} ${problem.key}`, tacticName(tactic));
     onProgress(++done, problems.size);
   }
-  book.save();
+  await book.save();
   return picks;
 }
 
@@ -222,15 +223,18 @@ class Timings {
   #changed = false;
 
   constructor(identity: string) {
-    const folder = process.env["PARTITA_CACHE_DIR"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "partita");
-    this.#path = join(folder, "tactics", `${createHash("sha256").update(identity).digest("hex").slice(0, 24)}.json`);
-    this.#entries = Object.create(null) as Record<string, string>;
+    this.#path = join(cacheFolder(), "tactics", `${createHash("sha256").update(identity).digest("hex").slice(0, 24)}.json`);
+    this.#entries = this.#stored();
+  }
+  #stored(): Record<string, string> {
+    const found = Object.create(null) as Record<string, string>;
     try {
       for (const [key, value] of Object.entries(JSON.parse(readFileSync(this.#path, "utf8")) as object))
-        if (typeof value === "string") this.#entries[key] = value;
+        if (typeof value === "string") found[key] = value;
     } catch {
       // None yet, or none that can be read.
     }
+    return found;
   }
   get(key: string): string | undefined {
     return this.#entries[key];
@@ -239,15 +243,8 @@ class Timings {
     this.#entries[key] = value;
     this.#changed = true;
   }
-  save(): void {
-    if (!this.#changed) return;
-    try {
-      mkdirSync(join(this.#path, ".."), { recursive: true });
-      const part = `${this.#path}.${process.pid}.part`;
-      writeFileSync(part, `${JSON.stringify(this.#entries, null, 1)}\n`);
-      renameSync(part, this.#path);
-    } catch {
-      // A cache that cannot be written costs time, not results.
-    }
+  /** With what other processes have stored meanwhile. */
+  async save(): Promise<void> {
+    if (this.#changed) await cacheFile(this.#path, `${JSON.stringify({ ...this.#stored(), ...this.#entries }, null, 1)}\n`);
   }
 }

@@ -3,10 +3,11 @@
  * process that calls it. What came out is remembered on disk by the files, the addon and the driver.
  */
 import { spawn } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
+import { cacheFile } from "../../atomic.js";
 import { cacheFolder } from "../cuda/cache.js";
 import { native } from "../cuda/native.js";
 import { libraryFailed, probeDied, sentence } from "./failures.js";
@@ -89,7 +90,8 @@ export async function probeTensorRt(options: ProbeOptions): Promise<Probe> {
   const file = join(folder, `${key(library, parser)}.json`);
   const known = fresh ? undefined : recall(file);
   const found = known ?? (await ask(library, parser, options.timeoutMs ?? 180_000));
-  if (known === undefined) remember(file, found);
+  // A folder that cannot be written costs a probe the next time.
+  if (known === undefined) await cacheFile(file, JSON.stringify(found));
   const version = versionOf(found.version);
   return { version, family: requireFamily(version, library), parser: found.parser, builder: found.builder, runtime: found.runtime };
 }
@@ -187,16 +189,5 @@ function recall(file: string): Remembered | undefined {
     return parsed.success ? parsed.output : undefined;
   } catch {
     return undefined;
-  }
-}
-/** A folder that cannot be written costs a probe the next time. */
-function remember(file: string, found: Remembered): void {
-  const temporary = `${file}.${randomBytes(6).toString("hex")}`;
-  try {
-    mkdirSync(join(file, ".."), { recursive: true });
-    writeFileSync(temporary, JSON.stringify(found));
-    renameSync(temporary, file);
-  } catch {
-    rmSync(temporary, { force: true });
   }
 }

@@ -1,10 +1,11 @@
 /**
- * TensorRT's timing cache on disk: one file a version and GPU, under a hash of its own bytes, written under another name and renamed. A damaged
- * file counts as none, and one that cannot be written makes the next build slower, no more.
+ * TensorRT's timing cache on disk: one file a version and GPU, under a hash of its own bytes, written whole or not at all. A damaged file
+ * counts as none, and one that cannot be written makes the next build slower, no more.
  */
-import { createHash, randomBytes } from "node:crypto";
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { cacheFile } from "../../atomic.js";
 import { cacheFolder } from "../cuda/cache.js";
 import type { Environment } from "../cuda/libraries.js";
 import type { LibraryVersion } from "./native.js";
@@ -27,14 +28,7 @@ export async function readTimingCache(path: string): Promise<Uint8Array> {
 }
 
 export async function writeTimingCache(path: string, bytes: Uint8Array): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
-  try {
-    await mkdir(dirname(path), { recursive: true });
-    await writeFile(temporary, Buffer.concat([MAGIC, digest(bytes), bytes]));
-    await rename(temporary, path);
-  } catch {
-    await rm(temporary, { force: true }).catch(() => undefined);
-  }
+  await cacheFile(path, Buffer.concat([MAGIC, digest(bytes), bytes]));
 }
 
 const digest = (bytes: Uint8Array): Buffer => createHash("sha256").update(bytes).digest();

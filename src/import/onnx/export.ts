@@ -2,9 +2,9 @@
  * Writes a graph as an ONNX model. Weights are never copied through an encoder: they are chunks (views or file ranges) between the
  * written bytes, and go to disk by `writev`. Models past 2 GiB, which protobuf readers refuse, put their weights into a data file beside.
  */
-import { randomBytes } from "node:crypto";
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync, writevSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, writeSync, writevSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { replaceFiles } from "../../atomic.js";
 import { defineError } from "../../diagnostics.js";
 import { onnxNumber } from "../../ir/dtypes.js";
 import { bodiesOf, valueAt } from "../../ir/graph.js";
@@ -376,20 +376,12 @@ export function writeOnnx(g: Graph, path: string, options: ExportOptions = {}): 
     : undefined;
   const writer = new ModelWriter(external);
   writer.model(g, opsetOf(g));
-  const stamp = randomBytes(6).toString("hex");
-  const files: { readonly path: string; readonly temporary: string; readonly chunks: readonly Chunk[] }[] = [];
-  if (external !== undefined && external.length > 0)
-    files.push({
-      path: join(dirname(path), external.location),
-      temporary: join(dirname(path), `.${external.location}.${stamp}.tmp`),
-      chunks: external.chunks,
-    });
-  files.push({ path, temporary: join(dirname(path), `.${basename(path)}.${stamp}.tmp`), chunks: writer.w.chunks() });
+  const file = (at: string, chunks: readonly Chunk[]) => ({ path: at, content: (temporary: string) => writeChunks(temporary, chunks) });
+  const files = [file(path, writer.w.chunks())];
+  if (external !== undefined && external.length > 0) files.unshift(file(join(dirname(path), external.location), external.chunks));
   try {
-    for (const f of files) writeChunks(f.temporary, f.chunks);
-    for (const f of files) renameSync(f.temporary, f.path);
+    replaceFiles(files);
   } catch (cause) {
-    for (const f of files) rmSync(f.temporary, { force: true });
     if (cause instanceof Error && "syscall" in cause) throw cannotWrite({ what: cause.message }, { file: path }, cause);
     throw cause;
   }
