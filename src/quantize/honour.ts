@@ -66,7 +66,7 @@ function transposedWeight(draft: Editor, n: Node): void {
   const c = draft.constant(steps);
   const perm = n.attrs["perm"]?.kind === "ints" ? n.attrs["perm"].value.map(Number) : c?.dims.map((_, i, d) => d.length - 1 - i);
   if (dq?.op !== "DequantizeLinear" || dq.domain !== "" || c === undefined || perm?.length !== c.dims.length) return;
-  if ((c.dtype !== "int8" && c.dtype !== "uint8") || int(dq, "block_size", 0) !== 0) return;
+  if ((c.dtype !== "int8" && c.dtype !== "uint8") || intOf(dq, "block_size", 0) !== 0) return;
   const moved = draft.addConstant(`${draft.value(steps as ValueId).name}.moved`, transposed(c, perm));
   const perTensor = elementCount(draft.constant(scale)?.dims ?? []) === 1;
   const attrs: Readonly<Record<string, Attr>> = perTensor ? {} : { axis: { kind: "int", value: perm.indexOf(axisOf(dq, c.dims.length)) } };
