@@ -5,6 +5,7 @@ import type { TensorRtOptions } from "./engines/engine.js";
 import type { Operator } from "./ops/javascript.js";
 import type { Times } from "./partition/times.js";
 import type { Pin } from "./partition/verdicts.js";
+import type { ChooseOptions } from "./quantize/choose.js";
 import type { FeedSource } from "./quantize/feeds.js";
 import type { Preprocessing } from "./quantize/images.js";
 import { RANGE_METHODS } from "./quantize/scales.js";
@@ -40,7 +41,7 @@ export interface ProgressEvent {
 }
 
 /** Where the ranges of activations come from, for precision "int8". One of `data`, `file` and `table`. */
-export interface CalibrationOptions {
+export interface CalibrationOptions extends ChooseOptions {
   /** Feeds that are typical of the model's use, some hundred: an iterable of them, or the path of an .npz, an .npy, a folder of these or of images. */
   readonly data?: FeedSource | undefined;
   /** A calibration file that `partita calibrate` wrote. */
@@ -56,14 +57,6 @@ export interface CalibrationOptions {
    * best; "none" takes `method` as it is.
    */
   readonly search?: "auto" | "none" | undefined;
-  /** Points of agreement with the float model that may be lost before layers are left float. Default 0.5. */
-  readonly maxDrop?: number | undefined;
-  /** Share of the quantized multiplications that may go back to float for it, 0 to 1. Default 0.1. */
-  readonly maxFloatShare?: number | undefined;
-  /** No trial starts after this many seconds. Default 120. */
-  readonly budgetSeconds?: number | undefined;
-  /** A JSON file that keeps every trial: a search that was stopped goes on from it. */
-  readonly trials?: string | undefined;
   /** Rows of one feed where an array is cut into feeds. Default 1. */
   readonly batch?: number | undefined;
   /** For folders of images. */

@@ -7,7 +7,7 @@
 import { intOf } from "../ir/attributes.js";
 import { isStatic } from "../ir/dims.js";
 import { Editor } from "../ir/edit.js";
-import { bodiesOf, readsOf } from "../ir/graph.js";
+import { bodiesOf, producersOf, usesOf } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Constant, Dim, Graph, Node, NodeId, Shape, ValueId } from "../ir/types.js";
 import { type Fact, shapeOf } from "../ops/define.js";
@@ -140,7 +140,7 @@ class Search {
   readonly g: Graph;
   readonly #facts: (v: ValueId) => Fact;
   readonly #producers: readonly (Node | undefined)[];
-  readonly #users = new Map<ValueId, Node[]>();
+  readonly #users: readonly (readonly Node[])[];
   readonly #outputs: ReadonlySet<ValueId>;
   /** Tensors that belong to a class, or to none. */
   readonly #seen = new Set<ValueId>();
@@ -148,16 +148,8 @@ class Search {
   constructor(g: Graph, facts: (v: ValueId) => Fact) {
     this.g = g;
     this.#facts = facts;
-    const producers: (Node | undefined)[] = new Array(g.values.length);
-    for (const n of g.nodes) {
-      for (const v of n.outs) if (v !== undefined) producers[v] = n;
-      for (const v of new Set(readsOf(n))) {
-        const users = this.#users.get(v);
-        if (users === undefined) this.#users.set(v, [n]);
-        else users.push(n);
-      }
-    }
-    this.#producers = producers;
+    this.#producers = producersOf(g);
+    this.#users = usesOf(g);
     this.#outputs = new Set(g.outputs);
   }
   shape(v: ValueId): Shape {
@@ -188,7 +180,7 @@ class Search {
       const touch: Touch = { v, at, join, producers, consumers, constants };
       const producer = this.#producers[v];
       if (producer === undefined || this.#outputs.has(v) || !this.#made(producer, touch, channels)) sound = false;
-      for (const n of this.#users.get(v) ?? []) if (!this.#read(n, touch)) sound = false;
+      for (const n of this.#users[v] ?? []) if (!this.#read(n, touch)) sound = false;
       this.#seen.add(v);
     }
     if (!sound || producers.size === 0 || consumers.size === 0) return undefined;

@@ -9,7 +9,7 @@ import { displayName, valueAt } from "../ir/graph.js";
 import type { Graph, Node } from "../ir/types.js";
 import { type InferOptions, inferGraph } from "../ops/infer.js";
 import { matched } from "../partition/verdicts.js";
-import { type ChooseOptions, type Chosen, choose } from "./choose.js";
+import { type ChooseContext, type ChooseOptions, type Chosen, choose } from "./choose.js";
 import { type Drift, driftOf } from "./drift.js";
 import type { Observations } from "./histogram.js";
 import { honoured } from "./honour.js";
@@ -111,12 +111,14 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
   if (feeds === undefined && options.observations === undefined && options.ranges === undefined)
     throw nothingToCalibrate({}, { file: graph.extra?.file });
   const excluded = exclusions(graph, options.exclude ?? []);
-  const searching = feeds !== undefined && options.search !== undefined && hasProducts(graph, options, excluded);
-  const chosen = searching ? await chosenFor(graph, feeds, excluded, options) : undefined;
+  const factsOf = inferredOnce(options.shapes);
+  const searching =
+    feeds !== undefined && options.search !== undefined && quantizable(graph, factsOf(graph), { keepFloat: excluded }).length > 0;
+  const chosen = searching ? await chosenFor(graph, feeds, { keepFloat: excluded, facts: factsOf }, options) : undefined;
   const even = chosen?.graph ?? graph;
   const floats = new Set(chosen?.best.configuration.floats);
   const keepFloat = (n: Node): string | undefined => excluded(n) ?? (floats.has(n.name) ? LEFT_FLOAT : undefined);
-  const { facts } = inferGraph(even, { shapes: options.shapes });
+  const facts = factsOf(even);
   const tensors = quantizable(even, facts, { keepFloat });
   const observations =
     feeds === undefined
@@ -161,16 +163,28 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
 
 /** Share of the progress that the search takes. */
 const SEARCHING = 0.6;
-const hasProducts = (g: Graph, options: QuantizeOptions, keepFloat: (n: Node) => string | undefined): boolean =>
-  quantizable(g, inferGraph(g, { shapes: options.shapes }).facts, { keepFloat }).length > 0;
 
-function chosenFor(graph: Graph, feeds: FeedStore, keepFloat: (n: Node) => string | undefined, options: QuantizeOptions): Promise<Chosen> {
+/** Facts of graphs, each inferred once. */
+function inferredOnce(shapes: InferOptions["shapes"]): ChooseContext["facts"] {
+  const known = new WeakMap<Graph, ReturnType<ChooseContext["facts"]>>();
+  return (g) => {
+    let facts = known.get(g);
+    if (facts === undefined) known.set(g, (facts = inferGraph(g, { shapes }).facts));
+    return facts;
+  };
+}
+
+function chosenFor(
+  graph: Graph,
+  feeds: FeedStore,
+  context: Pick<ChooseContext, "keepFloat" | "facts">,
+  options: QuantizeOptions,
+): Promise<Chosen> {
   let done = 0;
   return choose(graph, feeds, {
     ...options.search,
+    ...context,
     method: options.method,
-    keepFloat,
-    shapes: options.shapes,
     runner: options.runner,
     signal: options.signal,
     // The number of trials is not known beforehand: every one takes a part of what is left.
