@@ -11,6 +11,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   registerMemory(env, exports);
   registerLaunch(env, exports);
   registerExecute(env, exports);
+  registerEvent(env, exports);
+  registerNvml(env, exports);
+  registerNvtx(env, exports);
   registerTensorMap(env, exports);
   registerNvrtc(env, exports);
   registerTensorRt(env, exports);

@@ -59,6 +59,8 @@ Napi::Value DeviceInfo(const Napi::CallbackInfo& info) {
     return value;
   };
   auto out = Napi::Object::New(env);
+  char bus[32] = {};
+  if (d.DeviceGetPCIBusId != nullptr && d.DeviceGetPCIBusId(bus, sizeof bus - 1, device) == 0) out["bus"] = std::string(bus);
   out["name"] = std::string(name);
   out["memoryBytes"] = static_cast<double>(total);
   out["sm"] = attribute(cuda::kMajor) * 10 + attribute(cuda::kMinor);

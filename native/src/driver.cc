@@ -9,6 +9,8 @@ bool Driver::open(const std::vector<std::string>& names) {
   PARTITA_CUDA_FUNCTIONS(PARTITA_FIND)
 #undef PARTITA_FIND
   FuncGetParamInfo = reinterpret_cast<decltype(FuncGetParamInfo)>(library.find("cuFuncGetParamInfo"));
+  DeviceGetPCIBusId = reinterpret_cast<decltype(DeviceGetPCIBusId)>(library.find("cuDeviceGetPCIBusId"));
+  EventRecordWithFlags = reinterpret_cast<decltype(EventRecordWithFlags)>(library.find("cuEventRecordWithFlags"));
   return missing.empty();
 }
 

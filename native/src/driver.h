@@ -70,6 +70,9 @@ struct Driver {
 #undef PARTITA_DECLARE
   // Offset and size of a kernel's parameter; absent before CUDA 12.4.
   cuda::Result (*FuncGetParamInfo)(cuda::Function, size_t, size_t*, size_t*) = nullptr;
+  // The address by which NVML knows a device, and events inside graphs: benchmarks and traces do without where these are absent.
+  cuda::Result (*DeviceGetPCIBusId)(char*, int, cuda::Device) = nullptr;
+  cuda::Result (*EventRecordWithFlags)(cuda::Event, cuda::Stream, unsigned) = nullptr;
 
   // Loads the first of these libraries that loads and finds every function; false leaves the reason in `library.error()` or `missing`.
   bool open(const std::vector<std::string>& names);
@@ -89,5 +92,8 @@ void registerDevice(Napi::Env env, Napi::Object exports);
 void registerMemory(Napi::Env env, Napi::Object exports);
 void registerLaunch(Napi::Env env, Napi::Object exports);
 void registerExecute(Napi::Env env, Napi::Object exports);
+void registerEvent(Napi::Env env, Napi::Object exports);
+void registerNvml(Napi::Env env, Napi::Object exports);
+void registerNvtx(Napi::Env env, Napi::Object exports);
 void registerTensorMap(Napi::Env env, Napi::Object exports);
 void registerNvrtc(Napi::Env env, Napi::Object exports);

@@ -59,7 +59,7 @@ static const Kernel kernels[] = {
 
 /* ---- streams and graphs ---- */
 typedef struct Op {
-  enum { COPY, FILL, KERNEL, HOST } kind;
+  enum { COPY, FILL, KERNEL, HOST, MARK } kind;
   void* to; const void* from; size_t bytes; int value;
   const Kernel* kernel; Shape shape; uint8_t params[4096];
   void (*host)(void*);
@@ -68,11 +68,15 @@ typedef struct Op {
 typedef struct { Op *first, *last; } Graph;
 typedef struct { int capturing; Graph* graph; } Stream;
 
+/* An event is the time at which it was recorded, zero before that; time passes by half a millisecond from one to the next. */
+static atomic_int ticks = 0;
+static void mark(void* e) { *(double*)e = 0.5 * ++ticks; }
 static void perform(const Op* o) {
   if (poisoned) return;
   if (o->kind == COPY) memmove(o->to, o->from, o->bytes);
   else if (o->kind == FILL) memset(o->to, o->value, o->bytes);
   else if (o->kind == HOST) o->host(o->to);
+  else if (o->kind == MARK) mark(o->to);
   else o->kernel->body(o->params, o->shape);
 }
 static int issue(Stream* s, const Op* o) {
@@ -111,6 +115,7 @@ API int cuGetErrorString(int r, const char** text) { *text = r == OUT_OF_MEMORY 
 API int cuDeviceGetCount(int* n) { *n = (int)setting("FAKE_CUDA_DEVICES", 1); return OK; }
 API int cuDeviceGet(int* d, int ordinal) { *d = ordinal; return ordinal < setting("FAKE_CUDA_DEVICES", 1) ? OK : INVALID_DEVICE; }
 API int cuDeviceGetName(char* name, int size, int d) { snprintf(name, (size_t)size, "Fake GPU %d", d); return OK; }
+API int cuDeviceGetPCIBusId(char* bus, int size, int d) { snprintf(bus, (size_t)size, "0000:%02x:00.0", d); return OK; }
 API int cuDeviceGetAttribute(int* v, int which, int d) {
   (void)d;
   const long sm = setting("FAKE_CUDA_SM", 90);
@@ -236,11 +241,21 @@ API int cuGraphLaunch(Graph* g, Stream* s) {
 API int cuGraphDestroy(Graph* g) { clear(g); objects--; return OK; }
 API int cuGraphExecDestroy(Graph* g) { NEED_CONTEXT; clear(g); objects--; return OK; }
 
-API int cuEventCreate(void** e, unsigned flags) { (void)flags; NEED_CONTEXT; *e = malloc(1); objects++; return OK; }
+API int cuEventCreate(void** e, unsigned flags) { (void)flags; NEED_CONTEXT; *e = calloc(1, sizeof(double)); objects++; return OK; }
 API int cuEventDestroy_v2(void* e) { NEED_CONTEXT; free(e); objects--; return OK; }
-API int cuEventRecord(void* e, Stream* s) { (void)e; (void)s; NEED_CONTEXT; return OK; }
+API int cuEventRecord(void* e, Stream* s) { (void)s; NEED_CONTEXT; mark(e); return OK; }
+API int cuEventRecordWithFlags(void* e, Stream* s, unsigned flags) {
+  if ((flags == 1) != s->capturing) return INVALID_VALUE;
+  const Op o = {.kind = MARK, .to = e};
+  return issue(s, &o);
+}
 API int cuEventSynchronize(void* e) { (void)e; NEED_CONTEXT; NEED_HEALTH; return OK; }
-API int cuEventElapsedTime(float* ms, void* a, void* b) { (void)a; (void)b; NEED_CONTEXT; *ms = 0.5f; return OK; }
+API int cuEventElapsedTime(float* ms, void* a, void* b) {
+  NEED_CONTEXT;
+  if (*(double*)a == 0 || *(double*)b == 0) return INVALID_HANDLE;
+  *ms = (float)(*(double*)b - *(double*)a);
+  return OK;
+}
 
 typedef struct { unsigned grid[3], block[3], shared; Stream* stream; void* attrs; unsigned count; } Config;
 API int cuLaunchKernelEx(const Config* c, const Kernel* f, void** params, void** extra) {

@@ -13,7 +13,16 @@ export type MemoryHandle = Brand<number, "device memory">;
 export type PinnedHandle = Brand<number, "pinned memory">;
 export type StreamHandle = Brand<number, "cuda stream">;
 export type GraphHandle = Brand<number, "cuda graph">;
-export type AnyHandle = ContextHandle | ModuleHandle | FunctionHandle | MemoryHandle | PinnedHandle | StreamHandle | GraphHandle;
+export type EventHandle = Brand<number, "cuda event">;
+export type AnyHandle =
+  | ContextHandle
+  | ModuleHandle
+  | FunctionHandle
+  | MemoryHandle
+  | PinnedHandle
+  | StreamHandle
+  | GraphHandle
+  | EventHandle;
 
 export type HostArray = ArrayBufferView<ArrayBuffer> | ArrayBuffer;
 /** Memory on the device or pinned, an offset in bytes, and the array that is copied in or out whole. */
@@ -22,6 +31,8 @@ type Triple = readonly [number, number, number];
 
 export interface DeviceProperties {
   readonly name: string;
+  /** PCI address, by which NVML knows the device; absent where the driver does not tell. */
+  readonly bus?: string | undefined;
   readonly memoryBytes: number;
   /** Compute capability, 90 for 9.0. */
   readonly sm: number;
@@ -85,6 +96,24 @@ export interface NativeAddon {
   execute(stream: StreamHandle, graph: GraphHandle | undefined, into: readonly HostCopy[], out: readonly HostCopy[]): Promise<void>;
   /** Off the event loop: milliseconds of each of `count` replays after `warmup` more, between two events. */
   timeGraph(stream: StreamHandle, graph: GraphHandle, warmup: number, count: number): Promise<Float64Array>;
+  eventCreate(context: ContextHandle): EventHandle;
+  /** `captured`: the stream is being captured, and every launch of its graph records the event anew. */
+  eventRecord(stream: StreamHandle, event: EventHandle, captured: boolean): void;
+  /** Milliseconds on the device between two events that were recorded, and whose streams were waited for. */
+  eventElapsed(from: EventHandle, to: EventHandle): number;
+  /** Throws with every reason where no library loads or NVML does not start. */
+  nvmlOpen(libraries: readonly string[]): { readonly library: string };
+  /** Of the GPU at a PCI address; `refused` says why a figure is absent. */
+  nvmlRead(bus: string): {
+    readonly energyMillijoules?: number;
+    readonly powerMilliwatts?: number;
+    readonly usedBytes?: number;
+    readonly refused: Readonly<Record<string, string>>;
+  };
+  /** How ranges are told to a profiler; throws why nobody is told. The first call decides. */
+  nvtxOpen(libraries: readonly string[]): { readonly way: string };
+  nvtxStart(name: string): bigint;
+  nvtxEnd(range: bigint): void;
   tensorMapTiled(
     memory: MemoryHandle,
     offset: number,
