@@ -14,6 +14,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Segmentation, type SegmentInput, segment } from "../../src/partition/segment.js";
 import { baselines, dropSmall } from "./baselines.js";
+import { type Bounds, boundsAt } from "./bounds.js";
 import { generate, type Shape, shapes } from "./generators.js";
 import { type Figures, measure } from "./measure.js";
 import { casesOf, modelFiles } from "./models.js";
@@ -38,6 +39,8 @@ export interface ModelRow {
   readonly verdicts: string;
   readonly nodes: number;
   readonly methods: Readonly<Record<string, Figures>>;
+  /** What no partition can undercut that covers the work that Partita's covers. */
+  readonly least: Bounds;
 }
 export interface Results {
   readonly machine: { readonly cpu: string; readonly cores: number; readonly memoryGb: number; readonly node: string };
@@ -154,16 +157,18 @@ async function onModels(): Promise<Pick<Results, "models" | "unread">> {
       unread.push({ model: path.slice((data ?? "").length + 1), why: cases });
       continue;
     }
-    for (const { model, verdicts, input, work } of cases) models.push({ model, verdicts, nodes: input.n, methods: compared(input, work) });
+    for (const { model, verdicts, input, work } of cases) models.push({ model, verdicts, nodes: input.n, ...compared(input, work) });
     process.stderr.write(`${path}\n`);
   }
   return { models, unread };
 }
 
-function compared(input: SegmentInput, work: Float64Array): Record<string, Figures> {
-  const methods: Record<string, Figures> = { [OURS]: measure(input, groupsOf(segment(input)), work) };
+function compared(input: SegmentInput, work: Float64Array): Pick<ModelRow, "methods" | "least"> {
+  const groups = groupsOf(segment(input));
+  const ours = measure(input, groups, work);
+  const methods: Record<string, Figures> = { [OURS]: ours };
   for (const b of baselines) methods[b.name] = measure(input, dropSmall(input, b.run(input)), work);
-  return methods;
+  return { methods, least: boundsAt(input, groups, work) };
 }
 
 const [, , mode, shape, n, name] = process.argv;

@@ -61,9 +61,10 @@ export async function casesOf(path: string): Promise<readonly ModelCase[] | stri
             size: p.size,
             minimumSize: 3,
             values: p.values,
+            flops: p.flops,
             lossUs: lossOf(p, ["host", engine], own, "fp32"),
           },
-          work: Float64Array.from(p.costs, (c) => c.flops),
+          work: p.flops,
         });
       }
     } catch (error) {

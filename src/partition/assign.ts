@@ -64,6 +64,7 @@ export function solve(p: Problem, verdicts: Verdicts, options: PartitionOptions)
       minimumSize: options.minimumSegmentSize,
       forced,
       values: p.values,
+      flops: p.flops,
       lossUs: lossOf(p, classes, engine, precision, options.measured),
       ...(overlap ? { overlap: { us: timesOf(p, classes, engine, precision, options), startUs: classes.map(startUs) } } : {}),
     });

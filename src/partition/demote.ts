@@ -8,6 +8,8 @@ export type Floor = "piece" | "wave";
 
 /** Bytes that cross between host and device in a microsecond. */
 export const BYTES_PER_US = 50e3;
+/** Microseconds of a tensor's crossing besides its bytes. */
+export const CROSSING_US = 1;
 
 /**
  * Step 2. What a piece of class 1 reads comes from lower levels or from the host's wave at its own, which it can join. A piece of a higher
@@ -57,8 +59,12 @@ export function demote(
   let any = false;
   for (let v = 0; v < n && !any; v++) any = small(v);
   if (!any) return false;
-  // Small pieces where the wave stays: by the bytes that their move would add, and the time it would cost.
+  // Small pieces where the wave stays: by the bytes that their move would add, and the time it would cost, both in bytes. Work stays on the
+  // engine that was asked for unless its tensors outweigh it; what computes nothing (a Gather, a Slice) must be worth the tensors' crossing too.
   const gain = new Float64Array(n);
+  const works = new Uint8Array(n);
+  for (let v = 0; v < n; v++) if (piece[v] !== -1 && input.flops?.[v] !== 0) works[piece[v] as number] = 1;
+  const priceOf = (p: number, b: number): number => b + (works[p] === 1 ? 0 : CROSSING_US * BYTES_PER_US);
   const { producer, readers, bytes, exported } = values;
   for (let t = 0; t < producer.length; t++) {
     const p = producer[t] as number;
@@ -82,9 +88,9 @@ export function demote(
     }
     const b = bytes[t] as number;
     // The maker's piece moving to the host: t stops crossing when only the host reads it (or nothing outside), starts when it was internal.
-    if (own !== -1 && elsewhere && readBy === -1 && hostReads) gain[own] = (gain[own] as number) - b;
+    if (own !== -1 && elsewhere && readBy === -1 && hostReads) gain[own] = (gain[own] as number) - priceOf(own, b);
     // A reader's piece moving to the host: t stops crossing when the host makes it and only that piece reads it.
-    if (own === -1 && readBy !== -1 && !severalReaders) gain[readBy] = (gain[readBy] as number) - b;
+    if (own === -1 && readBy !== -1 && !severalReaders) gain[readBy] = (gain[readBy] as number) - priceOf(readBy, b);
   }
   if (input.lossUs !== undefined) {
     // Bytes as long as they take; what never crossed costs nothing to keep.

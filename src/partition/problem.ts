@@ -21,6 +21,8 @@ export interface Problem {
   /** What each node counts towards the floor: 1 for compute, 0 for views and shape arithmetic. */
   readonly size: Uint8Array;
   readonly costs: readonly Cost[];
+  /** Arithmetic by node, of `costs`. */
+  readonly flops: Float64Array;
 }
 
 /** `bindings`: numbers for symbolic dims; those without one count as 1. */
@@ -60,6 +62,7 @@ export function problemOf(g: Graph, facts: (v: ValueId) => Fact, bindings?: Read
       to.push(i);
     }
   });
+  const costs = nodes.map((n) => costOf(g, n, facts, bindings));
   const exported = new Uint8Array(ids.length);
   for (const v of g.outputs) if ((indexOf[v] as number) >= 0) exported[indexOf[v] as number] = 1;
   return {
@@ -74,7 +77,8 @@ export function problemOf(g: Graph, facts: (v: ValueId) => Fact, bindings?: Read
     },
     indexOf,
     size,
-    costs: nodes.map((n) => costOf(g, n, facts, bindings)),
+    costs,
+    flops: Float64Array.from(costs, (c) => c.flops),
   };
 }
 

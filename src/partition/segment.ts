@@ -15,7 +15,7 @@
  * The number of engine segments is at most the number of waves, which no order can undercut with one engine class.
  */
 import { type Edges, heaviestFirst, reversed } from "./dag.js";
-import { BYTES_PER_US, demote, type Floor } from "./demote.js";
+import { BYTES_PER_US, CROSSING_US, demote, type Floor } from "./demote.js";
 import { moveClusters } from "./moves.js";
 import { number } from "./number.js";
 import { refine } from "./refine.js";
@@ -40,6 +40,8 @@ export interface SegmentInput {
   readonly values?: Values | undefined;
   /** Microseconds more that a node takes on the host than on its engine; absent: what crosses alone decides about small pieces. */
   readonly lossUs?: Float64Array | undefined;
+  /** Arithmetic by node; absent: every node computes something. */
+  readonly flops?: Float64Array | undefined;
   /** Times, for step 6: microseconds by node, and of one more segment by class. Absent: step 6 is left out. */
   readonly overlap?: { readonly us: Float64Array; readonly startUs: readonly number[] } | undefined;
 }
@@ -151,7 +153,7 @@ function penaltyOf(input: SegmentInput, values: Values, engine: Uint8Array, leve
       const r = readers.targets[e] as number;
       crosses = engine[r] !== engine[p] || (engine[p] !== 0 && level[r] !== level[p]);
     }
-    if (crosses) penalty += 1 + (bytes[t] as number) / BYTES_PER_US;
+    if (crosses) penalty += CROSSING_US + (bytes[t] as number) / BYTES_PER_US;
   }
   return penalty + 20 * waves.size;
 }

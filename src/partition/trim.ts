@@ -3,7 +3,7 @@
  * Slice of what the host made. Only nodes that count nothing towards the floor move, and only into host waves that are there already, so
  * neither the work covered nor the number of segments changes.
  */
-import { reversed } from "./dag.js";
+import { type Edges, reversed } from "./dag.js";
 import type { Dag, Values } from "./waves.js";
 
 /** Changes `engine` and `level` in place and marks what moved in `trimmed`; `may` says which nodes can. */
@@ -23,7 +23,8 @@ export function trim(
   for (const toEnd of [true, false]) {
     for (const v of toEnd ? [...candidates].reverse() : candidates) {
       if (engine[v] === 0) continue;
-      const place = toEnd ? readersLevel(g, engine, level, v) : makersLevel(g, engine, level, v);
+      // Beside the first of its readers, or the last of what it reads.
+      const place = toEnd ? hostLevel(g.successors, engine, level, v, Math.min) : hostLevel(g.predecessors, engine, level, v, Math.max);
       if (place < 0) continue;
       const own = engine[v] as number;
       const before = border.bytes(v);
@@ -36,27 +37,21 @@ export function trim(
   }
 }
 
-/** The lowest level among a node's readers, if all are on the host; -1 otherwise. */
-function readersLevel(g: Dag, engine: Uint8Array, level: Int32Array, v: number): number {
-  const { starts, targets } = g.successors;
-  let lowest = -1;
+/** The level picked among a node's neighbours in these rows, if there are any and all are on the host; -1 otherwise. */
+function hostLevel(
+  { starts, targets }: Edges,
+  engine: Uint8Array,
+  level: Int32Array,
+  v: number,
+  pick: (a: number, b: number) => number,
+): number {
+  let found = -1;
   for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
     const t = targets[e] as number;
     if (engine[t] !== 0) return -1;
-    if (lowest < 0 || (level[t] as number) < lowest) lowest = level[t] as number;
+    found = found < 0 ? (level[t] as number) : pick(found, level[t] as number);
   }
-  return lowest;
-}
-/** The highest level among the nodes that it reads from, if all are on the host; -1 otherwise. */
-function makersLevel(g: Dag, engine: Uint8Array, level: Int32Array, v: number): number {
-  const { starts, targets } = g.predecessors;
-  let highest = -1;
-  for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-    const p = targets[e] as number;
-    if (engine[p] !== 0) return -1;
-    highest = Math.max(highest, level[p] as number);
-  }
-  return highest;
+  return found;
 }
 
 /** Bytes that cross between host and engines for what one node reads and makes. */

@@ -25,12 +25,19 @@ export interface Values {
 }
 
 /** The least levels. */
-export function earliest(g: Dag, engine: Uint8Array): Int32Array {
+export const earliest = (g: Dag, engine: Uint8Array): Int32Array => leastLevels(g, engine, 0);
+
+/** The least levels when the engines' waves run before the host's: what waits for nothing of the host's is apart from what does. */
+export const enginesFirst = (g: Dag, engine: Uint8Array): Int32Array => leastLevels(g, engine, 1);
+
+/** `ofHost`: the level of the host's first wave. At 1 it has an engine wave before it, which may be empty. */
+function leastLevels(g: Dag, engine: Uint8Array, ofHost: number): Int32Array {
   const { starts, targets } = g.successors;
   const level = new Int32Array(g.n);
   for (let v = 0; v < g.n; v++) {
-    const l = level[v] as number;
     const c = engine[v] as number;
+    if (c === 0 && (level[v] as number) < ofHost) level[v] = ofHost;
+    const l = level[v] as number;
     for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
       const t = targets[e] as number;
       const next = c > (engine[t] as number) ? l + 1 : l;
@@ -59,24 +66,6 @@ export function latest(g: Dag, engine: Uint8Array, depth = deepest(earliest(g, e
       if (next < l) l = next;
     }
     level[v] = l;
-  }
-  return level;
-}
-
-/** The least levels when the engines' waves run before the host's: what waits for nothing of the host's is apart from what does. */
-export function enginesFirst(g: Dag, engine: Uint8Array): Int32Array {
-  const { starts, targets } = g.successors;
-  const level = new Int32Array(g.n);
-  for (let v = 0; v < g.n; v++) {
-    const c = engine[v] as number;
-    // The host's first wave has no engine wave before it that could be empty.
-    if (c === 0 && level[v] === 0) level[v] = 1;
-    const l = level[v] as number;
-    for (let e = starts[v] as number; e < (starts[v + 1] as number); e++) {
-      const t = targets[e] as number;
-      const next = c > (engine[t] as number) ? l + 1 : l;
-      if (next > (level[t] as number)) level[t] = next;
-    }
   }
   return level;
 }
