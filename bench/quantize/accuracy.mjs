@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import { compile, Tensor, writeNpz } from "../../dist/index.js";
 import { record } from "../record.mjs";
 import { models } from "./models.mjs";
+import { argmax, interval, points } from "./score.mjs";
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
@@ -35,8 +36,7 @@ async function outputs(program, feeds) {
   await session.dispose();
   return { results, ms };
 }
-const argmax = (x) => x.reduce((best, v, i) => (v > x[best] ? i : best), 0);
-const percent = (part, all) => Number(((100 * part) / all).toFixed(2));
+const percent = (part, all) => points((100 * part) / all);
 
 /** How much more probable the largest output is than the next, by softmax where the outputs are logits. */
 function lead(x, best) {
@@ -45,12 +45,6 @@ function lead(x, best) {
   const p = x.every((v) => v >= 0) && Math.abs(sum - 1) < 1e-3 ? [...x] : [...x].map((v) => Math.exp(v - most));
   const all = p.reduce((a, v) => a + v, 0);
   return (p[best] - Math.max(...p.filter((_, i) => i !== best))) / all;
-}
-/** Half the width of the 95 % interval of a paired difference in points. */
-function interval(better, worse, n) {
-  const mean = (better - worse) / n;
-  const variance = (better + worse) / n - mean ** 2;
-  return Number((196 * Math.sqrt(variance / n)).toFixed(2));
 }
 
 const found = [];
@@ -104,7 +98,7 @@ for (const m of models(data)) {
         : {
             fp32: percent(right, n),
             int8: percent(rightInt8, n),
-            drop: Number((percent(right, n) - percent(rightInt8, n)).toFixed(2)),
+            drop: points(percent(right, n) - percent(rightInt8, n)),
             interval: interval(gained, lost, n),
           }),
       agreement: percent(agree, n),

@@ -16,6 +16,7 @@ import { encodeOnnx } from "../../dist/import/onnx/export.js";
 import { compile, readNpz, Tensor, writeNpz } from "../../dist/index.js";
 import { record } from "../record.mjs";
 import { models } from "./models.mjs";
+import { argmax, interval, points } from "./score.mjs";
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
@@ -25,7 +26,6 @@ const [data] = positionals;
 if (data === undefined) throw new Error("usage: compare.mjs DATA --python PYTHON [--only NAME] [--record NAME]");
 const SETTINGS = ["ort-minmax", "ort-entropy", "ort-percentile", "nncf", "nncf-transformer"];
 
-const argmax = (x) => x.reduce((best, v, i) => (v > x[best] ? i : best), 0);
 const rowsOf = (t) => {
   const size = t.data.length / t.dims[0];
   return Array.from({ length: t.dims[0] }, (_, i) => argmax(t.data.subarray(i * size, (i + 1) * size)));
@@ -44,7 +44,6 @@ async function rows(program, feeds) {
   await session.dispose();
   return found;
 }
-const points = (x) => Number(x.toFixed(2));
 
 /** Points by which a peer is better, and half the 95 % interval of that paired difference. */
 function against(own, peer, wanted) {
@@ -54,8 +53,7 @@ function against(own, peer, wanted) {
     better += peer[i] === wanted[i] && own[i] !== wanted[i];
     worse += own[i] === wanted[i] && peer[i] !== wanted[i];
   }
-  const mean = (better - worse) / n;
-  return { points: points(100 * mean), interval: points(196 * Math.sqrt(((better + worse) / n - mean ** 2) / n)) };
+  return { points: points((100 * (better - worse)) / n), interval: interval(better, worse, n) };
 }
 
 const found = [];

@@ -3,16 +3,11 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readNpz, Tensor } from "../../dist/index.js";
+import { generator as uniform } from "../../dist/runtime/measure.js";
 
-/** mulberry32, and normally distributed numbers of it. */
-export function generator(seed) {
-  let a = seed >>> 0;
-  const unit = () => {
-    a = (a + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
+/** Uniform numbers in [0, 1), and normally distributed ones of them. */
+function generator(seed) {
+  const unit = uniform(seed);
   return { unit, normal: () => Math.sqrt(-2 * Math.log(1 - unit())) * Math.cos(2 * Math.PI * unit()) };
 }
 

@@ -108,6 +108,18 @@ const operands = (gates: number, dirs: number) => ({
   w: random("float32", dirs, gates * 5, 4),
   r: random("float32", dirs, gates * 5, 5),
 });
+/** Rows of the given lengths in 96 units, both ways: a sample without its outputs. */
+const manyUnits = (gates: number, lengths: readonly number[]) => ({
+  name: "many units, short rows",
+  in: {
+    x: random("float32", Math.max(...lengths), lengths.length, 20),
+    w: wave(2, gates * 96, 20),
+    r: wave(2, gates * 96, 96),
+    b: wave(2, 2 * gates * 96),
+    lengths: given("int32", [lengths.length], lengths),
+  },
+  attrs: { hidden_size: aInt(96), direction: aText("bidirectional") },
+});
 
 export const rnn = defineOp({
   name: "RNN",
@@ -175,18 +187,7 @@ export const lstm = defineOp({
       attrs: { hidden_size: aInt(5), clip: { kind: "float", value: 1.5 } },
       outs: 3,
     };
-    yield {
-      name: "many units, short rows",
-      in: {
-        x: random("float32", 7, 3, 20),
-        w: wave(2, 384, 20),
-        r: wave(2, 384, 96),
-        b: wave(2, 768),
-        lengths: given("int32", [3], [7, 4, 1]),
-      },
-      attrs: { hidden_size: aInt(96), direction: aText("bidirectional") },
-      outs: 3,
-    };
+    yield { ...manyUnits(4, [7, 4, 1]), outs: 3 };
   },
 });
 export const gru = defineOp({
@@ -211,17 +212,6 @@ export const gru = defineOp({
       outs: 2,
     };
     yield { name: "bidirectional", in: operands(3, 2), attrs: { hidden_size: aInt(5), direction: aText("bidirectional") }, outs: 2 };
-    yield {
-      name: "many units, short rows",
-      in: {
-        x: random("float32", 6, 3, 20),
-        w: wave(2, 288, 20),
-        r: wave(2, 288, 96),
-        b: wave(2, 576),
-        lengths: given("int32", [3], [6, 3, 1]),
-      },
-      attrs: { hidden_size: aInt(96), direction: aText("bidirectional") },
-      outs: 2,
-    };
+    yield { ...manyUnits(3, [6, 3, 1]), outs: 2 };
   },
 });

@@ -163,22 +163,22 @@ async function parts(g: Graph, method: "max" | "entropy") {
   const store = (await collectFeeds(data, portsOf(g), {})) as FeedStore;
   const runner = hostRunner({ threads: 1 });
   const observations = await observe(g, quantizable(g, facts(g)), store.all(), runner);
-  return { store, runner, observations, ranges: rangesOf(g, observations, method) };
+  const outputs = async (graph: Graph) => {
+    const open = await runner.open(graph);
+    const out = await outputsOf(open, store);
+    await open.dispose();
+    return out;
+  };
+  return { store, runner, observations, ranges: rangesOf(g, observations, method), outputs };
 }
 
 describe("bias correction", () => {
   it("brings back the means that clipping moves", async () => {
     const g = classifier();
-    const { store, runner, ranges } = await parts(g, "max");
+    const { store, runner, ranges, outputs } = await parts(g, "max");
     // Ranges cut to a third clip every layer on one side.
     const cut = new Map([...ranges].map(([name, r]) => [name, r / 3]));
     const corrected = await correctBias(g, facts, cut, store, runner);
-    const outputs = async (graph: Graph) => {
-      const open = await runner.open(graph);
-      const out = await outputsOf(open, store);
-      await open.dispose();
-      return out;
-    };
     const expected = await outputs(g);
     const before = scoreOf(expected, await outputs(place(g, facts(g), cut).graph));
     const after = scoreOf(expected, await outputs(place(corrected, facts(corrected), cut).graph));
@@ -194,15 +194,9 @@ describe("bias correction", () => {
 describe("rounding by layers' outputs", () => {
   it("is never further from the layer's float output than the nearest, and within a step of it", async () => {
     const g = classifier();
-    const { store, runner, ranges } = await parts(g, "max");
+    const { store, runner, ranges, outputs } = await parts(g, "max");
     const rounded = await learnRounding(g, facts, ranges, store, runner);
     expect([...rounded.keys()]).toHaveLength(3);
-    const outputs = async (graph: Graph) => {
-      const open = await runner.open(graph);
-      const out = await outputsOf(open, store);
-      await open.dispose();
-      return out;
-    };
     const expected = await outputs(g);
     const nearest = place(g, facts(g), ranges);
     const learnt = place(g, facts(g), ranges, { rounded });

@@ -161,13 +161,16 @@ export class Owned {
   }
 }
 
+/** Of the places that were looked in, joined by "; ", the first and most usual one: enough for a verdict; `doctor` names them all. */
+export const firstPlace = (reasons: string): string => reasons.split("; ")[0] as string;
+
 /** Whether this process can run kernels, and what is missing otherwise. */
 export function gpuVerdict(): Verdict {
   try {
     openDriver();
     return yes;
   } catch (error) {
-    if (error instanceof PartitaError) return no(error.why ?? error.what, error.fix);
+    if (error instanceof PartitaError) return no(firstPlace(error.why ?? error.what), error.fix);
     throw error;
   }
 }

@@ -11,10 +11,10 @@ import { displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import type { Graph, NodeId } from "../../ir/types.js";
 import { inferGraph } from "../../ops/infer.js";
-import type { TensorLike } from "../../tensor.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext } from "../engine.js";
+import { ByShape } from "./by-shape.js";
 import { compilerInfo, compileSource } from "./compiler.js";
-import { gpuVerdict, openDevice } from "./device.js";
+import { firstPlace, gpuVerdict, openDevice } from "./device.js";
 import { brokenArtifact, notEmitted, otherArch } from "./errors.js";
 import { openPlan } from "./executable.js";
 import { emits, type Lowered, type LowerOptions, lower, NotEmitted, refusals } from "./lower.js";
@@ -24,7 +24,7 @@ import { tune } from "./tune.js";
 
 /** Bump when emitted code or the artifact's layout changes: caches hold artifacts by key. */
 const VERSION = "cuda/1";
-/** Specialisations kept by an executable of open dims. */
+/** Sets of dims that an executable of open dims keeps kernels for. */
 const KEPT = 8;
 
 export const cudaEngine: Engine = {
@@ -37,7 +37,7 @@ export const cudaEngine: Engine = {
       await compilerInfo();
       return yes;
     } catch (error) {
-      return no(error instanceof Error ? error.message : String(error));
+      return no(firstPlace(error instanceof Error ? error.message : String(error)));
     }
   },
   async build(segment, context) {
@@ -58,7 +58,7 @@ export const cudaEngine: Engine = {
     };
   },
   async open(artifact, context) {
-    return artifact.settings?.["shapes"] === "open" ? new Specialised(artifact, context) : await openFixed(artifact, context);
+    return artifact.settings?.["shapes"] === "open" ? openAnyShape(artifact, context) : await openFixed(artifact, context);
   },
 };
 
@@ -177,49 +177,15 @@ function runsOn(plan: KernelPlan, sm: number): boolean {
   return !newer || sm >= 90;
 }
 
-/** One executable per set of input dims, made when the dims first come. */
-class Specialised implements Executable {
-  readonly #graph: Graph;
-  readonly #options: LowerOptions;
-  readonly #context: OpenContext;
-  readonly #made = new Map<string, Promise<Executable>>();
-
-  constructor(artifact: Artifact, context: OpenContext) {
-    const [file] = artifact.files;
-    if (file === undefined) throw brokenArtifact({ what: "it has no segment" });
-    this.#graph = importOnnx("bytes" in file ? file.bytes : file.path);
-    this.#options = optionsFor((artifact.settings?.["precision"] ?? "fp32") as LowerOptions["precision"], openDevice().properties.sm);
-    this.#context = context;
-  }
-  async run(inputs: readonly TensorLike[], options?: Parameters<Executable["run"]>[1]): ReturnType<Executable["run"]> {
-    const key = inputs.map((t) => t.dims.join("x")).join(" ");
-    let made = this.#made.get(key);
-    if (made === undefined) {
-      made = this.#specialise(inputs);
-      made.catch(() => this.#made.delete(key));
-    }
-    // The most recent shapes stand last; the first goes when there are too many.
-    this.#made.delete(key);
-    this.#made.set(key, made);
-    const executable = await made;
-    const result = await executable.run(inputs, options);
-    if (this.#made.size > KEPT) {
-      const [oldest] = this.#made.keys();
-      const dropped = oldest === undefined ? undefined : this.#made.get(oldest);
-      if (oldest !== undefined) this.#made.delete(oldest);
-      await (await dropped)?.dispose();
-    }
-    return result;
-  }
-  async #specialise(inputs: readonly TensorLike[]): Promise<Executable> {
-    const shapes = Object.fromEntries(this.#graph.inputs.map((v, i) => [valueAt(this.#graph, v).name, inputs[i]?.dims ?? []]));
-    const { graph } = inferGraph(this.#graph, { shapes });
-    const { plan, weights } = emit(graph, this.#options);
-    return await openPlan(plan, await cubinsOf(plan), weights, { streams: this.#context.streams });
-  }
-  async dispose(): Promise<void> {
-    const all = [...this.#made.values()];
-    this.#made.clear();
-    await Promise.all(all.map(async (e) => (await e.catch(() => undefined))?.dispose()));
-  }
+/** An artifact without dims brings its graph: kernels are emitted and compiled for the dims that come. */
+function openAnyShape(artifact: Artifact, context: OpenContext): Executable {
+  const [file] = artifact.files;
+  if (file === undefined) throw brokenArtifact({ what: "it has no segment" });
+  const graph = importOnnx("bytes" in file ? file.bytes : file.path);
+  const options = optionsFor((artifact.settings?.["precision"] ?? "fp32") as LowerOptions["precision"], openDevice().properties.sm);
+  return new ByShape(async (dims) => {
+    const shapes = Object.fromEntries(graph.inputs.map((v, i) => [valueAt(graph, v).name, dims[i] ?? []]));
+    const { plan, weights } = emit(inferGraph(graph, { shapes }).graph, options);
+    return await openPlan(plan, await cubinsOf(plan), weights, { streams: context.streams });
+  }, KEPT);
 }
