@@ -54,6 +54,8 @@ export interface CudaExecutable extends Executable {
   readonly kernels: ReadonlyMap<string, KernelFacts>;
   /** Bytes: weights once; arena, ports and pinned staging for each stream. */
   readonly memory: { readonly weights: number; readonly arena: number; readonly ports: number; readonly pinned: number };
+  readonly runResident: NonNullable<Executable["runResident"]>;
+  readonly timeUs: NonNullable<Executable["timeUs"]>;
   /** Replays of the whole graph: its kernels alone, or with `copies` also the transfers to and from the host. */
   timeGraph(options?: TimingOptions & { readonly copies?: boolean | undefined }): Promise<Timing>;
   /** Each operation in a graph of its own, `repeats` times (20 when absent) back to back. */
