@@ -26,6 +26,9 @@ export { defineOperator, type Operator, type OperatorAttrs, type OperatorType } 
 export type { CompileOptions, LoadOptions, Precision, ProgressEvent, ShapeOption, TargetName } from "./options.js";
 export type { Pin } from "./partition/verdicts.js";
 export type { Report, ReportData } from "./report/report.js";
-export type { Program, SessionOptions } from "./runtime/program.js";
-export type { Feeds, Port, SegmentProfile, Session, SessionRunOptions } from "./runtime/session.js";
+export type { Batching } from "./runtime/batching.js";
+export type { Program } from "./runtime/program.js";
+export type { Feeds, Port, SegmentProfile, Session, SessionRunOptions, SessionStats } from "./runtime/session.js";
+export type { SessionOptions } from "./runtime/settings.js";
+export type { Stream, StreamOptions, StreamRunOptions } from "./runtime/stream.js";
 export { Tensor, type TensorData, type TensorDType, type TensorLike } from "./tensor.js";

@@ -75,6 +75,8 @@ export interface OpenContext {
   readonly streams: number;
   /** Threads for one run. */
   readonly threads: number;
+  /** Number of the GPU among the visible ones, for engines that use one; 0 when absent. */
+  readonly device?: number | undefined;
   /** Whether plans may bring host code that is run: TensorRT plans built to be version-compatible. */
   readonly allowHostCode?: boolean | undefined;
   /** Told of what was not as the artifact says: kernels compiled again for another GPU. */
@@ -117,6 +119,8 @@ export interface DeviceTensor {
   readonly device: number;
   /** Gives the memory back; once is enough. */
   release(): void;
+  /** A copy on the host. */
+  fetch(): Promise<Tensor>;
 }
 /** A layer of a built engine. */
 export interface LayerFacts {
@@ -133,6 +137,15 @@ export interface Engine {
   available(): Promise<Verdict>;
   build(segment: Graph, context: BuildContext): Promise<Artifact>;
   open(artifact: Artifact, context: OpenContext): Promise<Executable>;
+  /** Device memory that an artifact will take when it is opened, read off the artifact. Undefined where only opening it tells. */
+  memory?(artifact: Artifact): MemoryPlan | undefined;
+}
+/** Bytes of device memory. */
+export interface MemoryPlan {
+  /** Once: weights. */
+  readonly sharedBytes: number;
+  /** For each stream: intermediate results, inputs, outputs. */
+  readonly streamBytes: number;
 }
 /** Checks an engine against the interface without widening it. */
 export const defineEngine = <E extends Engine>(engine: E): E => engine;

@@ -1,20 +1,12 @@
 /** A compiled graph: its interface, its report, and the artifacts that sessions are opened from. */
-import type { Remark } from "../diagnostics.js";
-import type { Artifact, Engine } from "../engines/engine.js";
+import type { Artifact, Engine, Executable } from "../engines/engine.js";
 import type { Report } from "../report/report.js";
 import { saveBundle } from "./bundle.js";
+import { Lane } from "./lane.js";
+import { demandMemory } from "./memory.js";
 import { type Plan, type Port, Session } from "./session.js";
+import { type SessionOptions, settleSession } from "./settings.js";
 
-export interface SessionOptions {
-  /** Runs that may be in ONNX Runtime at once. More streams take more memory. Default 1. */
-  readonly streams?: number | undefined;
-  /** Threads of one run on the host. Default: all cores. */
-  readonly threads?: number | undefined;
-  /** Told of what was not as the program says: kernels compiled again for this machine's GPU. */
-  readonly onRemark?: ((remark: Remark) => void) | undefined;
-  /** Lets version-compatible TensorRT plans run the host code that they bring. Default false: code in a bundle is not run. */
-  readonly allowHostCode?: boolean | undefined;
-}
 export interface ProgramParts {
   readonly plan: Plan;
   /** One per step of the plan. */
@@ -36,28 +28,31 @@ export class Program {
     this.#parts = parts;
   }
 
-  /** Opens the artifacts. Throws P20xx when an engine refuses its own. */
+  /** Opens the artifacts, on every device asked for. Throws P3108, P3109, P3130, or P20xx to P22xx when an engine refuses its own. */
   async createSession(options: SessionOptions = {}): Promise<Session> {
     const { plan, artifacts, engines } = this.#parts;
-    const opened = await Promise.allSettled(
-      artifacts.map((a) =>
-        engines(a.engine).open(a, {
-          streams: options.streams ?? 1,
-          threads: options.threads ?? 0,
-          onRemark: options.onRemark,
-          allowHostCode: options.allowHostCode,
-        }),
-      ),
-    );
-    const failed = opened.find((o) => o.status === "rejected");
-    if (failed !== undefined) {
-      await Promise.all(opened.map((o) => (o.status === "fulfilled" ? o.value.dispose() : undefined)));
-      throw failed.reason;
+    const { streams, threads, devices, queue, gpuMemoryFraction, onRemark, allowHostCode } = settleSession(options);
+    const onGpu = artifacts.some((a) => a.engine !== "host");
+    if (!onGpu && options.devices !== undefined)
+      onRemark?.({
+        severity: "note",
+        text: "the session was given devices, and no segment of the program runs on one",
+        fix: "leave devices out, or compile with a target that uses them",
+      });
+    const used = onGpu ? devices : [undefined];
+    if (gpuMemoryFraction !== undefined && onGpu) demandMemory(this.#parts, { streams, devices, fraction: gpuMemoryFraction });
+    const opened: Lane[] = [];
+    try {
+      for (const device of used) {
+        const context = { streams, threads, device, onRemark, allowHostCode };
+        const executables = await all(artifacts.map((a) => engines(a.engine).open(a, context)));
+        opened.push(new Lane(plan, executables, { engines: artifacts.map((a) => a.engine), device }));
+      }
+      return new Session(plan, opened, { ...queue, maxConcurrency: queue.maxConcurrency ?? streams * opened.length });
+    } catch (error) {
+      await Promise.all(opened.map((l) => l.dispose()));
+      throw error;
     }
-    return new Session(
-      plan,
-      opened.map((o) => (o as PromiseFulfilledResult<Awaited<ReturnType<Engine["open"]>>>).value),
-    );
   }
 
   /** Writes the bundle: a folder that `load` opens without the model. An existing bundle is replaced whole or not at all. Throws P30xx. */
@@ -65,4 +60,14 @@ export class Program {
     const { plan, artifacts } = this.#parts;
     await saveBundle(path, { plan, artifacts, report: this.report });
   }
+}
+
+/** All of them, or none: when one cannot be opened, the others are closed again. */
+async function all(opening: readonly Promise<Executable>[]): Promise<readonly Executable[]> {
+  const settled = await Promise.allSettled(opening);
+  const failed = settled.find((o) => o.status === "rejected");
+  const opened = settled.flatMap((o) => (o.status === "fulfilled" ? [o.value] : []));
+  if (failed === undefined) return opened;
+  await Promise.all(opened.map((e) => e.dispose()));
+  throw failed.reason;
 }

@@ -1,34 +1,13 @@
-/** Runs a compiled graph: checks feeds, executes the segments in order, independent ones at once, and hands back tensors by name. */
-import { performance } from "node:perf_hooks";
-import { defineError, didYouMean } from "../diagnostics.js";
-import type { DeviceTensor, Executable } from "../engines/engine.js";
+/** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
+import { nextNumber, publishBatch, runChannel, traced } from "../channels.js";
 import type { ValueType } from "../ir/types.js";
-import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-
-export const missingFeed = defineError<{ name: string; known: readonly string[] }>("P3102", "an input was not fed", ({ name, known }) => ({
-  what: `input '${name}' is missing`,
-  fix: `feed all of ${known.map((k) => `'${k}'`).join(", ")}`,
-}));
-export const unknownFeed = defineError<{ name: string; near: string | undefined; known: readonly string[] }>(
-  "P3103",
-  "a feed or an output has an unknown name",
-  ({ name, near, known }) => ({
-    what: `there is nothing named '${name}'`,
-    fix: near === undefined ? `the names are ${known.map((k) => `'${k}'`).join(", ")}` : `did you mean '${near}'?`,
-  }),
-);
-export const wrongFeed = defineError<{ expected: string; found: string }>(
-  "P3104",
-  "a feed does not fit its input",
-  ({ expected, found }) => ({
-    what: `it is ${found}, the graph takes ${expected}`,
-    fix: "feed a tensor of that type and those dims; nothing is converted silently",
-  }),
-);
-export const disposedError = defineError<Record<never, never>>("P3105", "a session was used after it was disposed", () => ({
-  what: "the session was disposed",
-  fix: "create another with program.createSession()",
-}));
+import type { Tensor, TensorLike } from "../tensor.js";
+import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining } from "./batching.js";
+import { badSession } from "./errors.js";
+import { Interface, isResident, type Values } from "./feeds.js";
+import type { Lane } from "./lane.js";
+import { disposedError, type QueueStats, RunQueue, type Ticket } from "./queue.js";
+import { Stream, type StreamOptions } from "./stream.js";
 
 /** A graph's input or output: name, element type, dims (numbers, or names of dynamic dims). */
 export interface Port {
@@ -61,9 +40,12 @@ export type Feeds = Readonly<Record<string, TensorLike>>;
 export interface SessionRunOptions {
   /** Only these outputs. */
   readonly outputs?: readonly string[] | undefined;
+  /** A run that is cancelled while it waits never starts; the result of one that is under way is dropped. Either rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** The feeds' buffers may be taken over: they are detached, and not copied. */
   readonly transfer?: boolean | undefined;
+  /** Milliseconds from the call, after which the run is refused with P3107 while it waits, and its result dropped when it is under way. */
+  readonly deadlineMs?: number | undefined;
 }
 export interface SegmentProfile {
   readonly segment: string;
@@ -71,212 +53,238 @@ export interface SegmentProfile {
   /** Milliseconds over all runs. */
   readonly totalMs: number;
 }
-
-/** Whether a tensor's data is of the kind of array that its type asks for; Float16Array and clamped bytes hold the same bits. */
-function holds(t: TensorLike): boolean {
-  if (t instanceof Tensor) return true;
-  if (t.type === "string") return Array.isArray(t.data);
-  if (!isTensorDType(t.type)) return true;
-  const wanted = typedArrayOf(t.type as NumericDType).name;
-  const found = t.data.constructor.name;
-  return found === wanted || (t.type === "float16" && found === "Float16Array") || (t.type === "uint8" && found === "Uint8ClampedArray");
+export interface SessionStats extends QueueStats {
+  /** Joined runs that were made, and the runs in them. */
+  readonly batches: number;
+  readonly batchedRuns: number;
+  /** Joined runs that failed, and whose runs were run again one by one. */
+  readonly retriedBatches: number;
 }
 
-const isResident = (t: object): t is DeviceTensor => "memory" in t && "release" in t;
+/** How a session takes runs in. */
+export interface QueueSettings {
+  /** Runs (or joined runs) inside at once. Default: one for each lane. */
+  readonly maxConcurrency?: number | undefined;
+  /** Runs that may wait. Default 1024. */
+  readonly maxQueue?: number | undefined;
+  readonly batching?: Batching | undefined;
+}
 
-/** Outputs that only steps on the device read; the session's own results are fetched. */
-function residentOutputs(plan: Plan, executables: readonly Executable[]): readonly (readonly boolean[])[] {
-  const onDevice = executables.map((e) => e.runResident !== undefined);
-  const wanted = new Set(plan.outputs.map((p) => p.name));
-  return plan.steps.map((step, i) =>
-    step.outputs.map((name) => {
-      const readers = plan.steps.flatMap((s, k) => (s.inputs.includes(name) ? [k] : []));
-      return onDevice[i] === true && !wanted.has(name) && readers.length > 0 && readers.every((k) => onDevice[k] === true);
-    }),
-  );
+/** A run on its way. */
+interface Job extends Joinable {
+  readonly run: number;
+  readonly transfer: boolean | undefined;
+  /** Runs on this lane, and keeps there what the lane's `residency` says. */
+  readonly pinned?: Pinned | undefined;
+}
+/** A run of a stream, on the lane that its state lives on. */
+export interface Pinned {
+  readonly lane: Lane;
+  readonly keep: readonly (readonly boolean[])[];
+  readonly taken: ReadonlySet<string>;
+  /** Told when the run starts, with the moment it is over, whatever became of its caller. */
+  readonly started: (over: Promise<void>) => void;
 }
 
 /** A loaded program on this machine. Runs may overlap; `run` never blocks the event loop. */
 export class Session {
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
+  /** Unique in the process: the one that events on the diagnostics channels carry. */
+  readonly id = nextNumber();
   readonly #plan: Plan;
-  readonly #executables: readonly Executable[];
-  readonly #profile: { runs: number; totalMs: number }[];
-  /** By step: which of its outputs may stay on the device, as all who read them take them there. */
-  readonly #resident: readonly (readonly boolean[])[];
-  readonly #names: ReadonlySet<string>;
-  #active = 0;
+  readonly #lanes: readonly Lane[];
+  readonly #interface: Interface;
+  readonly #queue: RunQueue<Job, Values>;
+  readonly #batching: Batching | undefined;
+  #batches = 0;
+  #batchedRuns = 0;
+  #retriedBatches = 0;
+  readonly #streams = new Map<Stream, Lane>();
   #disposed: Promise<void> | undefined;
-  #idle: (() => void) | undefined;
 
-  /** `executables[i]` runs `plan.steps[i]`. */
-  constructor(plan: Plan, executables: readonly Executable[]) {
+  /** Every lane runs the whole plan. Throws P3108. */
+  constructor(plan: Plan, lanes: readonly Lane[], { maxConcurrency = lanes.length, maxQueue = 1024, batching }: QueueSettings = {}) {
     this.inputs = plan.inputs;
     this.outputs = plan.outputs;
     this.#plan = plan;
-    this.#executables = executables;
-    this.#profile = plan.steps.map(() => ({ runs: 0, totalMs: 0 }));
-    this.#resident = residentOutputs(plan, executables);
-    this.#names = new Set(plan.inputs.map((p) => p.name));
+    this.#lanes = lanes;
+    this.#interface = new Interface(plan);
+    this.#batching = batching;
+    if (batching !== undefined) checkBatchable(plan);
+    this.#queue = new RunQueue<Job, Values>({
+      concurrency: maxConcurrency,
+      maxQueue,
+      work: (tickets) => this.#work(tickets),
+      choose: batching === undefined ? undefined : chooseBatch(batching),
+      session: this.id,
+      run: (job) => job.run,
+    });
   }
 
-  /** Runs the graph on feeds by input name; gives tensors by output name. Throws P3102 to P3105, P20xx, or the signal's reason. */
+  /**
+   * Runs the graph on feeds by input name; gives tensors by output name. Where runs are joined, results of one batch are views of one buffer.
+   * Throws P3102 to P3107, P20xx, P21xx, P22xx, or the signal's reason.
+   */
   async run(feeds: Feeds, options: SessionRunOptions = {}): Promise<Record<string, Tensor>> {
     if (this.#disposed !== undefined) throw disposedError({});
-    options.signal?.throwIfAborted();
-    const values = this.#checked(feeds);
-    const wanted = this.#wanted(options.outputs);
-    this.#active++;
+    const wanted = this.#interface.wanted(options.outputs);
+    const values = await this.#submit(this.#interface.checked(feeds), options);
+    return this.#interface.results(wanted, values);
+  }
+
+  /** The values of a run, when it has been through the queue. */
+  #submit(values: Values, options: SessionRunOptions, pinned?: Pinned): Promise<Values> {
+    const { signal, deadlineMs, transfer } = options;
+    if (deadlineMs !== undefined && !(deadlineMs > 0 && deadlineMs <= MAX_DELAY))
+      throw badSession({
+        name: "deadlineMs",
+        what: `is ${deadlineMs}`,
+        fix: `give milliseconds from now, more than 0 and at most ${MAX_DELAY}`,
+      });
+    const run = nextNumber();
+    const how = this.#batching === undefined || pinned !== undefined ? ALONE : joining(this.#plan, values);
+    return traced(
+      runChannel,
+      () => ({ run, session: this.id, inputs: this.#dims(values), outputs: options.outputs, batch: this.#first(values) }),
+      () => this.#queue.submit({ run, values, transfer, pinned, ...how }, { signal, deadlineMs }),
+    );
+  }
+  #dims(values: Values): Readonly<Record<string, readonly number[]>> {
+    return Object.fromEntries(this.inputs.map((p) => [p.name, values.get(p.name)?.dims ?? []]));
+  }
+  #first(values: Values): number | undefined {
+    const [port] = this.inputs;
+    return port === undefined ? undefined : values.get(port.name)?.dims[0];
+  }
+
+  async #work(tickets: readonly Ticket<Job, Values>[]): Promise<void> {
+    const [first] = tickets;
+    if (first === undefined) return;
+    const lane = first.job.pinned?.lane ?? this.#leastBusy();
+    if (tickets.length === 1) await this.#alone(first, lane);
+    else await this.#joined(tickets, lane);
+  }
+  #leastBusy(): Lane {
+    return this.#lanes.reduce((a, b) => (b.load < a.load ? b : a));
+  }
+  async #alone(ticket: Ticket<Job, Values>, lane: Lane): Promise<void> {
+    const { run, values, transfer, pinned } = ticket.job;
     try {
-      const [only] = this.#plan.steps;
-      if (this.#plan.steps.length === 1 && only !== undefined) await this.#step(0, only, values, options);
-      else await this.#steps(values, options);
-    } finally {
-      this.#active--;
-      if (this.#active === 0) this.#idle?.();
+      const running = lane.run(values, {
+        run,
+        session: this.id,
+        signal: ticket.signal,
+        transfer,
+        keep: pinned?.keep,
+        taken: pinned?.taken,
+        wanted: () => !ticket.settled,
+      });
+      pinned?.started(running.catch(() => undefined));
+      await running;
+      ticket.resolve(values);
+    } catch (error) {
+      ticket.reject(error);
     }
-    const results: Record<string, Tensor> = {};
-    for (const name of wanted) {
-      // Any name may be a tensor's, "toString" and "__proto__" among them.
-      const direct = Object.hasOwn(this.#plan.direct, name) ? this.#plan.direct[name] : undefined;
-      const found = direct === undefined ? values.get(name) : "input" in direct ? values.get(direct.input) : direct.constant;
-      if (found === undefined || isResident(found)) continue;
-      const value = found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims);
-      if (name === "__proto__") Object.defineProperty(results, name, { value, enumerable: true, configurable: true, writable: true });
-      else results[name] = value;
+  }
+  async #joined(tickets: readonly Ticket<Job, Values>[], lane: Lane): Promise<void> {
+    const jobs = tickets.map((t) => t.job);
+    const items = jobs.reduce((n, j) => n + j.items, 0);
+    const batch = nextNumber();
+    const since = tickets.reduce((a, t) => Math.min(a, t.since), Number.POSITIVE_INFINITY);
+    publishBatch(() => ({
+      session: this.id,
+      batch,
+      runs: jobs.map((j) => j.run),
+      requests: jobs.length,
+      items,
+      waitedMs: performance.now() - since,
+    }));
+    this.#batches++;
+    this.#batchedRuns += jobs.length;
+    let values: Values;
+    try {
+      values = join(this.#plan, jobs);
+      await lane.run(values, { run: batch, session: this.id, transfer: true });
+    } catch {
+      this.#retriedBatches++;
+      for (const t of tickets) if (!t.settled) await this.#alone(t, lane);
+      return;
     }
-    return results;
-  }
-
-  /** Steps start as soon as their inputs are there. */
-  async #steps(values: Map<string, TensorLike | DeviceTensor>, options: SessionRunOptions): Promise<void> {
-    const waiting = new Map<string, Promise<void>>();
-    const all = this.#plan.steps.map((step, i) => {
-      const before = step.inputs.map((name) => waiting.get(name)).filter((p) => p !== undefined);
-      const done = Promise.all(before).then(() => this.#step(i, step, values, { ...options, transfer: false }));
-      for (const name of step.outputs) waiting.set(name, done);
-      return done;
-    });
-    const settled = await Promise.allSettled(all);
-    // Nobody reads them any more, whatever became of the run.
-    for (const t of values.values()) if (isResident(t)) t.release();
-    for (const s of settled) if (s.status === "rejected") throw s.reason;
-  }
-
-  async #step(i: number, step: Step, values: Map<string, TensorLike | DeviceTensor>, options: SessionRunOptions): Promise<void> {
-    const executable = this.#executables[i];
-    if (executable === undefined) throw new Error(`no executable for ${step.segment}`);
-    const start = performance.now();
-    const feeds = step.inputs.map((name) => values.get(name) as TensorLike | DeviceTensor);
-    const keep = this.#resident[i] ?? [];
-    const { signal, transfer } = options;
-    const outs =
-      executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
-        ? await executable.runResident(feeds, keep, { signal })
-        : await executable.run(feeds as readonly TensorLike[], { signal, transfer });
-    const record = this.#profile[i];
-    if (record !== undefined) {
-      record.runs++;
-      record.totalMs += performance.now() - start;
+    let from = 0;
+    for (const t of tickets) {
+      const part = this.#part(values, t.job, from, items);
+      from += t.job.items;
+      if (part !== undefined) t.resolve(part);
+      else if (!t.settled) await this.#alone(t, lane);
     }
-    step.outputs.forEach((name, k) => {
-      const t = outs[k];
-      if (t !== undefined) values.set(name, t);
-    });
   }
-
-  #wanted(outputs: readonly string[] | undefined): readonly string[] {
-    const known = this.outputs.map((p) => p.name);
-    if (outputs === undefined) return known;
-    return outputs.map((name) => {
-      const found = this.#resolve(name, known);
-      if (found === undefined) throw unknownFeed({ name, near: didYouMean(name, known), known }, { value: name });
-      return found;
-    });
-  }
-
-  /** The name itself, port 0 of the node it names, or what it is another name of. */
-  #resolve(name: string, known: readonly string[]): string | undefined {
-    for (const said of [name, `${name}:0`]) {
-      if (known.includes(said)) return said;
-      const alias = Object.hasOwn(this.#plan.aliases ?? {}, said) ? this.#plan.aliases?.[said] : undefined;
-      if (alias !== undefined && known.includes(alias)) return alias;
+  /** What a run gets of a joined one's results; undefined where they turn out not to be of so many items. */
+  #part(values: Values, job: Job, from: number, all: number): Values | undefined {
+    const part: Values = new Map(job.values);
+    for (const { name } of this.outputs) {
+      const whole = values.get(name);
+      // An output that is an input is the run's own feed.
+      if (Object.hasOwn(this.#plan.direct, name)) continue;
+      const rows = whole === undefined || isResident(whole) ? undefined : cut(whole, from, job.items, all);
+      if (rows === undefined) return undefined;
+      part.set(name, rows);
     }
-    return undefined;
+    return part;
   }
 
-  #checked(feeds: Feeds): Map<string, TensorLike | DeviceTensor> {
-    const values = new Map<string, TensorLike | DeviceTensor>();
-    for (const [name, t] of Object.entries(feeds)) {
-      const known = this.#resolve(name, [...this.#names]);
-      if (known === undefined) {
-        const names = [...this.#names];
-        throw unknownFeed({ name, near: didYouMean(name, names), known: names }, { value: name });
-      }
-      values.set(known, t);
-    }
-    const symbols = new Map<string, { readonly size: number; readonly name: string }>();
-    for (const port of this.inputs) {
-      const t = values.get(port.name) as TensorLike | undefined;
-      if (t === undefined) throw missingFeed({ name: port.name, known: [...this.#names] }, { value: port.name });
-      this.#fits(port, t, symbols);
-    }
-    return values;
+  /**
+   * A stream of runs with a state: outputs that become inputs of the next run, kept on the device where the segments run there. Throws P3103, P3105
+   * and P3130.
+   */
+  stream(options: StreamOptions): Stream {
+    if (this.#disposed !== undefined) throw disposedError({});
+    const streams = (lane: Lane): number => [...this.#streams.values()].filter((l) => l === lane).length;
+    const lane = this.#lanes.reduce((a, b) => (streams(b) < streams(a) ? b : a));
+    const stream = new Stream(
+      {
+        plan: this.#plan,
+        interface: this.#interface,
+        lane,
+        submit: (values, how, pinned) => this.#submit(values, how, pinned),
+        ended: (s) => this.#streams.delete(s),
+      },
+      options,
+    );
+    this.#streams.set(stream, lane);
+    return stream;
   }
 
-  #fits(port: Port, t: TensorLike, symbols: Map<string, { readonly size: number; readonly name: string }>): void {
-    const expected = (): string => `${port.type}${port.dims === undefined ? "" : `[${port.dims.join(", ")}]`}`;
-    const wrong = (found: string): never => {
-      throw wrongFeed({ expected: expected(), found }, { value: port.name });
-    };
-    if (t === null || typeof t !== "object" || !Array.isArray(t.dims) || typeof t.data?.length !== "number") wrong("no tensor");
-    if (t.type !== port.type) wrong(`${t.type}[${t.dims.join(", ")}]`);
-    const count = t.dims.reduce((a, d) => a * d, 1);
-    if (t.data.length !== count)
-      wrong(
-        `${t.type}[${t.dims.join(", ")}] of ${t.data.length} elements${t.data.length === 0 ? " (its buffer was transferred, or is empty)" : ""}`,
-      );
-    if (!holds(t)) wrong(`${t.type} in a ${t.data.constructor.name}`);
-    if (port.dims === undefined) return;
-    if (t.dims.length !== port.dims.length) wrong(`${t.type}[${t.dims.join(", ")}]`);
-    port.dims.forEach((d, i) => {
-      const size = t.dims[i] as number;
-      if (typeof d === "number") {
-        if (d !== size) wrong(`${t.type}[${t.dims.join(", ")}]`);
-      } else if (/^[A-Za-z_][\w.]*$/.test(d)) {
-        const before = symbols.get(d);
-        if (before !== undefined && before.size !== size)
-          wrong(`${t.type}[${t.dims.join(", ")}], but ${d} is ${before.size} in input '${before.name}'`);
-        symbols.set(d, { size, name: port.name });
-      }
-    });
+  /** Resolves when the queue has room for one more run: for producers that would rather wait than be refused with P3106. */
+  whenReady(): Promise<void> {
+    return this.#queue.whenReady();
   }
-
+  stats(): SessionStats {
+    return { ...this.#queue.stats, batches: this.#batches, batchedRuns: this.#batchedRuns, retriedBatches: this.#retriedBatches };
+  }
   /** Time by segment since the session was created. */
   profile(): readonly SegmentProfile[] {
     return this.#plan.steps.map((s, i) => ({
       segment: s.segment,
-      runs: this.#profile[i]?.runs ?? 0,
-      totalMs: this.#profile[i]?.totalMs ?? 0,
+      runs: this.#lanes.reduce((n, l) => n + (l.times[i]?.runs ?? 0), 0),
+      totalMs: this.#lanes.reduce((n, l) => n + (l.times[i]?.totalMs ?? 0), 0),
     }));
   }
 
-  /** Waits for running calls, then releases everything. Further runs are refused with P3105. May be called twice. */
+  /** Waits for the runs that were taken in, then releases everything. Further runs are refused with P3105. May be called twice. */
   dispose(): Promise<void> {
     this.#disposed ??= (async () => {
-      await this.#whenIdle();
-      await Promise.all(this.#executables.map((e) => e.dispose()));
+      await Promise.all([...this.#streams.keys()].map((s) => s.dispose()));
+      await this.#queue.close();
+      await Promise.all(this.#lanes.map((l) => l.dispose()));
     })();
     return this.#disposed;
-  }
-  async #whenIdle(): Promise<void> {
-    if (this.#active === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#idle = resolve;
-    });
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
 }
+
+/** Of a timer, milliseconds. */
+export const MAX_DELAY = 2 ** 31 - 1;
+const ALONE = { key: undefined, items: 0 };

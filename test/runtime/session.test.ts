@@ -7,6 +7,7 @@ import { hostEngine } from "../../src/engines/host/index.js";
 import { parse } from "../../src/ir/parse.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { extractSegment } from "../../src/partition/extract.js";
+import { Lane } from "../../src/runtime/lane.js";
 import { planOf } from "../../src/runtime/plan.js";
 import { type Plan, Session } from "../../src/runtime/session.js";
 import { Tensor } from "../../src/tensor.js";
@@ -47,7 +48,7 @@ function recorded(failing?: number) {
     for (const g of gates.splice(0)) g();
     await new Promise((resolve) => setImmediate(resolve));
   };
-  return { session: new Session(DIAMOND, executables), log, open };
+  return { session: new Session(DIAMOND, [new Lane(DIAMOND, executables)]), log, open };
 }
 
 describe("a plan of several segments", () => {
@@ -114,7 +115,8 @@ describe("segments on the host engine", () => {
         }),
       ),
     );
-    const parts = new Session(planOf(g, segments), executables);
+    const plan = planOf(g, segments);
+    const parts = new Session(plan, [new Lane(plan, executables)]);
     const whole = await (await compile(g)).createSession({ threads: 1 });
     const [ours, theirs] = [await parts.run({ x }), await whole.run({ x })];
     expect(ours["y"]?.data).toEqual(theirs["y"]?.data);

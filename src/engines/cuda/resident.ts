@@ -1,10 +1,11 @@
 /** Tensors that stay on the GPU between two segments: memory that a producer takes from its pool, a consumer reads in place, and the session gives back. */
-import { isTensorDType, typedArrayOf } from "../../tensor.js";
+import { isTensorDType, Tensor, typedArrayOf } from "../../tensor.js";
 import type { DeviceTensor } from "../engine.js";
 import type { Device } from "./device.js";
+import { gpuError } from "./errors.js";
 import type { MemoryHandle } from "./native.js";
 
-/** Pieces kept for the next run, at most. */
+/** Pieces kept for the next run, at least; as many more as were once out together. */
 const KEPT = 16;
 /** Pieces are whole pages: a consumer whose kernels read whole tiles then has the room for that. */
 const PAGE = 4096;
@@ -14,6 +15,9 @@ export class ResidentPool {
   readonly #what: string;
   #free: { readonly memory: MemoryHandle; readonly bytes: number }[] = [];
   #ended = false;
+  /** Pieces that are out, and the most there were. */
+  #out = 0;
+  #most = KEPT;
 
   /** `what` names the memory in an error. */
   constructor(device: Device, what: string) {
@@ -33,6 +37,7 @@ export class ResidentPool {
     const fits = this.#free.filter((p) => p.bytes >= needed && p.bytes <= 2 * needed).sort((a, b) => a.bytes - b.bytes)[0];
     const piece = fits ?? { memory: this.#device.allocate(this.#what, needed), bytes: needed };
     this.#free = this.#free.filter((p) => p !== piece);
+    this.#most = Math.max(this.#most, ++this.#out);
     let given = true;
     return {
       type,
@@ -40,10 +45,12 @@ export class ResidentPool {
       memory: piece.memory,
       room: piece.bytes,
       device: this.#device.ordinal,
+      fetch: () => fetch(this.#device, piece.memory, type, dims),
       release: () => {
         if (!given) return;
         given = false;
-        if (this.#ended || this.#free.length >= KEPT) this.#device.addon.release(piece.memory);
+        this.#out--;
+        if (this.#ended || this.#free.length >= this.#most) this.#device.addon.release(piece.memory);
         else this.#free.push(piece);
       },
     };
@@ -54,6 +61,22 @@ export class ResidentPool {
     for (const p of this.#free) this.#device.addon.release(p.memory);
     this.#free = [];
   }
+}
+
+/** Copies a tensor of numbers to the host. Throws P2105. */
+async function fetch(device: Device, memory: MemoryHandle, type: string, dims: readonly number[]): Promise<Tensor> {
+  if (!isTensorDType(type) || type === "string") throw new Error(`a ${type} on the device`);
+  const data = new (typedArrayOf(type))(dims.reduce((a, d) => a * d, 1));
+  const { addon } = device;
+  const stream = addon.streamCreate(device.context);
+  try {
+    if (data.byteLength > 0) await addon.execute(stream, undefined, [], [[memory, 0, data]]);
+  } catch (error) {
+    throw gpuError(error, "copying a result to the host");
+  } finally {
+    addon.release(stream);
+  }
+  return new Tensor(type, data as never, dims);
 }
 
 export const isResident = (t: object): t is DeviceTensor => "memory" in t && "release" in t;

@@ -8,6 +8,7 @@ import { native } from "../../../src/engines/cuda/native.js";
 import type { Executable } from "../../../src/engines/engine.js";
 import { tensorrtEngine } from "../../../src/engines/tensorrt/index.js";
 import { parse } from "../../../src/ir/parse.js";
+import { Lane } from "../../../src/runtime/lane.js";
 import { type Plan, Session } from "../../../src/runtime/session.js";
 import { Tensor } from "../../../src/tensor.js";
 import { craftCubin, useFakeDriver } from "../../support/fake-cuda.js";
@@ -15,6 +16,7 @@ import { standInFolder } from "../../support/tensorrt-folder.js";
 import { affinePlan } from "../cuda/plans.js";
 
 const N = 12;
+const sessionOf = (plan: Plan, executables: readonly Executable[]): Session => new Session(plan, [new Lane(plan, executables)]);
 const noDriver = useFakeDriver({ memory: 256 << 20 });
 const { folder: installed, missing: noLibrary } = standInFolder("11");
 const missing = noDriver ?? noLibrary;
@@ -75,7 +77,7 @@ describe.skipIf(missing !== undefined)(`tensors on the device${missing === undef
         dispose: () => e.dispose(),
       }),
     );
-    const session = new Session(chain, guarded);
+    const session = sessionOf(chain, guarded);
     for (let i = 0; i < 5; i++) expect(numbers((await session.run({ x: feed(i) }))["y"])).toEqual(expected(numbers(feed(i))));
     const many = await Promise.all(Array.from({ length: 100 }, (_, i) => session.run({ x: feed(i) })));
     many.forEach(({ y }, i) => expect([...(y as Tensor<"float32">).data]).toEqual(expected([...(feed(i).data as Float32Array)])));
@@ -83,7 +85,7 @@ describe.skipIf(missing !== undefined)(`tensors on the device${missing === undef
   });
 
   it("a tensor that the host reads too is fetched", async () => {
-    const session = new Session({ ...chain, outputs: [port("y"), port("n")] }, [await trt(1), await cuda(1), await trt(1)]);
+    const session = sessionOf({ ...chain, outputs: [port("y"), port("n")] }, [await trt(1), await cuda(1), await trt(1)]);
     const { y, n } = await session.run({ x: feed(1) });
     expect([...(y as Tensor<"float32">).data]).toEqual(expected([...(feed(1).data as Float32Array)]));
     expect(n?.dims).toEqual([N]);
@@ -96,7 +98,7 @@ describe.skipIf(missing !== undefined)(`tensors on the device${missing === undef
     for (let round = 0; round < 3; round++) {
       const failing: Executable = { ...(await trt(1)) };
       const last = await trt(1);
-      const session = new Session(chain, [
+      const session = sessionOf(chain, [
         failing,
         await cuda(1),
         { ...last, runResident: () => Promise.reject(new Error("no")), dispose: () => last.dispose() },

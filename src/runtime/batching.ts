@@ -1,0 +1,145 @@
+/**
+ * Dynamic batching: runs whose dims agree but for the first are joined along it, run as one, and cut apart again. A joined run that fails is run
+ * again one by one, so that an error reaches the run whose it is.
+ */
+import { defineError } from "../diagnostics.js";
+import { Tensor, type TensorDType, type TensorLike } from "../tensor.js";
+import { isResident, isSymbol, type Values } from "./feeds.js";
+import type { Choice, Ticket } from "./queue.js";
+import type { Plan, Port } from "./session.js";
+
+export const notBatchable = defineError<{ what: string }>("P3108", "a graph's runs cannot be joined", ({ what }) => ({
+  what,
+  why: "runs are joined along dim 0 of all inputs and cut apart along dim 0 of all outputs: it must be one and the same open dim of each",
+  fix: "leave batching out, or compile the graph with an open first dim on all its inputs and outputs",
+}));
+
+export interface Batching {
+  /** Most items (sum of the runs' first dims) in one joined run. */
+  readonly maxBatch: number;
+  /** Milliseconds that a run waits for others to fill a batch, even with an engine free. Default 0: those that came by then are joined. */
+  readonly maxDelayMs?: number | undefined;
+}
+
+/** Throws P3108 unless dim 0 of all inputs and outputs is one symbol. */
+export function checkBatchable(plan: Plan): void {
+  let batch: { readonly symbol: string; readonly of: string } | undefined;
+  const check = (port: Port, what: string): void => {
+    const [first] = port.dims ?? [];
+    const refuse = (why: string): never => {
+      throw notBatchable({ what: `${what} '${port.name}' ${why}` }, { value: port.name });
+    };
+    if (first === undefined) refuse(port.dims === undefined ? "is of unknown rank" : "has no dims");
+    else if (typeof first === "number") refuse(`has ${first} for its first dim, not an open one`);
+    else if (!isSymbol(first)) refuse(`has '${first}' for its first dim, which is no plain symbol`);
+    else if (batch !== undefined && batch.symbol !== first) refuse(`has '${first}' for its first dim, ${batch.of} has '${batch.symbol}'`);
+    else batch ??= { symbol: first, of: `${what} '${port.name}'` };
+    if (port.dims?.slice(1).includes(first ?? 0) === true) refuse(`has '${first}' for another dim as well`);
+  };
+  for (const p of plan.inputs) check(p, "input");
+  for (const p of plan.outputs) {
+    if (Object.hasOwn(plan.direct, p.name) && "constant" in (plan.direct[p.name] ?? {}))
+      throw notBatchable({ what: `output '${p.name}' is a constant` }, { value: p.name });
+    check(p, "output");
+  }
+  if (batch === undefined) throw notBatchable({ what: "the graph has no inputs" });
+}
+
+/** What batching must know of a run. */
+export interface Joinable {
+  readonly values: Values;
+  /** Runs with the same key may be joined; one without a key runs alone. */
+  readonly key: string | undefined;
+  readonly items: number;
+}
+
+/** The key and the items of a run. */
+export function joining(plan: Plan, values: Values): Pick<Joinable, "key" | "items"> {
+  let items: number | undefined;
+  let key = "";
+  for (const { name } of plan.inputs) {
+    const t = values.get(name);
+    const [first] = t?.dims ?? [];
+    if (t === undefined || isResident(t) || first === undefined || first === 0) return { key: undefined, items: 0 };
+    items ??= first;
+    key += `${t.dims.slice(1).join("x")} `;
+  }
+  return { key, items: items ?? 0 };
+}
+
+/** Chooses the first batch that is full, or whose first run has waited long enough. */
+export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }: Batching): Choice<J, R> {
+  return (waiting, now) => {
+    const groups = new Map<string, { readonly members: Ticket<J, R>[]; items: number; full: boolean }>();
+    let soonest = Number.POSITIVE_INFINITY;
+    for (const t of waiting) {
+      const { key, items } = t.job;
+      if (key === undefined || items >= maxBatch) return [t];
+      let group = groups.get(key);
+      if (group === undefined) {
+        group = { members: [], items: 0, full: false };
+        groups.set(key, group);
+      }
+      // In the order they came: a small run does not overtake a large one of its kind.
+      group.full ||= group.items + items > maxBatch;
+      if (!group.full) {
+        group.members.push(t);
+        group.items += items;
+        group.full = group.items === maxBatch;
+      }
+      if (group.full) return group.members;
+    }
+    for (const { members } of groups.values()) {
+      const since = members[0]?.since ?? 0;
+      if (now - since >= maxDelayMs) return members;
+      soonest = Math.min(soonest, since + maxDelayMs - now);
+    }
+    return Math.max(1, soonest);
+  };
+}
+
+/** Inputs of several runs in one array each, in the order of the runs. */
+export function join(plan: Plan, runs: readonly Joinable[]): Values {
+  const items = runs.reduce((n, r) => n + r.items, 0);
+  const joined: Values = new Map();
+  for (const { name } of plan.inputs) {
+    const parts = runs.map((r) => r.values.get(name) as TensorLike);
+    const [first] = parts;
+    if (first === undefined) continue;
+    const type = first.type as TensorDType;
+    const dims = [items, ...first.dims.slice(1)];
+    if (type === "string") {
+      joined.set(
+        name,
+        new Tensor(
+          "string",
+          parts.flatMap((p) => p.data as readonly string[]),
+          dims,
+        ),
+      );
+      continue;
+    }
+    // The tensor's own constructor gives arrays of other kinds the kind of the type.
+    const arrays = parts.map((p) => new Tensor(type, p.data as never, p.dims).data as Float32Array);
+    const Kind = (arrays[0] as Float32Array).constructor as Float32ArrayConstructor;
+    const data = new Kind(arrays.reduce((n, a) => n + a.length, 0));
+    let at = 0;
+    for (const a of arrays) {
+      data.set(a, at);
+      at += a.length;
+    }
+    joined.set(name, new Tensor(type, data as never, dims));
+  }
+  return joined;
+}
+
+/** The rows `from` to `from + items` of a result, over the same memory. Undefined when the result is not of so many rows in all. */
+export function cut(t: TensorLike, from: number, items: number, all: number): Tensor | undefined {
+  if (t.dims[0] !== all) return undefined;
+  const inner = t.dims.slice(1).reduce((a, d) => a * d, 1);
+  const data = t.data as Float32Array | readonly string[];
+  const part = Array.isArray(data)
+    ? data.slice(from * inner, (from + items) * inner)
+    : (data as Float32Array).subarray(from * inner, (from + items) * inner);
+  return new Tensor(t.type as TensorDType, part as never, [items, ...t.dims.slice(1)]);
+}

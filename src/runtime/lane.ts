@@ -1,0 +1,137 @@
+/** One opened copy of a program: an executable per segment, all on one device where they use one. Independent segments run at once. */
+import { performance } from "node:perf_hooks";
+import { segmentChannel, traced } from "../channels.js";
+import type { DeviceTensor, Executable } from "../engines/engine.js";
+import type { TensorLike } from "../tensor.js";
+import { isResident, type Values } from "./feeds.js";
+import type { Plan, Step } from "./session.js";
+
+export interface LaneSettings {
+  /** Engine of each step, for the events. */
+  readonly engines?: readonly string[] | undefined;
+  /** CUDA device of the segments that use one. */
+  readonly device?: number | undefined;
+}
+export interface LaneRunOptions {
+  /** Number of the run or of the batch, for the events. */
+  readonly run: number;
+  readonly session: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly transfer?: boolean | undefined;
+  /** By step and output: which results stay on the device. Default: those that only steps on the device read. */
+  readonly keep?: readonly (readonly boolean[])[] | undefined;
+  /** Names of results that the caller takes over, on the device as they may be. */
+  readonly taken?: ReadonlySet<string> | undefined;
+  /** Whether the caller still takes them when the run is over. */
+  readonly wanted?: (() => boolean) | undefined;
+}
+
+export class Lane {
+  readonly #plan: Plan;
+  readonly #executables: readonly Executable[];
+  readonly #settings: LaneSettings;
+  readonly #times: { runs: number; totalMs: number }[];
+  /** By step: which of its outputs may stay on the device, as all who read them take them there. */
+  readonly #resident: readonly (readonly boolean[])[];
+  #load = 0;
+
+  /** `executables[i]` runs `plan.steps[i]`. */
+  constructor(plan: Plan, executables: readonly Executable[], settings: LaneSettings = {}) {
+    this.#plan = plan;
+    this.#executables = executables;
+    this.#settings = settings;
+    this.#times = plan.steps.map(() => ({ runs: 0, totalMs: 0 }));
+    this.#resident = this.residency(new Map());
+  }
+
+  /** Runs under way here. */
+  get load(): number {
+    return this.#load;
+  }
+  get times(): readonly { readonly runs: number; readonly totalMs: number }[] {
+    return this.#times;
+  }
+
+  /**
+   * By step and output: what stays on the device. Results of the session do not, but those among `carried`, output to the inputs it becomes
+   * later, do where all who will read them take them there.
+   */
+  residency(carried: ReadonlyMap<string, readonly string[]>): readonly (readonly boolean[])[] {
+    const { steps, outputs } = this.#plan;
+    const onDevice = this.#executables.map((e) => e.runResident !== undefined);
+    const wanted = new Set(outputs.map((p) => p.name));
+    return steps.map((step, i) =>
+      step.outputs.map((name) => {
+        const later = carried.get(name);
+        if (onDevice[i] !== true || (later === undefined && wanted.has(name))) return false;
+        const names = [name, ...(later ?? [])];
+        const readers = steps.flatMap((s, k) => (names.some((n) => s.inputs.includes(n)) ? [k] : []));
+        return readers.length > 0 && readers.every((k) => onDevice[k] === true);
+      }),
+    );
+  }
+
+  /** Runs every step on `values`, and puts there what they make. What is on the device and was not there before is released, but what is taken. */
+  async run(values: Values, options: LaneRunOptions): Promise<void> {
+    this.#load++;
+    const before = new Set(values.values());
+    let done = false;
+    try {
+      const [only] = this.#plan.steps;
+      if (this.#plan.steps.length === 1 && only !== undefined) await this.#step(0, only, values, options);
+      else await this.#steps(values, options);
+      done = true;
+    } finally {
+      this.#load--;
+      for (const [name, t] of values)
+        if (isResident(t) && !before.has(t) && !(done && options.taken?.has(name) === true && options.wanted?.() !== false)) {
+          t.release();
+          values.delete(name);
+        }
+    }
+  }
+
+  /** Steps start as soon as their inputs are there. */
+  async #steps(values: Values, options: LaneRunOptions): Promise<void> {
+    const waiting = new Map<string, Promise<void>>();
+    const all = this.#plan.steps.map((step, i) => {
+      const before = step.inputs.map((name) => waiting.get(name)).filter((p) => p !== undefined);
+      const done = Promise.all(before).then(() => this.#step(i, step, values, { ...options, transfer: false }));
+      for (const name of step.outputs) waiting.set(name, done);
+      return done;
+    });
+    for (const s of await Promise.allSettled(all)) if (s.status === "rejected") throw s.reason;
+  }
+
+  async #step(i: number, step: Step, values: Values, options: LaneRunOptions): Promise<void> {
+    const executable = this.#executables[i];
+    if (executable === undefined) throw new Error(`no executable for ${step.segment}`);
+    const feeds = step.inputs.map((name) => values.get(name) as TensorLike | DeviceTensor);
+    const keep = (options.keep ?? this.#resident)[i] ?? [];
+    const { run, session, signal, transfer } = options;
+    const { engines, device } = this.#settings;
+    const engine = engines?.[i] ?? "host";
+    const start = performance.now();
+    const outs = await traced(
+      segmentChannel,
+      () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device, phases: [] }),
+      () =>
+        executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
+          ? executable.runResident(feeds, keep, { signal })
+          : executable.run(feeds as readonly TensorLike[], { signal, transfer }),
+    );
+    const record = this.#times[i];
+    if (record !== undefined) {
+      record.runs++;
+      record.totalMs += performance.now() - start;
+    }
+    step.outputs.forEach((name, k) => {
+      const t = outs[k];
+      if (t !== undefined) values.set(name, t);
+    });
+  }
+
+  async dispose(): Promise<void> {
+    await Promise.all(this.#executables.map((e) => e.dispose()));
+  }
+}

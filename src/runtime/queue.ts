@@ -1,0 +1,286 @@
+/**
+ * The queue before the engines: so many runs inside at once, so many more that wait, the rest refused. Whoever waits is dropped without a trace
+ * when its signal is aborted or its deadline passes; whoever runs is answered at once then, and its result goes nowhere.
+ */
+import { performance } from "node:perf_hooks";
+import { publishQueue, type QueueEvent } from "../channels.js";
+import { defineError } from "../diagnostics.js";
+
+export const queueFull = defineError<{ waiting: number; running: number }>(
+  "P3106",
+  "a session's queue is full",
+  ({ waiting, running }) => ({
+    what: `${running} runs are under way and ${waiting} wait, as many as may`,
+    why: "runs come in faster than they are done",
+    fix: "await session.whenReady() before the next run, refuse work upstream, or raise maxQueue",
+  }),
+);
+export const deadlinePassed = defineError<{ deadlineMs: number; ran: boolean }>(
+  "P3107",
+  "a run's deadline passed",
+  ({ deadlineMs, ran }) => ({
+    what: `there was no result after ${deadlineMs} ms: the run ${ran ? "was still under way, and its result is dropped" : "still waited, and was not started"}`,
+    fix: "give it more time (deadlineMs), or send fewer runs at once",
+  }),
+);
+export const disposedError = defineError<Record<never, never>>("P3105", "a session was used after it was disposed", () => ({
+  what: "the session was disposed",
+  fix: "create another with program.createSession()",
+}));
+
+/** A run in the queue. Settling it a second time does nothing. */
+export interface Ticket<J, R> {
+  readonly job: J;
+  /** Milliseconds of `performance.now()` when it came. */
+  readonly since: number;
+  /** Aborted once nobody wants the result. */
+  readonly signal: AbortSignal | undefined;
+  readonly settled: boolean;
+  resolve(result: R): void;
+  reject(error: unknown): void;
+}
+export interface SubmitOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds from now. */
+  readonly deadlineMs?: number | undefined;
+}
+/** What starts next, of those that wait in the order they came: some of them, or none for so many milliseconds. */
+export type Choice<J, R> = (waiting: ReadonlySet<Ticket<J, R>>, now: number) => readonly Ticket<J, R>[] | number;
+
+export interface QueueOptions<J, R> {
+  /** Calls of `work` under way at once. */
+  readonly concurrency: number;
+  readonly maxQueue: number;
+  /** Settles every ticket it is given. */
+  readonly work: (tickets: readonly Ticket<J, R>[]) => Promise<void>;
+  /** Default: the one that came first. */
+  readonly choose?: Choice<J, R> | undefined;
+  /** Number of the session and of a job's run, for the events. */
+  readonly session?: number | undefined;
+  readonly run?: ((job: J) => number) | undefined;
+}
+export interface QueueStats {
+  /** Runs that wait, and that are under way. */
+  readonly queued: number;
+  readonly running: number;
+  readonly completed: number;
+  readonly failed: number;
+  /** By their signals. */
+  readonly cancelled: number;
+  /** Refused as the queue was full. */
+  readonly rejected: number;
+  /** By their deadlines. */
+  readonly expired: number;
+}
+
+export class RunQueue<J, R> {
+  readonly #options: QueueOptions<J, R>;
+  readonly #waiting = new Set<Entry<J, R>>();
+  readonly #counts = { completed: 0, failed: 0, cancelled: 0, rejected: 0, expired: 0 };
+  /** Calls of `work` under way, and the runs in them. */
+  #calls = 0;
+  #running = 0;
+  #closed = false;
+  #timer: NodeJS.Timeout | undefined;
+  #soon = false;
+  #ready: (() => void)[] = [];
+  #idle: (() => void)[] = [];
+
+  constructor(options: QueueOptions<J, R>) {
+    this.#options = options;
+  }
+
+  get stats(): QueueStats {
+    return { queued: this.#waiting.size, running: this.#running, ...this.#counts };
+  }
+
+  /** Resolves with the job's result. Rejects with P3105, P3106, P3107, the signal's reason, or what `work` says. */
+  submit(job: J, { signal, deadlineMs }: SubmitOptions = {}): Promise<R> {
+    return new Promise<R>((resolve, reject) => {
+      if (this.#closed) throw disposedError({});
+      const entry = new Entry<J, R>(this, job, resolve, reject);
+      if (signal?.aborted === true) {
+        this.#counts.cancelled++;
+        this.#tell("cancel", entry);
+        throw signal.reason;
+      }
+      const { concurrency, maxQueue } = this.#options;
+      const atOnce = this.#waiting.size === 0 && this.#calls < concurrency;
+      if (!atOnce && this.#waiting.size >= maxQueue) {
+        this.#counts.rejected++;
+        this.#tell("reject", entry);
+        throw queueFull({ waiting: this.#waiting.size, running: this.#running });
+      }
+      entry.watch(signal, deadlineMs);
+      this.#waiting.add(entry);
+      // What is chosen among is everything that comes in this turn of the event loop, those too that answers of this turn set off.
+      if (this.#options.choose === undefined) this.#pump();
+      else this.#pumpSoon();
+    });
+  }
+
+  /** Resolves when one more run may wait. */
+  whenReady(): Promise<void> {
+    const { concurrency, maxQueue } = this.#options;
+    if (this.#closed || this.#waiting.size < maxQueue || this.#calls < concurrency) return Promise.resolve();
+    return new Promise((resolve) => this.#ready.push(resolve));
+  }
+
+  /** Refuses further runs with P3105; resolves when all that were taken in are settled and over. */
+  close(): Promise<void> {
+    this.#closed = true;
+    if (this.#calls === 0 && this.#waiting.size === 0) return Promise.resolve();
+    this.#pump();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  #pumpSoon(): void {
+    if (this.#soon || this.#calls >= this.#options.concurrency) return;
+    this.#soon = true;
+    setImmediate(() => {
+      this.#soon = false;
+      this.#pump();
+    });
+  }
+  #pump(): void {
+    clearTimeout(this.#timer);
+    while (this.#calls < this.#options.concurrency && this.#waiting.size > 0) {
+      const chosen = this.#choose();
+      if (typeof chosen === "number") {
+        this.#timer = setTimeout(() => this.#pump(), chosen);
+        return;
+      }
+      for (const t of chosen) {
+        this.#waiting.delete(t);
+        t.running = true;
+      }
+      this.#start(chosen);
+    }
+    this.#wake();
+  }
+  #choose(): readonly Entry<J, R>[] | number {
+    const { choose } = this.#options;
+    if (choose === undefined) {
+      const [first] = this.#waiting;
+      return first === undefined ? [] : [first];
+    }
+    // The tickets it is shown are entries of this queue, and a closed queue waits for no more of them.
+    const chosen = choose(this.#waiting, this.#closed ? Number.POSITIVE_INFINITY : performance.now());
+    return chosen as readonly Entry<J, R>[] | number;
+  }
+  #start(entries: readonly Entry<J, R>[]): void {
+    this.#calls++;
+    this.#running += entries.length;
+    for (const e of entries) this.#tell("admit", e);
+    void this.#work(entries).then(() => {
+      this.#calls--;
+      this.#running -= entries.length;
+      this.#pump();
+      if (this.#calls === 0 && this.#waiting.size === 0) for (const done of this.#idle.splice(0)) done();
+    });
+  }
+  async #work(entries: readonly Entry<J, R>[]): Promise<void> {
+    try {
+      await this.#options.work(entries);
+    } catch (error) {
+      for (const e of entries) e.reject(error);
+    }
+  }
+  #wake(): void {
+    const room = this.#options.maxQueue - this.#waiting.size + (this.#options.concurrency - this.#calls);
+    if (this.#ready.length > 0 && room > 0) for (const ready of this.#ready.splice(0, room)) ready();
+  }
+
+  /** An entry is over: it is counted, and leaves the queue where it still waits. */
+  over(entry: Entry<J, R>, how: "completed" | "failed" | "cancelled" | "expired"): void {
+    this.#counts[how]++;
+    const waited = this.#waiting.delete(entry);
+    if (how === "cancelled") this.#tell("cancel", entry);
+    if (how === "expired") this.#tell("deadline", entry);
+    if (!waited) return;
+    this.#wake();
+    if (this.#calls === 0 && this.#waiting.size === 0) for (const done of this.#idle.splice(0)) done();
+  }
+  #tell(event: QueueEvent["event"], entry: Entry<J, R>): void {
+    const { session = 0, run } = this.#options;
+    publishQueue(() => ({
+      event,
+      session,
+      run: run?.(entry.job) ?? 0,
+      waiting: this.#waiting.size,
+      running: this.#running,
+      waitedMs: performance.now() - entry.since,
+    }));
+  }
+}
+
+class Entry<J, R> implements Ticket<J, R> {
+  readonly job: J;
+  readonly since = performance.now();
+  signal: AbortSignal | undefined;
+  settled = false;
+  running = false;
+  readonly #queue: RunQueue<J, R>;
+  readonly #done: (result: R) => void;
+  readonly #failed: (error: unknown) => void;
+  #forget: (() => void) | undefined;
+
+  constructor(queue: RunQueue<J, R>, job: J, done: (result: R) => void, failed: (error: unknown) => void) {
+    this.#queue = queue;
+    this.job = job;
+    this.#done = done;
+    this.#failed = failed;
+  }
+
+  watch(signal: AbortSignal | undefined, deadlineMs: number | undefined): void {
+    if (deadlineMs === undefined) {
+      if (signal === undefined) return;
+      this.signal = signal;
+      const cancel = (): void => this.#drop("cancelled", signal.reason);
+      signal.addEventListener("abort", cancel, { once: true });
+      this.#forget = () => signal.removeEventListener("abort", cancel);
+      return;
+    }
+    // One signal for both, that the engines drop what still waits there.
+    const either = new AbortController();
+    this.signal = either.signal;
+    const cancel = (): void => {
+      this.#drop("cancelled", signal?.reason);
+      either.abort(signal?.reason);
+    };
+    const timer = setTimeout(
+      () => {
+        const error = deadlinePassed({ deadlineMs, ran: this.running });
+        this.#drop("expired", error);
+        either.abort(error);
+      },
+      Math.max(0, deadlineMs),
+    );
+    signal?.addEventListener("abort", cancel, { once: true });
+    this.#forget = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", cancel);
+    };
+  }
+  resolve(result: R): void {
+    if (!this.#settle()) return;
+    this.#queue.over(this, "completed");
+    this.#done(result);
+  }
+  reject(error: unknown): void {
+    if (!this.#settle()) return;
+    this.#queue.over(this, "failed");
+    this.#failed(error);
+  }
+  #drop(how: "cancelled" | "expired", reason: unknown): void {
+    if (!this.#settle()) return;
+    this.#queue.over(this, how);
+    this.#failed(reason);
+  }
+  #settle(): boolean {
+    if (this.settled) return false;
+    this.settled = true;
+    this.#forget?.();
+    return true;
+  }
+}
