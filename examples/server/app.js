@@ -6,7 +6,7 @@
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
-import Fastify from "fastify";
+import Fastify, { LogController } from "fastify";
 import { load, PartitaError } from "partita";
 import { Metrics } from "./metrics.js";
 import { decodeRequest, encodeResponse, HEADER_LENGTH, metadataOf, ProtocolError, requestSchema, splitBody } from "./protocol.js";
@@ -70,7 +70,7 @@ export function createServer(options) {
 
   const app = Fastify({
     logger: options.logger ?? false,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: limits.bodyBytes,
     requestTimeout: limits.deadlineMs,
     connectionTimeout: limits.deadlineMs + 30_000,

@@ -77,6 +77,17 @@ export class ProtocolError extends Error {
   }
 }
 
+const PARAMETERS = {
+  type: "object",
+  maxProperties: 64,
+  properties: {
+    binary_data: { type: "boolean" },
+    binary_data_output: { type: "boolean" },
+    binary_data_size: { type: "integer", minimum: 0 },
+  },
+  additionalProperties: { type: ["string", "number", "boolean"] },
+};
+
 /** JSON Schema of a request's JSON part; what depends on the model is checked by `decodeRequest`. */
 export const requestSchema = {
   type: "object",
@@ -84,7 +95,7 @@ export const requestSchema = {
   additionalProperties: false,
   properties: {
     id: { type: "string", maxLength: 256 },
-    parameters: { $ref: "#/definitions/parameters" },
+    parameters: PARAMETERS,
     inputs: {
       type: "array",
       maxItems: 1024,
@@ -96,7 +107,7 @@ export const requestSchema = {
           name: { type: "string", maxLength: 1024 },
           shape: { type: "array", maxItems: 32, items: { type: "integer" } },
           datatype: { enum: Object.values(DATATYPES) },
-          parameters: { $ref: "#/definitions/parameters" },
+          parameters: PARAMETERS,
           data: { type: "array" },
         },
       },
@@ -109,20 +120,8 @@ export const requestSchema = {
         type: "object",
         required: ["name"],
         additionalProperties: false,
-        properties: { name: { type: "string", maxLength: 1024 }, parameters: { $ref: "#/definitions/parameters" } },
+        properties: { name: { type: "string", maxLength: 1024 }, parameters: PARAMETERS },
       },
-    },
-  },
-  definitions: {
-    parameters: {
-      type: "object",
-      maxProperties: 64,
-      properties: {
-        binary_data: { type: "boolean" },
-        binary_data_output: { type: "boolean" },
-        binary_data_size: { type: "integer", minimum: 0 },
-      },
-      additionalProperties: { type: ["string", "number", "boolean"] },
     },
   },
 };
