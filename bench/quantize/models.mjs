@@ -1,9 +1,11 @@
-// The models of the INT8 accuracy benchmark, with feeds for calibration and test. Digits are real data with labels. For the other trained
-// models no data of theirs is at hand: their feeds are made from the digits or from a seeded generator, and only agreement with FP32 is measured.
+// The models of the INT8 accuracy benchmark, with feeds for calibration and test. Digits are real data with labels. Of the other trained models'
+// own data none is at hand: keyword spotting hears words that speech synthesizers say, with labels; beside that, feeds are made from the digits
+// or from a seeded generator, and only agreement with FP32 is measured.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readNpz, Tensor } from "../../dist/index.js";
 import { generator as uniform } from "../../dist/runtime/measure.js";
+import { spoken, synthesizers } from "./speech.mjs";
 
 /** Uniform numbers in [0, 1), and normally distributed ones of them. */
 function generator(seed) {
@@ -111,14 +113,18 @@ export function models(folder) {
       data: "uniform",
     },
   );
+  const tools = synthesizers();
+  const words = tools.length === 0 ? undefined : { calibration: spoken(179, tools, generator(3)), test: spoken(540, tools, generator(4)) };
   for (const kind of ["CNN_S", "DS_CNN_S", "DNN_S", "CRNN_S", "GRU_S", "LSTM_S", "Basic_LSTM_S"]) {
     const at = `real_tf/kws_${kind}`;
     if (!existsSync(join(folder, at, "io.npz"))) continue;
     const seen = [...readNpz(join(folder, at, "io.npz"))].find(([name]) => name.includes("Mfcc"))?.[1];
-    add(`kws_${kind}`, `${at}/frozen.pb`, "Mfcc", seen.dims, (_, r) => cepstrum(seen, r), {
-      data: "made cepstra",
-      options: { inputs: ["Mfcc"], outputs: ["labels_softmax"] },
-    });
+    const options = { inputs: ["Mfcc"], outputs: ["labels_softmax"] };
+    add(`kws_${kind}`, `${at}/frozen.pb`, "Mfcc", seen.dims, (_, r) => cepstrum(seen, r), { data: "made cepstra", options });
+    if (words === undefined) continue;
+    const feeds = (set) => words[set].cepstra(...seen.dims.slice(1)).map((x) => ({ Mfcc: new Tensor("float32", x, seen.dims) }));
+    const own = { data: "spoken words", labels: words.test.labels, calibration: feeds("calibration"), test: feeds("test") };
+    found.push({ name: `kws_${kind} spoken`, path: join(folder, at, "frozen.pb"), options, ...own });
   }
   return found;
 }
