@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "../src/driver.h"
+
 namespace tensorrt {
 
 namespace {
@@ -43,6 +45,28 @@ bool ProgressMonitor::stepComplete(const char* phase, int32_t step) noexcept {
   return !sink_.cancelled();
 }
 void ProgressMonitor::phaseFinish(const char* phase) noexcept { sink_.progress({Event::Finish, 0, textOf(phase), {}}); }
+
+// Freeing waits for the work that uses the memory.
+void* OutputRoom::of(uint64_t bytes, uint64_t alignment) noexcept {
+  // The driver's memory is aligned to 256 bytes; TensorRT asks for no more.
+  if (alignment > 256) return nullptr;
+  if (address_ != 0 && bytes <= bytes_) return reinterpret_cast<void*>(static_cast<uintptr_t>(address_));
+  if (address_ != 0) driver().MemFree(address_);
+  address_ = bytes_ = 0;
+  cuda::DevicePtr made = 0;
+  const uint64_t wanted = std::max<uint64_t>(bytes, 256);
+  const cuda::Result status = driver().MemAlloc(&made, wanted);
+  if (status != 0) {
+    if (here != nullptr) here->error(kFailedAllocation, ("an output of " + std::to_string(wanted) + " bytes: " + driver().describe(status)).c_str());
+    return nullptr;
+  }
+  address_ = made;
+  bytes_ = wanted;
+  return reinterpret_cast<void*>(static_cast<uintptr_t>(address_));
+}
+OutputRoom::~OutputRoom() {
+  if (address_ != 0) driver().MemFree(address_);
+}
 
 bool ErrorRecorder::reportError(int32_t code, const char* text) noexcept {
   count_++;

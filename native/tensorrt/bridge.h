@@ -3,6 +3,7 @@
 #pragma once
 #include <memory>
 
+#include "objects.h"
 #include "sink.h"
 
 namespace tensorrt {
@@ -111,7 +112,48 @@ class ErrorRecorder : public Versioned {
   std::atomic<int32_t> count_{0}, code_{0}, references_{0};
 };
 
-// A family of versions: its slots, and its loggers and profilers. One translation unit each.
+// Memory of an output whose dims the data decides: TensorRT asks for it while an enqueue runs, and tells the dims. One run's at a time. The GPU's
+// context must be current, also at its end.
+class OutputRoom {
+ public:
+  OutputRoom() = default;
+  OutputRoom(const OutputRoom&) = delete;
+  OutputRoom& operator=(const OutputRoom&) = delete;
+  ~OutputRoom();
+  void* of(uint64_t bytes, uint64_t alignment) noexcept;
+  void tell(const Dims& dims) { dims_ = dims; }
+  void begin() { dims_.count = -1; }
+  // Of the run that was; count -1 where TensorRT did not tell.
+  const Dims& dims() const { return dims_; }
+  uint64_t address() const { return address_; }
+
+ private:
+  Dims dims_;
+  uint64_t address_ = 0, bytes_ = 0;
+};
+
+// TensorRT-RTX has dropped the first of TensorRT's three methods.
+class BriefAllocator : public Versioned {
+ public:
+  explicit BriefAllocator(OutputRoom& room) : Versioned("IOutputAllocator"), room_(room) {}
+  virtual void* reallocateOutputAsync(const char*, void*, uint64_t bytes, uint64_t alignment, void*) noexcept { return room_.of(bytes, alignment); }
+  virtual void notifyShape(const char*, const Dims& dims) noexcept { room_.tell(dims); }
+
+ private:
+  OutputRoom& room_;
+};
+class OutputAllocator : public Versioned {
+ public:
+  explicit OutputAllocator(OutputRoom& room) : Versioned("IOutputAllocator"), room_(room) {}
+  virtual void* reallocateOutput(const char*, void*, uint64_t bytes, uint64_t alignment) noexcept { return room_.of(bytes, alignment); }
+  virtual void* reallocateOutputAsync(const char*, void*, uint64_t bytes, uint64_t alignment, void*) noexcept { return room_.of(bytes, alignment); }
+  virtual void notifyShape(const char*, const Dims& dims) noexcept { room_.tell(dims); }
+
+ private:
+  OutputRoom& room_;
+};
+
+// A family of versions: its slots, and its loggers, profilers and allocators. One translation unit each.
 struct Face {
   virtual ~Face() = default;
   virtual void* address() = 0;
@@ -121,6 +163,7 @@ struct Family {
   const struct Slots& slots;
   std::unique_ptr<Face> (*logger)(Log&);
   std::unique_ptr<Face> (*profiler)(std::vector<LayerTime>&);
+  std::unique_ptr<Face> (*allocator)(OutputRoom&);
 };
 extern const Family family10, family11, familyRtx13, familyRtx15;
 

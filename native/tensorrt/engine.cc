@@ -23,6 +23,23 @@ ContextBox::~ContextBox() {
   if (engine->context != nullptr) current = std::make_unique<Current>(engine->context);
   const Listening listening(engine->library.log(), engine->sink);
   context.reset();
+  rooms_.clear();
+}
+
+OutputRoom* ContextBox::roomOf(const std::string& output) {
+  Asked& asked = rooms_[output];
+  if (asked.allocator != nullptr) return &asked.room;
+  asked.allocator = engine->library.family().allocator(asked.room);
+  if (context.setOutputAllocator(output.c_str(), asked.allocator->address())) return &asked.room;
+  rooms_.erase(output);
+  return nullptr;
+}
+
+void ContextBox::dropRoom(const std::string& output) {
+  const auto found = rooms_.find(output);
+  if (found == rooms_.end()) return;
+  context.setOutputAllocator(output.c_str(), nullptr);
+  rooms_.erase(found);
 }
 
 namespace {

@@ -1,5 +1,7 @@
 // Engines and their execution contexts, as the handle table holds them.
 #pragma once
+#include <map>
+
 #include "tensorrt.h"
 
 namespace tensorrt {
@@ -35,8 +37,20 @@ struct ContextBox {
   ContextBox(const ContextBox&) = delete;
   ContextBox& operator=(const ContextBox&) = delete;
 
+  // Room for an output that is asked for while it runs; TensorRT is told whom to ask. Null where it does not take that.
+  OutputRoom* roomOf(const std::string& output);
+  // From now on the output has memory of its own.
+  void dropRoom(const std::string& output);
+
   std::shared_ptr<EngineBox> engine;
   ExecutionContext context;
+
+ private:
+  struct Asked {
+    OutputRoom room;
+    std::unique_ptr<Face> allocator;
+  };
+  std::map<std::string, Asked> rooms_;
 };
 
 inline std::shared_ptr<EngineBox> engineOf(const Handle& h) { return std::static_pointer_cast<EngineBox>(h.object); }

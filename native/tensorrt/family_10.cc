@@ -4,6 +4,6 @@
 
 namespace tensorrt {
 
-const Family family10 = {"10", slots10, face<Logger<Unversioned>>, face<Profiler<Unversioned>>};
+const Family family10 = {"10", slots10, face<Logger<Unversioned>>, face<Profiler<Unversioned>>, face<OutputAllocator>};
 
 }  // namespace tensorrt

@@ -4,6 +4,6 @@
 
 namespace tensorrt {
 
-const Family family11 = {"11", slots11, face<Logger<Versioned>>, face<Profiler<Versioned>>};
+const Family family11 = {"11", slots11, face<Logger<Versioned>>, face<Profiler<Versioned>>, face<OutputAllocator>};
 
 }  // namespace tensorrt

@@ -4,6 +4,6 @@
 
 namespace tensorrt {
 
-const Family familyRtx13 = {"rtx-1.3", slotsRtx13, face<Logger<Unversioned>>, face<Profiler<Unversioned>>};
+const Family familyRtx13 = {"rtx-1.3", slotsRtx13, face<Logger<Unversioned>>, face<Profiler<Unversioned>>, face<BriefAllocator>};
 
 }  // namespace tensorrt

@@ -4,6 +4,6 @@
 
 namespace tensorrt {
 
-const Family familyRtx15 = {"rtx-1.5", slotsRtx15, face<Logger<Versioned>>, face<Profiler<Versioned>>};
+const Family familyRtx15 = {"rtx-1.5", slotsRtx15, face<Logger<Versioned>>, face<Profiler<Versioned>>, face<BriefAllocator>};
 
 }  // namespace tensorrt

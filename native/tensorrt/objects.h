@@ -179,6 +179,7 @@ struct ExecutionContext : Object {
   Dims tensorShape(const char* name) const { return inner<Dims>(slots().ExecutionContext_getTensorShape, name); }
   bool setTensorAddress(const char* name, void* address) const { return inner<bool>(slots().ExecutionContext_setTensorAddress, name, address); }
   int32_t inferShapes(int32_t count, const char** names) const { return inner<int32_t>(slots().ExecutionContext_inferShapes, count, names); }
+  bool setOutputAllocator(const char* name, void* allocator) const { return inner<bool>(slots().ExecutionContext_setOutputAllocator, name, allocator); }
   bool enqueue(void* stream) const { return inner<bool>(slots().ExecutionContext_enqueueV3, stream); }
 };
 

@@ -30,6 +30,8 @@ struct Binding {
   uint64_t address = 0, capacity = 0;  // of device memory from the offset on
   Bytes host;
   uint64_t bytes = 0;  // the tensor's, once its dims are known
+  bool asked = false;  // for its memory, by TensorRT: an output whose dims the data decides
+  OutputRoom* room = nullptr;
 };
 
 class Launch : public Task {
@@ -59,6 +61,13 @@ class Launch : public Task {
     }
     for (Binding& b : outputs) {
       const char* const name = b.tensor->name.c_str();
+      if (b.asked) {
+        b.room = box_->roomOf(b.tensor->name);
+        if (b.room == nullptr) return fail("bind", "output '" + b.tensor->name + "' is given no memory, and takes no allocator");
+        b.room->begin();
+        continue;
+      }
+      box_->dropRoom(b.tensor->name);
       b.dims = context.tensorShape(name);
       b.bytes = bytesOfTensor(b.tensor->type, b.dims);
       if (b.bytes == UINT64_MAX) return fail("bind", "the dims of output '" + b.tensor->name + "' are known only after the run: " + toText(b.dims));
@@ -77,7 +86,7 @@ class Launch : public Task {
   bool enqueue() { return box_->context.enqueue(stream_) || fail("enqueueV3", "returned false"); }
   bool copyOut() {
     for (const Binding& b : outputs)
-      if (!b.tensor->host && b.host.data != nullptr && b.bytes > 0 && driverFailed(driver().MemcpyDtoHAsync(b.host.data, b.address, b.bytes, stream_), "cuMemcpyDtoHAsync")) return false;
+      if (!b.asked && !b.tensor->host && b.host.data != nullptr && b.bytes > 0 && driverFailed(driver().MemcpyDtoHAsync(b.host.data, b.address, b.bytes, stream_), "cuMemcpyDtoHAsync")) return false;
     return true;
   }
   // Also after a failure: the memory may be released once the task has settled. The first failure is the one that is told.
@@ -106,7 +115,7 @@ class Run : public Launch {
     }
     const bool done = wait(copyIn() && enqueue() && copyOut());
     if (timed) box_->context.setProfiler(nullptr);
-    return done;
+    return done && fetch();
   }
   Napi::Value value() override {
     const Napi::Env env = Env();
@@ -114,6 +123,12 @@ class Run : public Launch {
     auto dims = Napi::Array::New(env, outputs.size());
     for (uint32_t i = 0; i < outputs.size(); i++) dims.Set(i, toArray(env, outputs[i].dims));
     out["dims"] = dims;
+    if (!fetched_.empty()) {
+      auto data = Napi::Array::New(env, outputs.size());
+      for (uint32_t i = 0; i < outputs.size(); i++)
+        if (outputs[i].asked) data.Set(i, Napi::Buffer<uint8_t>::Copy(env, fetched_[i].data(), fetched_[i].size()));
+      out["data"] = data;
+    }
     if (!timed) return out;
     auto layers = Napi::Array::New(env, times_.size());
     for (uint32_t i = 0; i < times_.size(); i++) {
@@ -127,7 +142,22 @@ class Run : public Launch {
   }
 
  private:
+  // Outputs in memory that TensorRT asked for, now that their dims are known.
+  bool fetch() {
+    for (size_t i = 0; i < outputs.size(); i++) {
+      Binding& b = outputs[i];
+      if (!b.asked) continue;
+      b.dims = b.room->dims();
+      b.bytes = bytesOfTensor(b.tensor->type, b.dims);
+      if (b.bytes == UINT64_MAX) return fail("enqueueV3", "told no dims of output '" + b.tensor->name + "'");
+      fetched_.resize(outputs.size());
+      fetched_[i].resize(b.bytes);
+      if (b.bytes > 0 && driverFailed(driver().MemcpyDtoHAsync(fetched_[i].data(), b.room->address(), b.bytes, stream_), "cuMemcpyDtoHAsync")) return wait(false);
+    }
+    return fetched_.empty() || wait(true);
+  }
   std::vector<LayerTime> times_;
+  std::vector<std::vector<uint8_t>> fetched_;
 };
 
 class Capture : public Launch {
@@ -175,7 +205,10 @@ void read(Napi::Env env, Launch& task, const EngineBox& engine, const Napi::Valu
       b.host = bytesOf(env, host);
       task.hold(host);
     }
-    if (b.tensor->host) {
+    if (!input && !b.tensor->host && memory.IsUndefined()) {
+      if (b.host.data != nullptr) throw Napi::TypeError::New(env, "output '" + name + "' has an array and no memory");
+      b.asked = true;
+    } else if (b.tensor->host) {
       if (b.host.data == nullptr) throw Napi::TypeError::New(env, kind + " '" + name + "' is a shape tensor: it needs a host array");
       b.address = reinterpret_cast<uintptr_t>(b.host.data);
       b.capacity = b.host.length;
@@ -223,6 +256,8 @@ Napi::Value StartRun(const Napi::CallbackInfo& info) {
 // capture(context, stream, inputs, outputs): Promise<handle of a graph>. The context cannot be released before the graph.
 Napi::Value StartCapture(const Napi::CallbackInfo& info) {
   auto task = launch<Capture>(info);
+  for (const Binding& b : task->outputs)
+    if (b.asked) throw Napi::TypeError::New(info.Env(), "output '" + b.tensor->name + "' has no memory: a graph needs its address");
   const Handle& h = state(info.Env()).get(info.Env(), info[0], Kind::Execution);
   task->gpu = h.context;
   task->owner = h.id;

@@ -7,7 +7,6 @@ const char* const severityNames[5] = {"internal", "error", "warning", "info", "v
 namespace {
 
 constexpr size_t kMostLines = 20000;
-constexpr int kFailedAllocation = 5;
 
 // Throws where JavaScript can no longer be called, or the listener threw, which src/engines/tensorrt/build.ts does not let it.
 Napi::Object toObject(Napi::Env env, const Event& e) {

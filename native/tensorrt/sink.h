@@ -13,6 +13,8 @@ namespace tensorrt {
 // TensorRT's severities.
 enum Severity : int { kInternal, kError, kWarning, kInfo, kVerbose };
 extern const char* const severityNames[5];
+// TensorRT's ErrorCode for memory that could not be had.
+constexpr int kFailedAllocation = 5;
 
 struct Event {
   enum Kind { Log, Start, Step, Finish } kind;

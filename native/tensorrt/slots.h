@@ -59,6 +59,7 @@ struct Slots {
   Slot ExecutionContext_getTensorShape;
   Slot ExecutionContext_setTensorAddress;
   Slot ExecutionContext_inferShapes;
+  Slot ExecutionContext_setOutputAllocator;
   Slot ExecutionContext_enqueueV3;
   Slot EngineInspector_getEngineInformation;
   Slot Refitter_refitCudaEngine;
@@ -94,6 +95,9 @@ struct Slots {
   Slot ErrorRecorder_reportError;
   Slot ErrorRecorder_incRefCount;
   Slot ErrorRecorder_decRefCount;
+  Slot OutputAllocator_reallocateOutput;
+  Slot OutputAllocator_reallocateOutputAsync;
+  Slot OutputAllocator_notifyShape;
   Slot NetworkFlag_stronglyTyped;
   Slot BuilderFlag_refit;
   Slot BuilderFlag_tf32;
@@ -152,6 +156,7 @@ constexpr Slots slots10 = {
     .ExecutionContext_getTensorShape = {22},
     .ExecutionContext_setTensorAddress = {24},
     .ExecutionContext_inferShapes = {28},
+    .ExecutionContext_setOutputAllocator = {32},
     .ExecutionContext_enqueueV3 = {37},
     .EngineInspector_getEngineInformation = {6},
     .Refitter_refitCudaEngine = {4},
@@ -187,6 +192,9 @@ constexpr Slots slots10 = {
     .ErrorRecorder_reportError = {9},
     .ErrorRecorder_incRefCount = {10},
     .ErrorRecorder_decRefCount = {11},
+    .OutputAllocator_reallocateOutput = {4},
+    .OutputAllocator_reallocateOutputAsync = {5},
+    .OutputAllocator_notifyShape = {6},
     .NetworkFlag_stronglyTyped = {1},
     .BuilderFlag_refit = {4},
     .BuilderFlag_tf32 = {6},
@@ -245,6 +253,7 @@ constexpr Slots slots11 = {
     .ExecutionContext_getTensorShape = {21},
     .ExecutionContext_setTensorAddress = {23},
     .ExecutionContext_inferShapes = {27},
+    .ExecutionContext_setOutputAllocator = {31},
     .ExecutionContext_enqueueV3 = {36},
     .EngineInspector_getEngineInformation = {6},
     .Refitter_refitCudaEngine = {4},
@@ -280,6 +289,9 @@ constexpr Slots slots11 = {
     .ErrorRecorder_reportError = {9},
     .ErrorRecorder_incRefCount = {10},
     .ErrorRecorder_decRefCount = {11},
+    .OutputAllocator_reallocateOutput = {4},
+    .OutputAllocator_reallocateOutputAsync = {5},
+    .OutputAllocator_notifyShape = {6},
     .NetworkFlag_stronglyTyped = {0},
     .BuilderFlag_refit = {4},
     .BuilderFlag_tf32 = {6},
@@ -338,6 +350,7 @@ constexpr Slots slotsRtx13 = {
     .ExecutionContext_getTensorShape = {22},
     .ExecutionContext_setTensorAddress = {24},
     .ExecutionContext_inferShapes = {28},
+    .ExecutionContext_setOutputAllocator = {32},
     .ExecutionContext_enqueueV3 = {37},
     .EngineInspector_getEngineInformation = {6},
     .Refitter_refitCudaEngine = {4},
@@ -373,6 +386,9 @@ constexpr Slots slotsRtx13 = {
     .ErrorRecorder_reportError = {9},
     .ErrorRecorder_incRefCount = {10},
     .ErrorRecorder_decRefCount = {11},
+    .OutputAllocator_reallocateOutput = {-1},
+    .OutputAllocator_reallocateOutputAsync = {4},
+    .OutputAllocator_notifyShape = {5},
     .NetworkFlag_stronglyTyped = {1},
     .BuilderFlag_refit = {4},
     .BuilderFlag_tf32 = {6},
@@ -431,6 +447,7 @@ constexpr Slots slotsRtx15 = {
     .ExecutionContext_getTensorShape = {21},
     .ExecutionContext_setTensorAddress = {23},
     .ExecutionContext_inferShapes = {27},
+    .ExecutionContext_setOutputAllocator = {31},
     .ExecutionContext_enqueueV3 = {36},
     .EngineInspector_getEngineInformation = {6},
     .Refitter_refitCudaEngine = {4},
@@ -466,6 +483,9 @@ constexpr Slots slotsRtx15 = {
     .ErrorRecorder_reportError = {9},
     .ErrorRecorder_incRefCount = {10},
     .ErrorRecorder_decRefCount = {11},
+    .OutputAllocator_reallocateOutput = {-1},
+    .OutputAllocator_reallocateOutputAsync = {4},
+    .OutputAllocator_notifyShape = {5},
     .NetworkFlag_stronglyTyped = {0},
     .BuilderFlag_refit = {4},
     .BuilderFlag_tf32 = {6},

@@ -169,6 +169,57 @@ export function runs({ plan, load, recorded, failing, gpu, library, family }: Ha
       );
       await open.dispose();
     });
+    it("outputs whose dims the data decides: TensorRT asks for memory, more of it when a run needs more", async () => {
+      const engine = await load(await plan({}, layer({ name: "fake:data-dims" })));
+      const context = await engine.createContext();
+      const { request, release } = gpu().request(ramp(8));
+      const [input] = request.inputs;
+      if (input === undefined) throw new Error("no request");
+      expect(context.outputDims([{ name: "x", dims: [8, 3] }])).toEqual({ y: [-1, 3] });
+      const kept = (x: Float32Array): readonly number[] => {
+        const all = Array.from(layerValues(x));
+        return all.filter((_, i) => all[i - (i % 3)] !== 0);
+      };
+      const live = gpu().addon.live();
+      for (const rows of [1, 8, 3, 8]) {
+        const x = ramp(rows, rows) as Float32Array<ArrayBuffer>;
+        const found = await context.run({ ...request, inputs: [{ ...input, dims: [rows, 3], host: x }], outputs: [{ name: "y" }] });
+        const values = kept(x);
+        expect(found.dims).toEqual([[values.length / 3, 3]]);
+        expect(Array.from(new Float32Array(new Uint8Array(found.data?.[0] ?? []).buffer))).toEqual(values);
+      }
+      const { layers, data } = await context.profile({ ...request, outputs: [{ name: "y" }] });
+      expect([layers.length, data?.length]).toEqual([3, 1]);
+      expect((await caught(context.capture({ ...request, outputs: [{ name: "y" }] }))).message).toMatch(
+        /^P2217 output 'y' has no memory: a graph needs its address/,
+      );
+      expect((await caught(context.run({ ...request, outputs: [{ name: "y", host: new Float32Array(3) }] }))).message).toMatch(
+        /^P2217 output 'y' has an array and no memory/,
+      );
+      // Memory that is given is used again, and refused where its dims are not known.
+      expect((await caught(context.run(request))).message).toMatch(/^P2217 the dims of output 'y' are known only after the run/);
+      expect(gpu().addon.live()).toEqual(live);
+      await engine.dispose();
+      release();
+    });
+    it("P2218 and P2221: dims that are never told, memory that cannot be had", async () => {
+      const request = async (name: string): Promise<Error & { readonly code?: string }> => {
+        const engine = await load(await plan({}, layer({ name })));
+        const context = await engine.createContext();
+        const { request: asked, release } = gpu().request(ramp(4));
+        const error = await caught(context.run({ ...asked, outputs: [{ name: "y" }] }));
+        await engine.dispose();
+        release();
+        return error;
+      };
+      expect((await request("fake:data-dims:untold")).message).toMatch(/^P2218 TensorRT failed in a run: .*told no dims of output 'y'/);
+      process.env["FAKE_CUDA_MEMORY"] = "300";
+      try {
+        expect((await request("fake:data-dims:memory")).message).toMatch(/^P2221 enqueueV3 found no memory: .*an output of \d+ bytes/);
+      } finally {
+        delete process.env["FAKE_CUDA_MEMORY"];
+      }
+    });
     it("1,000 from 8 callers over 4 contexts, all right", async () => {
       const engine = await load(await plan());
       const contexts = await Promise.all(Array.from({ length: 4 }, () => engine.createContext()));

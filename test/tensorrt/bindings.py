@@ -75,6 +75,24 @@ class Recorder(trt.IErrorRecorder):
         return False
 
 
+class Allocator(trt.IOutputAllocator):
+    def __init__(self):
+        trt.IOutputAllocator.__init__(self)
+        self.memory = (ctypes.c_float * 64)()
+        self.calls = []
+
+    def reallocate_output(self, tensor, memory, size, alignment):
+        self.calls.append(["memory", tensor, size, alignment])
+        return ctypes.addressof(self.memory)
+
+    def reallocate_output_async(self, tensor, memory, size, alignment, stream):
+        self.calls.append(["memory", tensor, size, alignment])
+        return ctypes.addressof(self.memory)
+
+    def notify_shape(self, tensor, shape):
+        self.calls.append(["dims", tensor, list(shape)])
+
+
 log, monitor, profiler, recorder = Log(), Monitor(), Profiler(), Recorder()
 builder = trt.Builder(log)
 builder.error_recorder = recorder
@@ -148,6 +166,11 @@ context.profiler = profiler
 out["run"] = context.execute_async_v3(0)
 out["y"] = list(y)
 out["layers"] = profiler.layers
+allocator = Allocator()
+context.profiler = None
+out["allocator"] = [context.set_output_allocator("y", allocator), context.execute_async_v3(0)]
+out["allocated"] = allocator.calls
+out["decided"] = list(allocator.memory)[:3]
 
 refitter = trt.Refitter(engine, log)
 refitter.error_recorder = recorder

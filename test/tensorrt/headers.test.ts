@@ -25,6 +25,7 @@ const CLASSES: Readonly<Record<string, string>> = {
   Profiler: "nvinfer1::IProfiler",
   ProgressMonitor: "nvinfer1::IProgressMonitor",
   ErrorRecorder: "nvinfer1::IErrorRecorder",
+  OutputAllocator: "nvinfer1::IOutputAllocator",
 };
 const ENUMERATORS: Readonly<Record<string, string>> = {
   NetworkFlag_stronglyTyped: "nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED",

@@ -103,7 +103,11 @@ export interface TensorRtAddon {
     inputs: readonly InputBinding[],
     outputs: readonly OutputBinding[],
     timed: boolean,
-  ): Promise<{ readonly dims: readonly Dims[]; readonly layers?: readonly LayerTime[] }>;
+  ): Promise<{
+    readonly dims: readonly Dims[];
+    readonly data?: readonly (Uint8Array | undefined)[];
+    readonly layers?: readonly LayerTime[];
+  }>;
   capture(
     context: ExecutionHandle,
     stream: StreamHandle,

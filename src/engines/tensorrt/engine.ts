@@ -217,8 +217,8 @@ class LoadedContext implements Context {
     return this.#next(() => addon().tensorrt.run(this.#handle, stream, inputs, outputs, false));
   }
   async profile({ stream, inputs, outputs }: RunRequest): ReturnType<Context["profile"]> {
-    const { dims, layers = [] } = await this.#next(() => addon().tensorrt.run(this.#handle, stream, inputs, outputs, true));
-    return { dims, layers };
+    const { layers = [], ...result } = await this.#next(() => addon().tensorrt.run(this.#handle, stream, inputs, outputs, true));
+    return { ...result, layers };
   }
   capture({ stream, inputs, outputs }: RunRequest): Promise<GraphHandle> {
     return this.#next(() => addon().tensorrt.capture(this.#handle, stream, inputs, outputs));

@@ -131,6 +131,7 @@ export interface InputBinding {
 }
 export interface OutputBinding {
   readonly name: string;
+  /** Without memory TensorRT asks for some once it knows the dims: for outputs whose dims the data decides. Their elements are in `RunResult.data`. */
   readonly memory?: MemoryHandle | undefined;
   readonly offset?: number | undefined;
   /** Copied out of `memory` last: exactly the bytes of the output's dims are written, so it may be longer. */
@@ -148,6 +149,8 @@ export interface LayerTime {
 export interface RunResult {
   /** Dims of each output, in the request's order. */
   readonly dims: readonly (readonly number[])[];
+  /** Elements of the outputs that were given no memory, in the request's order; absent where all had some. */
+  readonly data?: readonly (Uint8Array | undefined)[] | undefined;
 }
 
 /** An execution context: one run at a time. */

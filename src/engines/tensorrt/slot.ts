@@ -9,7 +9,7 @@ import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, Stre
 import { isResident, type ResidentPool } from "../cuda/resident.js";
 import type { DeviceTensor } from "../engine.js";
 import { badInput, planIncomplete } from "./errors.js";
-import type { Context, Engine, InputBinding, IoTensor, IoType, LayerTime, OutputBinding, RunRequest } from "./native.js";
+import type { Context, Engine, InputBinding, IoTensor, IoType, LayerTime, OutputBinding, RunRequest, RunResult } from "./native.js";
 
 /** Up to this, arrays go through pinned memory: a copy here costs less than a staged one in the driver. */
 const SMALL = 1 << 20;
@@ -89,17 +89,21 @@ export class Slot {
   ): Promise<readonly (Tensor | DeviceTensor)[]> {
     const inputs = this.#inputs(feeds);
     const sizes = inputs.map((i) => i.dims.join("x")).join();
-    const outputs = this.#outputs(this.#dimsOf(sizes, inputs), keep, pool);
+    const dims = this.#dimsOf(sizes, inputs);
+    const outputs = this.#outputs(dims, keep, pool);
+    // A graph has neither memory nor dims to wait for.
+    if (dims.some(isOpen)) this.#graphs = false;
     try {
       // A graph has the addresses of its tensors in it.
       const key = [sizes, ...[...inputs, ...outputs].map((b) => b.memory)].join(" ");
+      let result: RunResult | undefined;
       if (this.#captured?.key === key) await this.#replay(this.#captured.graph, inputs, outputs);
       else {
-        await this.#parts.context.run(this.#request(inputs, outputs));
+        result = await this.#parts.context.run(this.#request(inputs, outputs));
         if (this.#graphs && this.#lastKey === key) await this.#capture(key, inputs, outputs);
       }
       this.#lastKey = key;
-      return outputs.map((o) => o.kept ?? o.tensor());
+      return outputs.map((o, i) => o.kept ?? o.tensor(result, i));
     } catch (error) {
       for (const o of outputs) o.kept?.release();
       throw error;
@@ -180,8 +184,7 @@ export class Slot {
     );
     const dims = ports.map((p) => {
       const own = found[p.name];
-      if (own === undefined || own.some((d) => d < 0))
-        throw planIncomplete({ what: `the dims of output '${p.name}' depend on the data, and no room can be made for it` });
+      if (own === undefined) throw planIncomplete({ what: `the plan tells no dims of output '${p.name}'` });
       return own;
     });
     // Elements of shape tensors decide dims too, and are not in the key.
@@ -195,6 +198,7 @@ export class Slot {
   #outputs(dims: readonly (readonly number[])[], keep: readonly boolean[] = [], pool?: ResidentPool): readonly Output[] {
     return this.#parts.outputs.map((port, i): Output => {
       const own = dims[i] ?? [];
+      if (isOpen(own)) return { name: port.name, memory: undefined, host: undefined, tensor: (found, at) => foundTensor(port, found, at) };
       if (keep[i] === true && pool !== undefined && port.location === "device") {
         const kept = pool.take(tensorTypeOf(port), own);
         const none = (): Tensor => {
@@ -293,7 +297,18 @@ interface Output {
   /** Undefined for one that stays on the device. */
   readonly host: HostArray | undefined;
   readonly kept?: DeviceTensor | undefined;
-  readonly tensor: () => Tensor;
+  /** `result` and the output's place in it are for those whose dims came with the run. */
+  readonly tensor: (result: RunResult | undefined, at: number) => Tensor;
+}
+
+const isOpen = (dims: readonly number[]): boolean => dims.some((d) => d < 0);
+
+/** An output whose dims the data decided. */
+function foundTensor(port: IoTensor, result: RunResult | undefined, at: number): Tensor {
+  const [dims, bytes] = [result?.dims[at], result?.data?.[at]];
+  if (dims === undefined || bytes === undefined) throw planIncomplete({ what: `a run gave no output '${port.name}'` });
+  const Typed = typedArrayOf(tensorTypeOf(port));
+  return new Tensor(tensorTypeOf(port), new Typed(new Uint8Array(bytes).buffer) as never, dims);
 }
 
 /** What the addon reads of it: a key that is there must have a value. */
