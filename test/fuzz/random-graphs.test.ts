@@ -1,0 +1,73 @@
+/**
+ * Random graphs against ONNX Runtime without its own optimizer: whatever the passes, the partitioner and an engine make of them, the results are
+ * the same. PARTITA_GRAPHS: how many (default 1,500). PARTITA_SEED: another series. PARTITA_TARGET: the engine (default host; cuda needs a GPU).
+ */
+import * as ort from "onnxruntime-node";
+import { expect, test } from "vitest";
+import { compile } from "../../src/compile.js";
+import type { Tensor, TensorLike } from "../../src/tensor.js";
+import { compareTensors } from "../support/compare.js";
+import { randomGraph } from "./graphs.js";
+
+const total = Number(process.env["PARTITA_GRAPHS"] ?? 1_500);
+const series = Number(process.env["PARTITA_SEED"] ?? 1);
+const target = (process.env["PARTITA_TARGET"] ?? "host") as "host" | "cuda";
+/** Sums in another order, through some dozen operators; products of a GPU's FP32 units likewise. */
+const TOLERANCE = { rtolOfMax: 1e-3, atol: 1e-5 };
+
+test(`${total} random graphs on ${target}, series ${series}`, async () => {
+  const failures: string[] = [];
+  const seen = new Map<string, number>();
+  let [compared, wild, worst] = [0, 0, 0];
+  for (let i = 0; i < total; i++) {
+    const seed = series * 1_000_000 + i;
+    const { bytes, feeds, ops } = randomGraph(seed);
+    const expected = await untouched(bytes, feeds);
+    // Powers of powers overflow now and then: there is nothing to compare then.
+    if (Object.values(expected).some((t) => (t.data as Float32Array).some((x) => !(Math.abs(x) < 1e6)))) {
+      wild++;
+      continue;
+    }
+    try {
+      const program = await compile(bytes, { target, ...(target === "cuda" ? { tune: "none", minimumSegmentSize: 1 } : {}) });
+      const session = await program.createSession();
+      try {
+        const actual = await session.run(feeds);
+        for (const [name, t] of Object.entries(expected)) {
+          const c = compareTensors(actual[name] as Tensor, t, TOLERANCE);
+          if (!c.ok) failures.push(`graph ${seed}, '${name}': ${c.message}; ${ops.join(" ")}`);
+          else worst = Math.max(worst, c.relative);
+        }
+      } finally {
+        await session.dispose();
+      }
+    } catch (error) {
+      failures.push(`graph ${seed}: ${error instanceof Error ? error.message : String(error)}; ${ops.join(" ")}`);
+    }
+    compared++;
+    for (const op of ops) seen.set(op, (seen.get(op) ?? 0) + 1);
+  }
+  process.stdout.write(
+    `\nrandom graphs, ${target}, series ${series}: ${compared} compared, ${wild} overflowed, ${seen.size} operators, worst error ${worst.toExponential(1)} of the largest value, ${failures.length} failures\n${failures.slice(0, 20).join("\n")}\n`,
+  );
+  expect(failures).toEqual([]);
+  expect(compared).toBeGreaterThan(0.8 * total);
+  expect(seen.size).toBeGreaterThan(Math.min(50, total / 4));
+});
+
+/** ONNX Runtime's results for the bytes as they are, its optimizer off. */
+async function untouched(bytes: Uint8Array, feeds: Readonly<Record<string, Tensor>>): Promise<Record<string, TensorLike>> {
+  const session = await ort.InferenceSession.create(bytes, {
+    graphOptimizationLevel: "disabled",
+    intraOpNumThreads: 1,
+    logSeverityLevel: 3,
+  });
+  try {
+    const out = await session.run(
+      Object.fromEntries(Object.entries(feeds).map(([name, t]) => [name, new ort.Tensor("float32", t.data as Float32Array, t.dims)])),
+    );
+    return Object.fromEntries(Object.entries(out).map(([name, t]) => [name, t as unknown as TensorLike]));
+  } finally {
+    await session.release();
+  }
+}
