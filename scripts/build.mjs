@@ -22,7 +22,7 @@ export function build({ force = false } = {}) {
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   const result = spawnSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json")], { stdio: "inherit" });
   if (result.status !== 0) process.exit(result.status ?? 1);
-  for (const file of ["engines/host/worker.mjs", "quantize/reducer.mjs"]) {
+  for (const file of ["engines/host/worker.mjs", "engines/host/packing.mjs", "engines/host/packing.d.mts", "quantize/reducer.mjs"]) {
     mkdirSync(dirname(join(root, "dist", file)), { recursive: true });
     copyFileSync(join(root, "src", file), join(root, "dist", file));
   }

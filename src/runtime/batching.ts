@@ -67,9 +67,12 @@ export function joining(plan: Plan, values: Values): Pick<Joinable, "key" | "ite
   return { key, items: items ?? 0 };
 }
 
-/** Chooses the first batch that is full, or whose first run has waited long enough. */
-export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }: Batching): Choice<J, R> {
-  return (waiting, now) => {
+/**
+ * Chooses the first batch that is full, or whose first run has waited long enough. `spread`: engines that are free share what there is, as each has
+ * processors of its own.
+ */
+export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }: Batching, spread: boolean): Choice<J, R> {
+  return (waiting, now, free) => {
     const groups = new Map<string, { readonly members: Ticket<J, R>[]; items: number; full: boolean }>();
     let soonest = Number.POSITIVE_INFINITY;
     for (const t of waiting) {
@@ -91,7 +94,7 @@ export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }:
     }
     for (const { members } of groups.values()) {
       const since = members[0]?.since ?? 0;
-      if (now - since >= maxDelayMs) return members;
+      if (now - since >= maxDelayMs) return spread ? members.slice(0, Math.ceil(members.length / Math.max(1, free))) : members;
       soonest = Math.min(soonest, since + maxDelayMs - now);
     }
     return Math.max(1, soonest);

@@ -48,7 +48,7 @@ export class Program {
         const executables = await all(artifacts.map((a) => engines(a.engine).open(a, context)));
         opened.push(new Lane(plan, executables, { engines: artifacts.map((a) => a.engine), device }));
       }
-      return new Session(plan, opened, { ...queue, maxConcurrency: queue.maxConcurrency ?? streams * opened.length });
+      return new Session(plan, opened, { ...queue, parallel: streams * opened.length, spread: !onGpu });
     } catch (error) {
       await Promise.all(opened.map((l) => l.dispose()));
       throw error;

@@ -44,12 +44,12 @@ export interface SubmitOptions {
   /** Milliseconds from now. */
   readonly deadlineMs?: number | undefined;
 }
-/** What starts next, of those that wait in the order they came: some of them, or none for so many milliseconds. */
-export type Choice<J, R> = (waiting: ReadonlySet<Ticket<J, R>>, now: number) => readonly Ticket<J, R>[] | number;
+/** What starts next, of those that wait in the order they came, with so many calls free: some of them, or none for so many milliseconds. */
+export type Choice<J, R> = (waiting: ReadonlySet<Ticket<J, R>>, now: number, free: number) => readonly Ticket<J, R>[] | number;
 
 export interface QueueOptions<J, R> {
-  /** Calls of `work` under way at once. */
-  readonly concurrency: number;
+  /** Calls of `work` under way at once; asked anew for every one. */
+  readonly concurrency: () => number;
   readonly maxQueue: number;
   /** Settles every ticket it is given. */
   readonly work: (tickets: readonly Ticket<J, R>[]) => Promise<void>;
@@ -104,8 +104,8 @@ export class RunQueue<J, R> {
         this.#tell("cancel", entry);
         throw signal.reason;
       }
-      const { concurrency, maxQueue } = this.#options;
-      const atOnce = this.#waiting.size === 0 && this.#calls < concurrency;
+      const { maxQueue } = this.#options;
+      const atOnce = this.#waiting.size === 0 && this.#free > 0;
       if (!atOnce && this.#waiting.size >= maxQueue) {
         this.#counts.rejected++;
         this.#tell("reject", entry);
@@ -121,8 +121,7 @@ export class RunQueue<J, R> {
 
   /** Resolves when one more run may wait. */
   whenReady(): Promise<void> {
-    const { concurrency, maxQueue } = this.#options;
-    if (this.#closed || this.#waiting.size < maxQueue || this.#calls < concurrency) return Promise.resolve();
+    if (this.#closed || this.#waiting.size < this.#options.maxQueue || this.#free > 0) return Promise.resolve();
     return new Promise((resolve) => this.#ready.push(resolve));
   }
 
@@ -134,8 +133,11 @@ export class RunQueue<J, R> {
     return new Promise((resolve) => this.#idle.push(resolve));
   }
 
+  get #free(): number {
+    return Math.max(0, this.#options.concurrency() - this.#calls);
+  }
   #pumpSoon(): void {
-    if (this.#soon || this.#calls >= this.#options.concurrency) return;
+    if (this.#soon || this.#free === 0) return;
     this.#soon = true;
     setImmediate(() => {
       this.#soon = false;
@@ -144,7 +146,7 @@ export class RunQueue<J, R> {
   }
   #pump(): void {
     clearTimeout(this.#timer);
-    while (this.#calls < this.#options.concurrency && this.#waiting.size > 0) {
+    while (this.#waiting.size > 0 && this.#free > 0) {
       const chosen = this.#choose();
       if (typeof chosen === "number") {
         this.#timer = setTimeout(() => this.#pump(), chosen);
@@ -165,7 +167,7 @@ export class RunQueue<J, R> {
       return first === undefined ? [] : [first];
     }
     // The tickets it is shown are entries of this queue, and a closed queue waits for no more of them.
-    const chosen = choose(this.#waiting, this.#closed ? Number.POSITIVE_INFINITY : performance.now());
+    const chosen = choose(this.#waiting, this.#closed ? Number.POSITIVE_INFINITY : performance.now(), this.#free);
     return chosen as readonly Entry<J, R>[] | number;
   }
   #start(entries: readonly Entry<J, R>[]): void {
@@ -187,7 +189,7 @@ export class RunQueue<J, R> {
     }
   }
   #wake(): void {
-    const room = this.#options.maxQueue - this.#waiting.size + (this.#options.concurrency - this.#calls);
+    const room = this.#options.maxQueue - this.#waiting.size + this.#free;
     if (this.#ready.length > 0 && room > 0) for (const ready of this.#ready.splice(0, room)) ready();
   }
 

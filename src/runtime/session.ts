@@ -6,6 +6,7 @@ import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, j
 import { badSession } from "./errors.js";
 import { Interface, isResident, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
+import { Pace } from "./pace.js";
 import { disposedError, type QueueStats, RunQueue, type Ticket } from "./queue.js";
 import { Stream, type StreamOptions } from "./stream.js";
 
@@ -63,8 +64,12 @@ export interface SessionStats extends QueueStats {
 
 /** How a session takes runs in. */
 export interface QueueSettings {
-  /** Runs (or joined runs) inside at once. Default: one for each lane. */
+  /** Runs (or joined runs) inside at once. Default: what the engines take, and more of runs so short that they would wait for the next. */
   readonly maxConcurrency?: number | undefined;
+  /** Runs that the engines take at once. Default: one for each lane. */
+  readonly parallel?: number | undefined;
+  /** Whether engines that are free share what is to be joined, as each has processors of its own. Default false: batches are as large as may be. */
+  readonly spread?: boolean | undefined;
   /** Runs that may wait. Default 1024. */
   readonly maxQueue?: number | undefined;
   readonly batching?: Batching | undefined;
@@ -104,7 +109,8 @@ export class Session {
   #disposed: Promise<void> | undefined;
 
   /** Every lane runs the whole plan. Throws P3108. */
-  constructor(plan: Plan, lanes: readonly Lane[], { maxConcurrency = lanes.length, maxQueue = 1024, batching }: QueueSettings = {}) {
+  constructor(plan: Plan, lanes: readonly Lane[], settings: QueueSettings = {}) {
+    const { maxConcurrency, parallel = lanes.length, maxQueue = 1024, batching, spread = false } = settings;
     this.inputs = plan.inputs;
     this.outputs = plan.outputs;
     this.#plan = plan;
@@ -112,11 +118,18 @@ export class Session {
     this.#interface = new Interface(plan);
     this.#batching = batching;
     if (batching !== undefined) checkBatchable(plan);
+    // Runs that could be joined wait outside.
+    const most = maxConcurrency ?? (batching === undefined ? undefined : parallel);
+    const pace = new Pace(parallel);
     this.#queue = new RunQueue<Job, Values>({
-      concurrency: maxConcurrency,
+      concurrency: () => most ?? pace.depth,
       maxQueue,
-      work: (tickets) => this.#work(tickets),
-      choose: batching === undefined ? undefined : chooseBatch(batching),
+      work: async (tickets) => {
+        pace.started();
+        await this.#work(tickets);
+        pace.ended();
+      },
+      choose: batching === undefined ? undefined : chooseBatch(batching, spread),
       session: this.id,
       run: (job) => job.run,
     });

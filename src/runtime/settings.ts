@@ -11,7 +11,7 @@ export interface SessionOptions {
   readonly threads?: number | undefined;
   /** CUDA devices by number: each gets the program once, and a run goes to the least busy. Default: the first. */
   readonly devices?: readonly number[] | undefined;
-  /** Runs (or joined runs) inside at once. Default: streams × devices. */
+  /** Runs (or joined runs) inside at once. Default: streams × devices, and more of runs that take less than a few milliseconds. */
   readonly maxConcurrency?: number | undefined;
   /** Runs that may wait; one more is refused with P3106. Default 1024. */
   readonly maxQueue?: number | undefined;

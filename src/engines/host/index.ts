@@ -15,12 +15,13 @@ import type { Constant, DType, Graph } from "../../ir/types.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
-import { noCrossing, tooLarge } from "./errors.js";
+import { noCrossing, ortFailed, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
 import { FUSIONS_THAT_ROUND, integers } from "./integers.js";
 import { keeps } from "./keeps.js";
 import { checkKernels } from "./kernels.js";
-import { type HostWorker, pickWorker, SessionLost, workerDied } from "./pool.js";
+import { packedBytes } from "./packing.mjs";
+import { type HostWorker, type Pace, pickWorker, SessionLost, workerDied } from "./pool.js";
 
 /** Models above this go to ONNX Runtime as files. */
 const IN_MEMORY = 1 << 30;
@@ -151,7 +152,7 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
   try {
     for (let i = 0; i < Math.max(1, context.streams); i++) {
       const taken = streams.map((s) => s.worker);
-      streams.push(await Stream.open(artifact, context.threads, level, taken));
+      streams.push(await Stream.open(artifact, context, level, taken));
     }
   } catch (error) {
     await Promise.all(streams.map((s) => s.dispose()));
@@ -171,29 +172,37 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
   };
 }
 
+const REFUSED = ortFailed({ native: "", while_: "create" }).code;
+
 /** One ONNX Runtime session on one worker. It is made again when the worker had to be replaced. */
 class Stream {
   readonly worker: HostWorker;
   readonly #artifact: Artifact;
-  readonly #threads: number;
-  readonly #level: Level;
+  readonly #context: Pick<OpenContext, "threads" | "onRemark">;
+  #level: Level;
   /** Outputs that come as float32 and are bfloat16. */
   readonly #narrow: ReadonlySet<number>;
   #session = "";
   /** The worker's thread that the session lives in. */
   #generation = -1;
   #opening: Promise<void> | undefined;
+  readonly #pace: Pace = { ms: undefined };
 
-  private constructor(worker: HostWorker, artifact: Artifact, threads: number, level: Level) {
+  private constructor(worker: HostWorker, artifact: Artifact, context: Pick<OpenContext, "threads" | "onRemark">, level: Level) {
     this.worker = worker;
     this.#artifact = artifact;
-    this.#threads = threads;
+    this.#context = context;
     this.#level = level;
     this.#narrow = new Set(artifact.settings?.["bfloat16"]?.split(",").map(Number));
   }
 
-  static async open(artifact: Artifact, threads: number, level: Level, except: readonly HostWorker[]): Promise<Stream> {
-    const stream = new Stream(pickWorker(except), artifact, threads, level);
+  static async open(
+    artifact: Artifact,
+    context: Pick<OpenContext, "threads" | "onRemark">,
+    level: Level,
+    except: readonly HostWorker[],
+  ): Promise<Stream> {
+    const stream = new Stream(pickWorker(except), artifact, context, level);
     stream.worker.sessions++;
     try {
       await stream.#opened();
@@ -214,6 +223,25 @@ class Stream {
   }
 
   async #create(): Promise<void> {
+    try {
+      await this.#load(this.#level);
+    } catch (error) {
+      // Its optimizer makes models of some that it then refuses itself: a Pad wider than the window of the pool that it is fused into.
+      if (!(error instanceof PartitaError) || error.code !== REFUSED || this.#level === "disabled") throw error;
+      try {
+        await this.#load("disabled");
+      } catch {
+        throw error;
+      }
+      this.#level = "disabled";
+      this.#context.onRemark?.({
+        severity: "warning",
+        text: `ONNX Runtime's optimizer breaks this segment, which runs as it is written: ${error.what}`,
+      });
+    }
+  }
+
+  async #load(level: Level): Promise<void> {
     const [file] = this.#artifact.files;
     if (file === undefined) throw new Error("a host artifact without its model");
     // The artifact keeps its bytes (they are saved, and other streams load them); ONNX Runtime refuses shared memory, so a copy moves over.
@@ -225,7 +253,7 @@ class Stream {
         op: "create",
         session,
         model,
-        options: sessionOptions(this.#threads, this.#level, without),
+        options: sessionOptions(this.#context.threads, level, without),
       },
       { transfer: typeof model === "string" ? [] : [model] },
     );
@@ -237,21 +265,14 @@ class Stream {
 
   async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
     const crossing = inputs.map((t) => (t.type === "bfloat16" ? widened(t) : t));
-    const feeds = crossing.map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]);
-    const transfer: ArrayBuffer[] = [];
-    if (options.transfer === true)
-      for (const t of crossing)
-        if (ArrayBuffer.isView(t.data) && t.data.buffer instanceof ArrayBuffer && !transfer.includes(t.data.buffer))
-          transfer.push(t.data.buffer);
+    // What may be taken over is: it moves to the thread as it is.
+    const bytes = options.transfer === true ? undefined : packedBytes(crossing);
+    const call = bytes === undefined ? this.#large(crossing, options) : this.#small(crossing, bytes, options);
     for (let attempt = 0; ; attempt++) {
       await this.#opened();
       try {
-        const { out } = await this.worker.call<{ out: readonly (readonly [TensorDType, never, readonly number[]])[] }>(
-          { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
-          { transfer, signal: options.signal, generation: this.#generation },
-        );
-        return out.map(([type, data, dims], i) => {
-          const t = new Tensor(type, data, dims);
+        return (await call()).map(({ type, data, dims }, i) => {
+          const t = new Tensor(type as TensorDType, data as never, dims);
           return this.#narrow.has(i) ? narrowed(t) : t;
         });
       } catch (error) {
@@ -259,6 +280,35 @@ class Stream {
         if (attempt >= 3) throw workerDied({ why: "it was replaced several times in a row" });
       }
     }
+  }
+  #small(tensors: readonly TensorLike[], bytes: number, { signal }: RunOptions): () => Promise<readonly TensorLike[]> {
+    const { inputs, outputs } = this.#artifact;
+    return () =>
+      this.worker.run({ session: this.#session, inputs, outputs, tensors, pace: this.#pace }, bytes, {
+        signal,
+        generation: this.#generation,
+      });
+  }
+  #large(tensors: readonly TensorLike[], options: RunOptions): () => Promise<readonly TensorLike[]> {
+    const transfer: ArrayBuffer[] = [];
+    const feeds = tensors.map((t, i) => {
+      let { data } = t;
+      if (ArrayBuffer.isView(data) && data.buffer instanceof ArrayBuffer) {
+        const whole = data.byteLength === data.buffer.byteLength;
+        // A message holds the whole buffer of a view: of one that is a part, a copy goes; others may read the rest.
+        if (!whole) data = (data as Float32Array).slice();
+        const { buffer } = data as Float32Array<ArrayBuffer>;
+        if ((options.transfer === true || !whole) && !transfer.includes(buffer)) transfer.push(buffer);
+      }
+      return [this.#artifact.inputs[i], t.type, data, t.dims];
+    });
+    return async () => {
+      const { out } = await this.worker.call<{ out: readonly (readonly [string, never, readonly number[]])[] }>(
+        { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
+        { transfer, signal: options.signal, generation: this.#generation },
+      );
+      return out.map(([type, data, dims]) => ({ type, data, dims }));
+    };
   }
 
   async dispose(): Promise<void> {

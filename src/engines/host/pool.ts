@@ -1,12 +1,15 @@
 /**
  * Worker threads that run ONNX Runtime, shared by the process. A worker takes one call at a time from its own queue, so that a call that is
- * cancelled while it waits costs nothing; idle workers do not keep the process alive.
+ * cancelled while it waits costs nothing; small runs, which take less time than a message, go several to a message. Idle workers do not keep the
+ * process alive.
  */
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { defineError } from "../../diagnostics.js";
+import type { TensorLike } from "../../tensor.js";
 import { ortFailed } from "./errors.js";
+import { type Packed, pack, unpack } from "./packing.mjs";
 
 export const runtimeMissing = defineError<{ why: string }>(
   "P2001",
@@ -39,33 +42,70 @@ export interface CallOptions {
   /** The thread that the call's session lives in; the call is rejected with `SessionLost` when another has taken over. */
   readonly generation?: number | undefined;
 }
+/** How long a session's small runs take, milliseconds: learnt from run to run. */
+export interface Pace {
+  ms: number | undefined;
+}
+/** A run whose tensors may go packed with those of others. */
+export interface SmallRun {
+  readonly session: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly tensors: readonly TensorLike[];
+  readonly pace: Pace;
+}
 interface Call {
   readonly message: Readonly<Record<string, unknown>>;
   readonly transfer: readonly ArrayBuffer[];
   readonly resolve: (result: never) => void;
   readonly reject: (error: unknown) => void;
   readonly generation: number | undefined;
+  /** Where it is small: what goes into a message of several, and its bytes. */
+  readonly small?: { readonly run: SmallRun; readonly bytes: number } | undefined;
 }
+interface Reply {
+  readonly id: number;
+  readonly result?: never;
+  readonly error?: string;
+}
+interface SmallReply {
+  readonly packed: Packed;
+  /** By index of the run. */
+  readonly large: readonly (readonly [number, readonly (readonly [string, never, readonly number[]])[]])[];
+  readonly errors: readonly (readonly [number, string])[];
+  readonly ms: number;
+}
+/** Milliseconds of work that one message of small runs holds, and the most runs. */
+const MESSAGE_MS = 1;
+const MESSAGE_RUNS = 32;
 
 /** One thread and the calls that wait for it. */
 export class HostWorker {
   #worker: Worker | undefined;
   #next = 0;
   readonly #waiting: Call[] = [];
-  #running: { readonly id: number; readonly call: Call } | undefined;
+  /** Messages that are out, by number: one, or two of small runs, that the thread has the next at hand. */
+  readonly #out = new Map<number, readonly Call[]>();
   /** Grows when the thread is replaced: sessions made before are gone. */
   generation = 0;
   /** Sessions that live here, for choosing the least loaded worker. */
   sessions = 0;
 
   /** Queues a call; its promise rejects with the signal's reason when it is aborted before it starts, or when it ends after. */
-  call<T>(message: Readonly<Record<string, unknown>>, { transfer = [], signal, generation }: CallOptions = {}): Promise<T> {
+  call<T>(message: Readonly<Record<string, unknown>>, options: CallOptions = {}): Promise<T> {
+    return this.#queued<T>(message, options);
+  }
+  /** As `call` of a run whose inputs are small, giving its outputs. */
+  run(run: SmallRun, bytes: number, options: Omit<CallOptions, "transfer">): Promise<readonly TensorLike[]> {
+    return this.#queued({ op: "run" }, options, { run, bytes });
+  }
+  #queued<T>(message: Call["message"], { transfer = [], signal, generation }: CallOptions, small?: Call["small"]): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(signal.reason);
         return;
       }
-      const call: Call = { message, transfer, resolve: resolve as (result: never) => void, reject, generation };
+      const call: Call = { message, transfer, resolve: resolve as (result: never) => void, reject, generation, small };
       if (signal !== undefined) {
         const drop = (): void => {
           const at = this.#waiting.indexOf(call);
@@ -87,39 +127,73 @@ export class HostWorker {
   }
 
   get load(): number {
-    return this.#waiting.length + (this.#running === undefined ? 0 : 1);
+    let out = 0;
+    for (const calls of this.#out.values()) out += calls.length;
+    return this.#waiting.length + out;
   }
 
   #pump(): void {
-    if (this.#running !== undefined) return;
-    const call = this.#waiting.shift();
-    if (call === undefined) {
-      this.#worker?.unref();
-      return;
+    for (;;) {
+      const [head] = this.#waiting;
+      if (head === undefined) {
+        if (this.#out.size === 0) this.#worker?.unref();
+        return;
+      }
+      if (!this.#mayStart(head)) return;
+      this.#waiting.shift();
+      if (head.generation !== undefined && head.generation !== this.generation) {
+        head.reject(new SessionLost());
+        continue;
+      }
+      const calls = [head, ...this.#more(head)];
+      let worker: Worker;
+      try {
+        worker = this.#worker ??= this.#start();
+      } catch (error) {
+        for (const call of calls) call.reject(error);
+        continue;
+      }
+      worker.ref();
+      const id = this.#next++;
+      this.#out.set(id, calls);
+      try {
+        worker.postMessage(...this.#message(id, calls));
+      } catch (error) {
+        this.#out.delete(id);
+        for (const call of calls) call.reject(error);
+      }
     }
-    if (call.generation !== undefined && call.generation !== this.generation) {
-      call.reject(new SessionLost());
-      this.#pump();
-      return;
+  }
+  /** One message is out at a time, but a second one of runs that are over before it could be called back. */
+  #mayStart({ small }: Call): boolean {
+    if (this.#out.size === 0) return true;
+    if (this.#out.size > 1 || small?.run.pace.ms === undefined || small.run.pace.ms > MESSAGE_MS) return false;
+    for (const [first] of this.#out.values()) return first?.small !== undefined;
+    return true;
+  }
+  /** Small runs that wait behind the first and fit into one message with it. */
+  #more({ small, generation }: Call): readonly Call[] {
+    const more: Call[] = [];
+    let ms = small?.run.pace.ms ?? MESSAGE_MS;
+    while (small !== undefined && more.length + 1 < MESSAGE_RUNS) {
+      const next = this.#waiting[more.length];
+      ms += next?.small?.run.pace.ms ?? MESSAGE_MS;
+      if (next?.small === undefined || next.generation !== generation || ms > MESSAGE_MS) break;
+      more.push(next);
     }
-    let worker: Worker;
-    try {
-      worker = this.#worker ??= this.#start();
-    } catch (error) {
-      call.reject(error);
-      this.#pump();
-      return;
-    }
-    worker.ref();
-    const id = this.#next++;
-    this.#running = { id, call };
-    try {
-      worker.postMessage({ ...call.message, id }, call.transfer);
-    } catch (error) {
-      this.#running = undefined;
-      call.reject(error);
-      this.#pump();
-    }
+    this.#waiting.splice(0, more.length);
+    return more;
+  }
+  #message(id: number, calls: readonly Call[]): [unknown, readonly ArrayBuffer[]] {
+    const [first] = calls;
+    if (first?.small === undefined) return [{ ...first?.message, id }, first?.transfer ?? []];
+    const small = calls.flatMap((c) => c.small ?? []);
+    const packed = pack(
+      small.map((s) => s.run.tensors),
+      small.reduce((n, s) => n + s.bytes, 0),
+    );
+    const runs = small.map(({ run: { session, inputs, outputs } }) => ({ session, inputs, outputs }));
+    return [{ op: "runs", id, calls: runs, packed }, [packed.buffer]];
   }
 
   #start(): Worker {
@@ -135,24 +209,44 @@ export class HostWorker {
       // Flags of the process are not for its workers: Node refuses some of them there (--max-old-space-size, --input-type).
       execArgv: [],
     });
-    worker.on("message", (reply: { id: number; result?: never; error?: string }) => {
-      if (this.#running?.id !== reply.id) return;
-      const { call } = this.#running;
-      this.#running = undefined;
-      if (reply.error !== undefined) call.reject(ortFailed({ native: reply.error, while_: String(call.message["op"]) }));
-      else call.resolve(reply.result as never);
+    worker.on("message", (reply: Reply) => {
+      const calls = this.#out.get(reply.id);
+      if (calls === undefined) return;
+      this.#out.delete(reply.id);
+      const failed = (call: Call, error: string): void => call.reject(ortFailed({ native: error, while_: String(call.message["op"]) }));
+      if (reply.error !== undefined) for (const call of calls) failed(call, reply.error);
+      else if (calls[0]?.small === undefined) calls[0]?.resolve(reply.result as never);
+      else {
+        const { packed, large, errors, ms }: SmallReply = reply.result as never;
+        const results: (readonly TensorLike[])[] = unpack(packed, true);
+        for (const [i, tensors] of large) results[i] = tensors.map(([type, data, dims]) => ({ type, data, dims }));
+        const wrong = new Map(errors);
+        calls.forEach((call, i) => {
+          const { pace } = call.small?.run ?? {};
+          // Slow to forget: one slow run in a message of many says little of each.
+          if (pace !== undefined) pace.ms = pace.ms === undefined ? ms / calls.length : 0.8 * pace.ms + (0.2 * ms) / calls.length;
+          const error = wrong.get(i);
+          if (error === undefined) call.resolve(results[i] as never);
+          else failed(call, error);
+        });
+      }
       this.#pump();
     });
     const ended = (why: string, cause?: unknown): void => {
       if (this.#worker !== worker) return;
       this.#worker = undefined;
       this.generation++;
-      const running = this.#running;
-      this.#running = undefined;
       const failure = /Cannot find module|ERR_DLOPEN|invalid ELF|cannot open shared object/.test(why)
         ? runtimeMissing({ why }, {}, cause)
         : workerDied({ why }, {}, cause);
-      running?.call.reject(failure);
+      const out = [...this.#out.values()];
+      this.#out.clear();
+      for (const [k, calls] of out.entries())
+        for (const call of calls) {
+          // Which of several runs it was nobody knows: each is made again, in a message of its own.
+          if (call.small !== undefined) call.small.run.pace.ms = undefined;
+          call.reject(k > 0 || calls.length > 1 ? new SessionLost() : failure);
+        }
       this.#pump();
     };
     worker.on("error", (error) => ended(error instanceof Error ? error.message : String(error), error));

@@ -1,10 +1,11 @@
 // One worker thread of the host engine: ONNX Runtime's session creation and runs block the thread that calls them, so they happen here.
-// Messages in: create, run, dispose; optimize, reducer, reduce, collect. Messages out: the same id with a result or an error's text. Plain JavaScript,
+// Messages in: create, run, runs (several small ones), dispose; optimize, reducer, reduce, collect. Messages out: the same id with a result or an error's text. Plain JavaScript,
 // so that the file runs from the sources and from the package alike.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
+import { pack, packedBytes, unpack } from "./packing.mjs";
 
 const ort = createRequire(workerData.base)("onnxruntime-node");
 const sessions = new Map();
@@ -29,6 +30,8 @@ async function handle(message) {
       sessions.set(message.session, session);
       return {};
     }
+    case "runs":
+      return await runs(message);
     case "run": {
       const session = sessions.get(message.session);
       if (session === undefined) throw new Error("the session was disposed");
@@ -77,6 +80,51 @@ async function handle(message) {
     default:
       throw new Error(`unknown message '${message.op}'`);
   }
+}
+
+/** Several small runs, one after the other: results, too, go back as one buffer, but those that are large. */
+async function runs({ calls, packed }) {
+  const start = performance.now();
+  const lists = unpack(packed, false);
+  const settled = await Promise.allSettled(
+    calls.map(({ session, inputs, outputs }, i) => {
+      const feeds = Object.create(null);
+      lists[i].forEach(({ type, data, dims }, k) => {
+        feeds[inputs[k]] = new ort.Tensor(type, data, dims);
+      });
+      const open = sessions.get(session);
+      return open === undefined ? Promise.reject(new Error("the session was disposed")) : open.run(feeds, outputs);
+    }),
+  );
+  const errors = [];
+  const large = [];
+  const transfer = [];
+  const small = [];
+  let bytes = 0;
+  settled.forEach(({ status, value, reason }, i) => {
+    small.push([]);
+    if (status === "rejected") {
+      errors.push([i, reason instanceof Error ? reason.message : String(reason)]);
+      return;
+    }
+    const found = calls[i].outputs.map((name) => value[name]);
+    const missing = found.findIndex((t) => t?.dims === undefined);
+    if (missing >= 0) {
+      errors.push([i, `output '${calls[i].outputs[missing]}' holds no tensor and cannot be returned`]);
+      return;
+    }
+    const size = packedBytes(found);
+    if (size === undefined) {
+      large.push([i, found.map((t) => [t.type, t.data, t.dims])]);
+      for (const { data } of found) if (ArrayBuffer.isView(data) && !transfer.includes(data.buffer)) transfer.push(data.buffer);
+      return;
+    }
+    small[i] = found;
+    bytes += size;
+  });
+  const results = pack(small, bytes);
+  transfer.push(results.buffer);
+  return { packed: results, large, errors, ms: performance.now() - start, transfer };
 }
 
 /**

@@ -1,0 +1,111 @@
+// Throughput of 64 concurrent callers on the host engine: a session, a session that joins runs, and bare onnxruntime-node driven the same way.
+// Rounds are interleaved and medians reported. `node bench/serving.mjs [seconds of a round] [rounds]`, after `npm run build`.
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { fileURLToPath } from "node:url";
+import * as ort from "onnxruntime-node";
+import { compile, Tensor } from "../dist/index.js";
+import { Editor, makeConstant, writeOnnx } from "../dist/ir.js";
+import { median, record } from "./record.mjs";
+
+const CALLERS = 64;
+const seconds = Number(process.argv[2] ?? 2);
+const rounds = Number(process.argv[3] ?? 5);
+const cores = availableParallelism();
+
+/** x[N, 64] through two layers of 64 and one of 10: what a service asks thousands of times a second. */
+function smallModel(path) {
+  const e = new Editor({ name: "small", opsets: { "": 18 } });
+  let seed = 1;
+  const weight = (name, dims) => {
+    const values = Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => {
+      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+      return (seed / 2 ** 31 - 1) / 8;
+    });
+    return e.addConstant(name, makeConstant("float32", dims, values));
+  };
+  let v = e.addInput("x", { kind: "tensor", dtype: "float32", shape: ["N", 64] });
+  for (const [i, width] of [64, 64, 10].entries()) {
+    v = e.add({ op: "Gemm", ins: [v, weight(`w${i}`, [64, width]), weight(`b${i}`, [width])], outs: 1, name: `layer${i}`, attrs: {} }).outs[0];
+    if (width > 10) v = e.add({ op: "Relu", ins: [v], outs: 1, name: `relu${i}`, attrs: {} }).outs[0];
+  }
+  v = e.add({ op: "Softmax", ins: [v], outs: 1, name: "softmax", attrs: {} }).outs[0];
+  e.setOutputs([v]);
+  writeOnnx(e.finish(), path);
+}
+
+/** Runs a second from 64 callers, each with its next run as soon as its last is answered; and the delay of the event loop's timers. */
+async function driven(run) {
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  let runs = 0;
+  const start = performance.now();
+  const end = start + 1000 * seconds;
+  await Promise.all(
+    Array.from({ length: CALLERS }, async () => {
+      while (performance.now() < end) {
+        await run();
+        runs++;
+      }
+    }),
+  );
+  const elapsed = (performance.now() - start) / 1000;
+  delay.disable();
+  return { runsPerSecond: runs / elapsed, loopDelayP99Ms: delay.percentile(99) / 1e6 };
+}
+
+async function compared(path, dims) {
+  const program = await compile(path, { target: "host" });
+  const [input] = program.inputs;
+  const data = Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(i));
+  const feeds = { [input.name]: new Tensor("float32", data, dims) };
+  const own = { [input.name]: new ort.Tensor("float32", data, dims) };
+  const sessions = {
+    session: await program.createSession({ streams: cores, threads: 1 }),
+    batching: await program.createSession({ streams: cores, threads: 1, batching: { maxBatch: CALLERS } }),
+  };
+  const bare = {
+    bare: await ort.InferenceSession.create(path),
+    bareOneThread: await ort.InferenceSession.create(path, { intraOpNumThreads: 1 }),
+  };
+  const contenders = {
+    ...Object.fromEntries(Object.entries(bare).map(([n, s]) => [n, () => s.run(own)])),
+    ...Object.fromEntries(Object.entries(sessions).map(([n, s]) => [n, () => s.run(feeds)])),
+  };
+  const measured = Object.fromEntries(Object.keys(contenders).map((n) => [n, []]));
+  for (const run of Object.values(contenders)) for (let i = 0; i < 200; i++) await run();
+  for (let i = 0; i < rounds; i++) for (const [n, run] of Object.entries(contenders)) measured[n].push(await driven(run));
+  const stats = sessions.batching.stats();
+  for (const s of Object.values(sessions)) await s.dispose();
+  for (const s of Object.values(bare)) await s.release();
+  const figures = Object.fromEntries(
+    Object.entries(measured).map(([n, m]) => [
+      n,
+      { runsPerSecond: Math.round(median(m.map((r) => r.runsPerSecond))), loopDelayP99Ms: +median(m.map((r) => r.loopDelayP99Ms)).toFixed(2) },
+    ]),
+  );
+  const best = Math.max(figures.bare.runsPerSecond, figures.bareOneThread.runsPerSecond);
+  return {
+    ...figures,
+    runsPerBatch: +(stats.batchedRuns / stats.batches).toFixed(1),
+    sessionOverBare: +(figures.session.runsPerSecond / best).toFixed(2),
+    batchingOverBare: +(figures.batching.runsPerSecond / best).toFixed(2),
+  };
+}
+
+const folder = mkdtempSync(join(tmpdir(), "partita-bench-"));
+try {
+  const small = join(folder, "small.onnx");
+  smallModel(small);
+  const digits = join(dirname(fileURLToPath(import.meta.url)), "../examples/digits/resnet.onnx");
+  record("serving", {
+    what: `${CALLERS} callers, each with its next run when its last is answered; medians of ${rounds} rounds of ${seconds} s, interleaved`,
+    callers: CALLERS,
+    small: await compared(small, [1, 64]),
+    digits: await compared(digits, [1, 1, 16, 16]),
+  });
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
