@@ -305,7 +305,7 @@ describe("requests that are refused", () => {
     ["an output twice", { inputs: [a, b], outputs: [{ name: "sum" }, { name: "sum" }] }, "wanted twice"],
     ["JSON that is too long", withA({ data: new Array(20_000).fill(1.5) }), "more than 50000", 413],
   ];
-  it.each(cases)("%s", async (_, request, message, status = 400) => {
+  it.each(cases)("%s", async (...[, request, message, status = 400]: (typeof cases)[number]) => {
     const answer = await infer("pair", typeof request === "string" ? { body: request } : json(request));
     expect([answer.status, jsonOf(answer)["error"]]).toEqual([status, expect.stringContaining(message)]);
   });
@@ -328,7 +328,7 @@ describe("requests that are refused", () => {
     ["strings that are too few", "\x02\0\0\0ab", "does not hold 2 strings"],
     ["a string that is no UTF-8", Buffer.of(1, 0, 0, 0, 0xff, 0, 0, 0, 0), "not UTF-8"],
   ])("binary: %s", async (_, text, message) => {
-    const bytes = typeof text === "string" ? Buffer.from(text) : text;
+    const bytes = typeof text === "string" ? Buffer.from(text) : (text as Buffer);
     const input = { name: "string", shape: [2], datatype: "BYTES", parameters: { binary_data_size: bytes.length } };
     const answer = await infer("types", binaryBody({ inputs: [input] }, bytes));
     expect([answer.status, jsonOf(answer)["error"]]).toEqual([400, expect.stringContaining(message)]);

@@ -1,6 +1,6 @@
 /** The example server as a process of its own, small bundles for it, and a client that sends what it is told to. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { type Agent, type IncomingHttpHeaders, request } from "node:http";
 import { dirname, join } from "node:path";
 import { compile } from "../../src/compile.js";
@@ -8,19 +8,30 @@ import { parse } from "../../src/ir/parse.js";
 import { transpiled } from "./transpile.js";
 
 const root = join(import.meta.dirname, "../..");
+const SERVER = join(root, "examples/server");
 export const DIGITS = join(root, "examples/digits/resnet.onnx");
 
-/** The server's main.js, next to the sources as JavaScript, which are the package "partita" to it. */
+let file: string | undefined;
+/** The server's main.js, beside the sources as JavaScript, which are the package "partita" to it. Made once: sources may change meanwhile. */
 export function serverFile(): string {
-  const folder = transpiled("examples/server");
-  const manifest = join(folder, "package.json");
-  if (!existsSync(manifest)) {
-    const { name, version, type } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
-    const staging = `${manifest}.${process.pid}`;
-    writeFileSync(staging, JSON.stringify({ name, version, type, exports: { ".": "./src/index.js", "./package.json": "./package.json" } }));
-    renameSync(staging, manifest);
-  }
-  return join(folder, "examples/server/main.js");
+  if (file !== undefined) return file;
+  const folder = transpiled();
+  const { name, version, type } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  put(
+    join(folder, "package.json"),
+    Buffer.from(JSON.stringify({ name, version, type, exports: { ".": "./src/index.js", "./package.json": "./package.json" } })),
+  );
+  for (const script of readdirSync(SERVER).filter((f) => f.endsWith(".js")))
+    put(join(folder, "examples/server", script), readFileSync(join(SERVER, script)));
+  file = join(folder, "examples/server/main.js");
+  return file;
+}
+/** Writes a file that is not as it should be, at once: another process may be reading it. */
+function put(path: string, content: Buffer): void {
+  if (existsSync(path) && readFileSync(path).equals(content)) return;
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(`${path}.${process.pid}`, content);
+  renameSync(`${path}.${process.pid}`, path);
 }
 
 /** Saves a bundle of a graph, given as text, and gives its path. */
