@@ -20,6 +20,7 @@ const everything = [
   "build",
   "compile",
   "calibrate",
+  "verify",
 ];
 export const allowed = {
   atomic: [],
@@ -42,6 +43,7 @@ export const allowed = {
   build: [...planned, "import", "quantize", "report", "engines", "runtime", "options"],
   calibrate: everything.filter((part) => part !== "compile"),
   compile: everything,
+  verify: everything,
   index: everything,
   "ir.ts": everything,
   testing: everything,

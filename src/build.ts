@@ -105,23 +105,14 @@ async function pass<P extends Buildable>(
     if (made.has(keyOf(segment))) continue;
     settings.signal?.throwIfAborted();
     settings.onProgress({ stage: `build ${segment.name}`, fraction: 0.6 + (0.4 * i) / parts.segments.length });
-    const contextOf = (engine: EngineName): BuildContext => ({
-      target: planned.target,
-      ranges: planned.ranges,
-      workspaceBytes: settings.maxWorkspaceSizeBytes,
-      tensorrt: settings.tensorrt,
-      signal: settings.signal,
-      tune: settings.tune,
-      onTune: (done, total) =>
-        settings.onProgress({
-          stage: `${engine === "cuda" ? "tune" : "build"} ${segment.name}`,
-          fraction: 0.6 + (0.4 * (i + done / total)) / parts.segments.length,
-        }),
-      onRemark: settings.onRemark,
-    });
     const build = async (name: EngineName): Promise<Artifact> => {
       const engine = hooks.engine(name);
-      return await engine.build(lower(extractSegment(planned.graph, segment), engine.keeps ?? keepAll), contextOf(name));
+      const onTune = (done: number, total: number): void =>
+        settings.onProgress({
+          stage: `${name === "cuda" ? "tune" : "build"} ${segment.name}`,
+          fraction: 0.6 + (0.4 * (i + done / total)) / parts.segments.length,
+        });
+      return await engine.build(segmentFor(engine, planned, segment), { ...contextOf(planned), onTune });
     };
     let artifact: Artifact;
     try {
@@ -148,6 +139,20 @@ async function pass<P extends Buildable>(
   }
   return undefined;
 }
+
+/** A segment as an engine gets it. */
+export const segmentFor = (engine: Engine, planned: Buildable, segment: Segment): Graph =>
+  lower(extractSegment(planned.graph, segment), engine.keeps ?? keepAll);
+/** What segments are built with. */
+export const contextOf = ({ target, ranges, settings }: Buildable): BuildContext => ({
+  target,
+  ranges,
+  workspaceBytes: settings.maxWorkspaceSizeBytes,
+  tensorrt: settings.tensorrt,
+  signal: settings.signal,
+  tune: settings.tune,
+  onRemark: settings.onRemark,
+});
 
 /** What no other engine mends: a mistake in the options. */
 const USAGE: ReadonlySet<string> = new Set(["P2219"]);

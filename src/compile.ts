@@ -4,7 +4,7 @@
  */
 import { basename } from "node:path";
 import { machineTargets } from "./auto.js";
-import { type Buildable, buildSegments, type Refusals } from "./build.js";
+import { type Buildable, buildSegments, contextOf, type Refusals, segmentFor } from "./build.js";
 import { no, type Remark, type Remarks, type Verdict } from "./diagnostics.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
 import type { Artifact, Engine } from "./engines/engine.js";
@@ -41,6 +41,7 @@ import { buildReport, type Report } from "./report/report.js";
 import { demandOperators, loadBundle } from "./runtime/bundle.js";
 import { planOf } from "./runtime/plan.js";
 import { Program } from "./runtime/program.js";
+import type { Verifiable } from "./runtime/verify.js";
 
 export type { ModelInput } from "./prepare.js";
 
@@ -56,6 +57,14 @@ export interface Planned extends Buildable {
 
 /** Compiles a model into a program. Throws a coded `PartitaError`; docs/errors.md lists the codes. */
 export async function compile(model: ModelInput, options: CompileOptions = {}): Promise<Program> {
+  return (await compileKept(model, options)).program;
+}
+
+/** As `compile`, with what verification looks into. */
+export async function compileKept(
+  model: ModelInput,
+  options: CompileOptions = {},
+): Promise<{ readonly program: Program; readonly verifiable: Verifiable }> {
   if (Object.keys(options.whatIf ?? {}).length > 0)
     throw badOption({ name: "whatIf", what: "is for reports: what is only assumed cannot be built", fix: "leave it out, or call report" });
   const first = await plan(model, options);
@@ -65,12 +74,13 @@ export async function compile(model: ModelInput, options: CompileOptions = {}): 
   const { settings, partition: parts, inferred } = planned;
   settings.onProgress({ stage: "done", fraction: 1 });
   const sources = new Map(parts.segments.map((s, i) => [s.name, emitted(artifacts[i])] as const).filter(([, text]) => text !== ""));
-  return new Program({
-    plan: planOf(inferred.graph, parts.segments),
-    artifacts,
-    engines: engine,
-    report: planned.report.withSources(sources).withMeasurements(measured),
-  });
+  const made = { plan: planOf(inferred.graph, parts.segments), artifacts, engines: engine };
+  const program = new Program({ ...made, report: planned.report.withSources(sources).withMeasurements(measured) });
+  const segment: Verifiable["segment"] = (i) => {
+    const s = parts.segments[i];
+    return s === undefined ? undefined : { graph: segmentFor(engine(s.engine), planned, s), context: contextOf(planned) };
+  };
+  return { program, verifiable: { ...made, segment } };
 }
 
 /** The CUDA text among an artifact's files, for the report. */
@@ -231,7 +241,7 @@ async function calibrated(
 /** Why no engine takes an operator that a user supplied. */
 const SUPPLIED = no("it is a JavaScript function, which runs between segments");
 /** The engines, the host's with the user's operators. */
-function enginesWith(operators: readonly Operator[]): (name: EngineName) => Engine {
+export function enginesWith(operators: readonly Operator[]): (name: EngineName) => Engine {
   if (operators.length === 0) return engineNamed;
   const host = withOperators(hostEngine, operators);
   return (name) => (name === "host" ? host : engineNamed(name));

@@ -1,15 +1,15 @@
 /** What the commands do. */
 
-import { copyFileSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { replaceFile } from "../atomic.js";
 import { compile, load, report } from "../compile.js";
 import { defineError, didYouMean } from "../diagnostics.js";
 import { evaluate } from "../engines/host/index.js";
-import { detect, importModel } from "../import/index.js";
+import { importModel } from "../import/index.js";
 import { qualifiedOp } from "../ir/graph.js";
 import { print } from "../ir/print.js";
-import { readNpy, readNpz, writeNpz } from "../npz.js";
+import { writeNpz } from "../npz.js";
 import { inferGraph } from "../ops/infer.js";
 import { type CompileOptions, parseNumber } from "../options.js";
 import { passContext } from "../passes/pass.js";
@@ -17,24 +17,14 @@ import { pipeline } from "../passes/pipeline.js";
 import { diffReports, diffText } from "../report/diff.js";
 import { renderDiffHtml } from "../report/html-diff.js";
 import { type Report, reportFromJSON } from "../report/report.js";
-import { human, humanUs } from "../report/text.js";
 import { whyText } from "../report/why.js";
 import { loadBundle } from "../runtime/bundle.js";
 import { doctor } from "../runtime/doctor.js";
 import { type ExportedFile, epContextFiles } from "../runtime/epcontext.js";
-import { measure, randomFeeds, reference } from "../runtime/measure.js";
-import type { Program } from "../runtime/program.js";
-import type { Port } from "../runtime/session.js";
 import { tritonFiles } from "../runtime/triton.js";
-import type { Tensor } from "../tensor.js";
+import { badFile, isBundle, open, readFeeds, write } from "./files.js";
 import type { Terminal } from "./terminal.js";
 
-export const badFile = defineError<{ what: string; fix: string }>(
-  "P4001",
-  "a file named on the command line does not serve",
-  ({ what, fix }) => ({ what, fix }),
-  2,
-);
 export const noSuchNode = defineError<{ name: string; near: string | undefined }>(
   "P4002",
   "a report has no such node",
@@ -59,21 +49,6 @@ export const noSuchFormat = defineError<{ name: string }>(
   2,
 );
 
-const isBundle = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true && detect(path) === "bundle";
-const open = async (path: string, options: CompileOptions): Promise<Program> =>
-  isBundle(path) ? await load(path) : await compile(path, options);
-
-function write(path: string, text: string): void {
-  try {
-    replaceFile(path, text);
-  } catch (cause) {
-    throw badFile(
-      { what: `it cannot be written: ${cause instanceof Error ? cause.message : cause}`, fix: "check the folder" },
-      { file: path },
-      cause,
-    );
-  }
-}
 function writeReport(path: string, r: Report): void {
   switch (extname(path)) {
     case ".html":
@@ -160,26 +135,6 @@ function why(t: Terminal, r: Report, name: string, json: boolean): void {
   else t.out(whyText(answers));
 }
 
-/** Feeds from `--input` files: .npz by name, .npy for the only input, name=file. */
-function readFeeds(inputs: readonly Port[], files: readonly string[]): Record<string, Tensor> {
-  const feeds: Record<string, Tensor> = {};
-  for (const text of files) {
-    const at = text.indexOf("=");
-    if (at > 0) feeds[text.slice(0, at)] = readNpy(text.slice(at + 1));
-    else if (text.endsWith(".npz")) for (const [name, tensor] of readNpz(text)) feeds[name] = tensor;
-    else {
-      const [only] = inputs;
-      if (inputs.length !== 1 || only === undefined)
-        throw badFile(
-          { what: `a bare file feeds a graph with one input; this one has ${inputs.length}`, fix: "write name=file.npy, or use an .npz" },
-          { file: text },
-        );
-      feeds[only.name] = readNpy(text);
-    }
-  }
-  return feeds;
-}
-
 export async function runCommand(
   t: Terminal,
   path: string,
@@ -207,60 +162,6 @@ export async function runCommand(
         );
   } finally {
     await session.dispose();
-  }
-}
-
-export async function verifyCommand(
-  t: Terminal,
-  path: string,
-  options: CompileOptions,
-  flags: { readonly input: readonly string[]; readonly tolerance: string; readonly json?: boolean },
-): Promise<void> {
-  if (isBundle(path)) throw badFile({ what: "a bundle does not hold the untouched model", fix: "give the model itself" }, { file: path });
-  const limit = parseNumber("--tolerance", flags.tolerance, { least: 0, whole: false });
-  const program = await compile(path, options);
-  const session = await program.createSession();
-  try {
-    const feeds = flags.input.length > 0 ? readFeeds(session.inputs, flags.input) : randomFeeds(session.inputs, 1);
-    const [ours, theirs] = [
-      await session.run(feeds),
-      await reference(path, feeds, { inputs: options.inputs, outputs: options.outputs, signature: options.signature }),
-    ];
-    const rows = Object.entries(theirs).map(([name, expected]) => ({ name, ...measure(ours[name], expected) }));
-    const ok = rows.every((r) => r.relative <= limit);
-    if (flags.json === true) t.json({ schema: "partita.verify/1", ok, tolerance: limit, outputs: rows });
-    else {
-      for (const r of rows)
-        t.out(
-          `${r.name}: max error ${r.maxError.toExponential(2)} (${r.relative.toExponential(2)} of the largest value) at ${r.index}: ${r.actual}, expected ${r.expected}; SQNR ${r.sqnrDb === Number.POSITIVE_INFINITY ? "exact" : `${r.sqnrDb.toFixed(1)} dB`}`,
-        );
-      t.out(ok ? "verified" : `NOT within ${limit}`);
-    }
-    if (!ok) t.exitCode = 1;
-  } finally {
-    await session.dispose();
-  }
-}
-
-export async function bench(
-  t: Terminal,
-  path: string,
-  options: CompileOptions,
-  flags: { readonly batch: string; readonly seconds: string; readonly json?: boolean },
-): Promise<void> {
-  const { benchmark } = await import("../runtime/bench.js");
-  const batches = flags.batch.split(",").map((b) => parseNumber("--batch", b, { least: 1, whole: true }));
-  const seconds = parseNumber("--seconds", flags.seconds, { least: 0.001, whole: false });
-  const program = await open(path, options);
-  const rows = await benchmark(program, isBundle(path) ? undefined : path, batches, seconds, (stage, f) => t.progress(stage, f));
-  if (flags.json === true) t.json({ schema: "partita.bench/1", energy: "not available", results: rows });
-  else {
-    t.out("batch  engine            items/s      p50        p90        p99     memory peak");
-    for (const r of rows)
-      t.out(
-        `${String(r.batch).padStart(5)}  ${r.engine.padEnd(16)}${r.itemsPerSecond.toFixed(1).padStart(9)}${humanUs(r.p50Us).padStart(11)}${humanUs(r.p90Us).padStart(11)}${humanUs(r.p99Us).padStart(11)}${human(r.peakBytes, "B").padStart(12)}`,
-      );
-    t.out("energy per item: not available on this machine");
   }
 }
 

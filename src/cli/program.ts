@@ -3,9 +3,11 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
 import { badOption, type CompileOptions, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
+import { bench } from "./bench.js";
 import { addCalibrate } from "./calibrate.js";
-import { bench, compileCommand, doctorCommand, exportBundle, inspect, reportCommand, runCommand, verifyCommand } from "./commands.js";
+import { compileCommand, doctorCommand, exportBundle, inspect, reportCommand, runCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
+import { type VerifyFlags, verifyCommand } from "./verify.js";
 
 export const internalError = defineError<{ what: string }>(
   "P9001",
@@ -134,12 +136,17 @@ export function commands(terminal: Terminal): Command {
         await runCommand(terminal, path, compileOptions(flags, terminal), flags),
     );
 
-  model(program.command("verify <model>").description("compare a compiled model with ONNX Runtime on the untouched model"))
+  model(
+    program
+      .command("verify <model>")
+      .description("compare a compiled model or a bundle with ONNX Runtime on the untouched model; find the first wrong segment and node"),
+  )
     .option("--input <file>", "in.npz, in.npy or name=file.npy (default: seeded random feeds); may be repeated", collect, [])
+    .option("--model <file>", "the untouched model, when a bundle is verified")
+    .option("--batch <n>", "dynamic dims of random feeds", "1")
     .option("--tolerance <x>", "allowed error as a share of the largest value", "1e-3")
     .action(
-      async (path: string, flags: ModelFlags & { input: readonly string[]; tolerance: string }) =>
-        await verifyCommand(terminal, path, compileOptions(flags, terminal), flags),
+      async (path: string, flags: ModelFlags & VerifyFlags) => await verifyCommand(terminal, path, compileOptions(flags, terminal), flags),
     );
 
   model(program.command("bench <model>").description("throughput, latency and memory, next to bare onnxruntime-node in the same run"))

@@ -1,15 +1,7 @@
-/** Comparing a compiled model with ONNX Runtime on the file as it is: feeds, reference results, error measures. */
-import { readFileSync } from "node:fs";
-import type { Artifact } from "../engines/engine.js";
-import { hostEngine } from "../engines/host/index.js";
-import { detect, type ImportOptions, importModel } from "../import/index.js";
-import { importOnnx } from "../import/onnx/index.js";
-import { valueAt } from "../ir/graph.js";
+/** Seeded feeds, and measures of error between tensors. */
 import { elementNumber, numberToBfloat16, numberToHalf } from "../ir/numeric.js";
-import type { Graph } from "../ir/types.js";
-import { inferGraph } from "../ops/infer.js";
 import { isTensorDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-import type { Feeds, Port } from "./session.js";
+import type { Port } from "./session.js";
 
 /** A small, seeded generator (mulberry32): the same feeds everywhere. */
 export function generator(seed: number): () => number {
@@ -50,44 +42,6 @@ export function randomFeeds(inputs: readonly Port[], size: number, seed = 1): Re
     }
   }
   return feeds;
-}
-
-/**
- * ONNX Runtime's results for the model file itself, without Partita's passes, at optimisation level basic. ONNX Runtime reads no TensorFlow
- * models and cuts none: of those it gets what the importer made of them.
- */
-export async function reference(path: string, feeds: Feeds, options: ImportOptions = {}): Promise<Record<string, Tensor>> {
-  const untouched = detect(path) === "onnx" && options.inputs === undefined && options.outputs === undefined;
-  if (!untouched) return await imported(await importModel(path, options), feeds);
-  const g = importOnnx(path);
-  const [inputs, outputs] = [g.inputs, g.outputs].map((ids) => ids.map((v) => valueAt(g, v).name)) as [string[], string[]];
-  const external = [...g.constants.values()].some((c) => c.data.kind === "file");
-  const artifact: Artifact = {
-    engine: "host",
-    key: "",
-    inputs,
-    outputs,
-    files: [external ? { name: "model.onnx", path } : { name: "model.onnx", bytes: readFileSync(path) }],
-    settings: { level: "basic" },
-  };
-  const executable = await hostEngine.open(artifact, { streams: 1, threads: 0 });
-  try {
-    const results = await executable.run(inputs.map((name) => (feeds[name] ?? feeds[name.replace(/:0$/, "")]) as TensorLike));
-    return Object.fromEntries(outputs.map((name, i) => [name, results[i] as Tensor]));
-  } finally {
-    await executable.dispose();
-  }
-}
-
-async function imported(g: Graph, feeds: Feeds): Promise<Record<string, Tensor>> {
-  const artifact = await hostEngine.build(inferGraph(g).graph, { target: { sm: 0, tensorrt: 0, precision: "fp32" } });
-  const executable = await hostEngine.open({ ...artifact, settings: { ...artifact.settings, level: "basic" } }, { streams: 1, threads: 0 });
-  try {
-    const results = await executable.run(artifact.inputs.map((name) => (feeds[name] ?? feeds[name.replace(/:0$/, "")]) as TensorLike));
-    return Object.fromEntries(artifact.outputs.map((name, i) => [name, results[i] as Tensor]));
-  } finally {
-    await executable.dispose();
-  }
 }
 
 export interface Measured {

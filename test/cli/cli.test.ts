@@ -162,7 +162,7 @@ describe("verify", () => {
     expect(r.code).toBe(0);
     expect(r.out).toMatch(/^y: max error 0\.00e\+0 .*SQNR exact\ntotal: .*\nverified\n$/);
     const j = await partita(["verify", net, "--json"]);
-    expect(j.json()).toMatchObject({ schema: "partita.verify/1", ok: true, tolerance: 1e-3 });
+    expect(j.json()).toMatchObject({ schema: "partita.verify/2", ok: true, tolerance: 1e-3 });
   });
   it("fails with exit code 1 when results are further apart than allowed", async () => {
     // The passes fold the scale into the weights: not the same rounding, bit for bit.
@@ -304,7 +304,7 @@ describe("exit codes and errors", () => {
       1,
       /P1110 .*cannot be written/,
     ],
-    ["a bundle to verify", ["verify", bundle], 2, /P4001 .*does not hold the untouched model/],
+    ["a bundle to verify", ["verify", bundle], 2, /P3110 .*does not hold the untouched model/],
     ["a bundle to compile", ["compile", bundle], 1, /P1104 .*this is a compiled bundle/],
     ["a pass", ["inspect", net, "--after", "dead-cod"], 2, /P4003 .*Did you mean 'dead-code'\?/],
     ["a node", ["report", net, "--why", "fcc"], 1, /P4002 .*Did you mean 'fc'\?/],

@@ -1,0 +1,53 @@
+/** Files that commands read and write: models or bundles, feeds, results. */
+import { statSync } from "node:fs";
+import { replaceFile } from "../atomic.js";
+import { compile, load } from "../compile.js";
+import { defineError } from "../diagnostics.js";
+import { detect } from "../import/index.js";
+import { readNpy, readNpz } from "../npz.js";
+import type { CompileOptions } from "../options.js";
+import type { Program } from "../runtime/program.js";
+import type { Port } from "../runtime/session.js";
+import type { Tensor } from "../tensor.js";
+
+export const badFile = defineError<{ what: string; fix: string }>(
+  "P4001",
+  "a file named on the command line does not serve",
+  ({ what, fix }) => ({ what, fix }),
+  2,
+);
+export const isBundle = (path: string): boolean =>
+  statSync(path, { throwIfNoEntry: false })?.isDirectory() === true && detect(path) === "bundle";
+export const open = async (path: string, options: CompileOptions): Promise<Program> =>
+  isBundle(path) ? await load(path) : await compile(path, options);
+
+export function write(path: string, text: string): void {
+  try {
+    replaceFile(path, text);
+  } catch (cause) {
+    throw badFile(
+      { what: `it cannot be written: ${cause instanceof Error ? cause.message : cause}`, fix: "check the folder" },
+      { file: path },
+      cause,
+    );
+  }
+}
+/** Feeds from `--input` files: .npz by name, .npy for the only input, name=file. */
+export function readFeeds(inputs: readonly Port[], files: readonly string[]): Record<string, Tensor> {
+  const feeds: Record<string, Tensor> = {};
+  for (const text of files) {
+    const at = text.indexOf("=");
+    if (at > 0) feeds[text.slice(0, at)] = readNpy(text.slice(at + 1));
+    else if (text.endsWith(".npz")) for (const [name, tensor] of readNpz(text)) feeds[name] = tensor;
+    else {
+      const [only] = inputs;
+      if (inputs.length !== 1 || only === undefined)
+        throw badFile(
+          { what: `a bare file feeds a graph with one input; this one has ${inputs.length}`, fix: "write name=file.npy, or use an .npz" },
+          { file: text },
+        );
+      feeds[only.name] = readNpy(text);
+    }
+  }
+  return feeds;
+}

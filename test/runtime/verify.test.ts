@@ -1,0 +1,177 @@
+/** Bisection of wrong outputs: engines that compute one operator wrongly, alone or in company, graphs that were rewritten wrongly, bundles. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { contextOf, segmentFor } from "../../src/build.js";
+import { compile, plan } from "../../src/compile.js";
+import type { Engine } from "../../src/engines/engine.js";
+import { hostEngine } from "../../src/engines/host/index.js";
+import { encodeOnnx } from "../../src/import/onnx/export.js";
+import { valueAt } from "../../src/ir/graph.js";
+import { parse } from "../../src/ir/parse.js";
+import type { Graph, Node } from "../../src/ir/types.js";
+import { randomFeeds } from "../../src/runtime/measure.js";
+import { planOf } from "../../src/runtime/plan.js";
+import { Program } from "../../src/runtime/program.js";
+import { untouched } from "../../src/runtime/untouched.js";
+import { type Verifiable, type Verification, verifyProgram } from "../../src/runtime/verify.js";
+import { verify } from "../../src/verify.js";
+
+const folder = mkdtempSync(join(tmpdir(), "partita-verify-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const model = join(folder, "net.onnx");
+
+/** Two engine segments around a node that only the host has (Hardmax). */
+const NET = `graph "net" opset {"": 18} (%x: float32[4, 8]) -> (%y) {
+  %w = float32[8, 8] [${Array.from({ length: 64 }, (_, i) => ((i * 37) % 17) / 17 - 0.45).join(", ")}]
+  %a = MatMul(%x, %w) @"first/fc"
+  %b = Sigmoid(%a) @"first/gate"
+  %c = Mul(%a, %b) @"first/mul"
+  %m = Hardmax(%c) {axis = 1} @"mask"
+  %d = Add(%c, %m) @"second/add"
+  %e = Tanh(%d) @"second/tanh"
+  %f = MatMul(%e, %w) @"second/fc"
+  %y = Softsign(%f) @"second/out"
+}`;
+
+type Change = (g: Graph) => Graph;
+const swapped =
+  (wrong: (n: Node, g: Graph) => boolean, op: string): Change =>
+  (g) => ({ ...g, nodes: g.nodes.map((n) => (wrong(n, g) ? { ...n, op } : n)) });
+/** An engine that computes another graph than it was given. */
+const sabotaged = (change: Change): Engine => ({ ...hostEngine, build: async (g, context) => await hostEngine.build(change(g), context) });
+
+/** The model compiled for the CUDA engine, whose segments that other engine runs; `rewrite` changes what it is given. */
+async function verified(engine: Engine, rewrite: Change = (g) => g, tolerance = 1e-3): Promise<Verification> {
+  const planned = await plan(model, { target: ["cuda", "host"], minimumSegmentSize: 1, pin: [{ match: "mask", to: "host" }] });
+  const { segments } = planned.partition;
+  const engines: Verifiable["engines"] = (name) => (name === "host" ? hostEngine : engine);
+  const segment: Verifiable["segment"] = (i) => {
+    const s = segments[i];
+    return s === undefined
+      ? undefined
+      : {
+          graph: (s.engine === "host" ? (g: Graph) => g : rewrite)(segmentFor(engines(s.engine), planned, s)),
+          context: contextOf(planned),
+        };
+  };
+  const artifacts = await Promise.all(
+    segments.map(async (s, i) => {
+      const built = segment(i);
+      if (built === undefined) throw new Error("no segment");
+      return { ...(await engines(s.engine).build(built.graph, built.context)), engine: s.engine };
+    }),
+  );
+  const made = { plan: planOf(planned.inferred.graph, segments), artifacts, engines };
+  const session = await new Program({ ...made, report: planned.report }).createSession();
+  try {
+    const feeds = randomFeeds(session.inputs, 1);
+    return await verifyProgram({ ...made, segment }, await untouched(model), feeds, await session.run(feeds), { tolerance });
+  } finally {
+    await session.dispose();
+  }
+}
+
+beforeAll(() => writeFileSync(model, encodeOnnx(parse(NET))));
+
+describe("verify", () => {
+  it("finds nothing where nothing is wrong, and looks at every segment", async () => {
+    const v = await verified(hostEngine);
+    expect(v.ok).toBe(true);
+    expect(v.fault).toBeUndefined();
+    expect(v.segments.map((s) => [s.engine, s.ok])).toEqual([
+      ["cuda", true],
+      ["host", true],
+      ["cuda", true],
+    ]);
+    expect(v.segments.every((s) => s.outputs.length > 0 && s.outputs.every((o) => o.sqnrDb > 80))).toBe(true);
+  });
+
+  it.each([
+    ["Tanh", "second/tanh", "Sigmoid", "cuda_2"],
+    ["Sigmoid", "first/gate", "Tanh", "cuda_0"],
+    ["Softsign", "second/out", "Tanh", "cuda_2"],
+  ])("names the %s that an engine computes wrongly, and no other node", async (op, name, instead, segment) => {
+    const v = await verified(sabotaged(swapped((n) => n.op === op, instead)));
+    expect(v.ok).toBe(false);
+    expect(v.segments.find((s) => !s.ok)?.segment).toBe(segment);
+    expect(v.fault).toMatchObject({ segment, engine: "cuda", cause: "engine", node: { name, op, origin: [name] } });
+    const { node } = v.fault ?? {};
+    expect(node?.inputs.map((i) => [i.type, i.dims])).toEqual([["float32", [4, 8]]]);
+    expect(node?.output.relative).toBeGreaterThan(0.01);
+    expect(node?.output.sqnrDb).toBeLessThan(40);
+    expect(node?.output.place).toHaveLength(2);
+    expect(node?.alone?.maxError).toBeCloseTo(node?.output.maxError ?? 0, 4);
+  });
+
+  it("bisects where the error goes away as soon as inner values are looked at", async () => {
+    // As a wrong fusion does: MatMul and Softsign together, where nobody sees what is between them.
+    const hidden = (n: Node, g: Graph): boolean => {
+      const [v] = n.ins;
+      return n.op === "Softsign" && v !== undefined && !g.outputs.includes(v) && !g.inputs.includes(v);
+    };
+    const v = await verified(sabotaged(swapped(hidden, "Tanh")));
+    expect(v.fault).toMatchObject({ segment: "cuda_2", cause: "fusion", node: { name: "second/out", op: "Softsign" } });
+    expect(v.fault?.node?.alone?.relative).toBeLessThan(1e-6);
+  });
+
+  it("tells a wrong rewriting from a wrong engine", async () => {
+    const v = await verified(
+      hostEngine,
+      swapped((n) => n.op === "Tanh", "Sigmoid"),
+    );
+    expect(v.fault).toMatchObject({ segment: "cuda_2", cause: "rewriting", node: { name: "second/tanh", op: "Sigmoid" } });
+  });
+
+  it("takes errors that only add up for what they are", async () => {
+    // Every segment is off by a little, in its last node.
+    const off: Change = (g) => {
+      const last = g.nodes.at(-1);
+      if (last === undefined || !["Mul", "Softsign"].includes(last.op)) return g;
+      const [v] = last.outs;
+      if (v === undefined) return g;
+      const text = `graph "off" opset {"": 18} (%v: float32[4, 8]) -> (%w) { %s = float32[] [1.0007]  %w = Mul(%v, %s) }`;
+      const part = parse(text);
+      const at = g.values.length;
+      const scaled = valueAt(g, v);
+      const constants = new Map(g.constants).set((at + 1) as never, [...part.constants.values()][0] as never);
+      const values = [
+        ...g.values,
+        { ...scaled, id: at as never, name: `${scaled.name}/exact` },
+        { ...valueAt(part, [...part.constants.keys()][0] as never), id: (at + 1) as never, name: "scale" },
+      ];
+      const nodes = [
+        ...g.nodes.slice(0, -1),
+        { ...last, outs: [at as never] },
+        { ...last, id: g.nodeLimit as never, op: "Mul", attrs: {}, ins: [at as never, (at + 1) as never], outs: [v] },
+      ];
+      return { ...g, nodes, values, constants, nodeLimit: g.nodeLimit + 1 };
+    };
+    const each = await verified(sabotaged(off), undefined, 0.01);
+    const worst = Math.max(...each.segments.flatMap((s) => s.outputs.map((o) => o.relative)));
+    expect(each.ok).toBe(true);
+    const sum = each.outputs[0]?.relative ?? 0;
+    expect(sum).toBeGreaterThan(worst);
+    const v = await verified(sabotaged(off), undefined, (sum + worst) / 2);
+    expect(v.ok).toBe(false);
+    expect(v.segments.every((s) => s.ok)).toBe(true);
+    expect(v.fault).toMatchObject({ segment: "cuda_2", cause: "accumulated" });
+    expect(v.fault?.node).toBeUndefined();
+  });
+
+  it("looks into models and bundles alike, and asks for a bundle's model", async () => {
+    expect(await verify(model)).toMatchObject({ schema: "partita.verify/2", ok: true });
+    const bundle = join(folder, "net.partita");
+    await (await compile(model, { target: "host" })).save(bundle);
+    expect(await verify(bundle, { model })).toMatchObject({ ok: true, segments: [{ engine: "host", ok: true }] });
+    await expect(verify(bundle)).rejects.toThrow(
+      "P3110 a bundle does not hold the untouched model to compare with. Give the model too: --model FILE, or { model }.",
+    );
+    // A bundle of another model than the one it is compared with: the fault is in the graph, and so is the node.
+    const other = join(folder, "other.onnx");
+    writeFileSync(other, encodeOnnx(parse(NET.replace("Tanh(%d)", "Atan(%d)"))));
+    const v = await verify(bundle, { model: other });
+    expect(v.fault).toMatchObject({ engine: "host", cause: "rewriting", node: { name: "second/tanh", op: "Tanh" } });
+  });
+});
