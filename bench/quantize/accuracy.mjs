@@ -1,6 +1,6 @@
 // INT8 against FP32 on trained models, both through compile() on the host engine: top-1, agreement, signal to noise, time.
 //
-//   node bench/quantize/accuracy.mjs DATA [--search auto|none] [--method auto|max|mse|...] [--only NAME] [--record NAME] [--feeds FOLDER]
+//   node bench/quantize/accuracy.mjs DATA [--search auto|none] [--method auto|max|mse|...] [--only NAME] [--stamps FOLDER] [--record NAME] [--feeds FOLDER]
 //
 // DATA holds the unpacked sets digits, real and real_tf. --feeds writes the calibration and test feeds of each model as .npz, for peers.
 import { mkdirSync } from "node:fs";
@@ -17,13 +17,16 @@ const { values: flags, positionals } = parseArgs({
     search: { type: "string" },
     method: { type: "string" },
     only: { type: "string" },
+    stamps: { type: "string" },
     record: { type: "string" },
     feeds: { type: "string" },
   },
 });
 const [data] = positionals;
 if (data === undefined)
-  throw new Error("usage: accuracy.mjs DATA [--search auto|none] [--method NAME] [--only NAME] [--record NAME] [--feeds FOLDER]");
+  throw new Error(
+    "usage: accuracy.mjs DATA [--search auto|none] [--method NAME] [--only NAME] [--stamps FOLDER] [--record NAME] [--feeds FOLDER]",
+  );
 
 async function outputs(program, feeds) {
   const session = await program.createSession({ threads: 1 });
@@ -48,8 +51,7 @@ function lead(x, best) {
 }
 
 const found = [];
-for (const m of models(data)) {
-  if (flags.only !== undefined && !m.name.includes(flags.only)) continue;
+for (const m of models(data, { only: flags.only, stamps: flags.stamps })) {
   const remarks = [];
   try {
     const float = await compile(m.path, { target: "host", ...m.options });

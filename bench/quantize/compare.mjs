@@ -2,7 +2,7 @@
 // test feeds, in one run. A setting of a peer "loses less" when it is right (with labels) or agrees with FP32 (without) on more rows, by more
 // than the 95 % interval of the paired difference.
 //
-//   node bench/quantize/compare.mjs DATA --python PYTHON [--only NAME] [--record NAME]
+//   node bench/quantize/compare.mjs DATA --python PYTHON [--only NAME] [--stamps FOLDER] [--record NAME]
 //
 // PYTHON has onnxruntime and onnx, and nncf for its lines.
 import { spawnSync } from "node:child_process";
@@ -20,10 +20,15 @@ import { argmax, interval, points } from "./score.mjs";
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
-  options: { python: { type: "string", default: "python3" }, only: { type: "string" }, record: { type: "string" } },
+  options: {
+    python: { type: "string", default: "python3" },
+    only: { type: "string" },
+    stamps: { type: "string" },
+    record: { type: "string" },
+  },
 });
 const [data] = positionals;
-if (data === undefined) throw new Error("usage: compare.mjs DATA --python PYTHON [--only NAME] [--record NAME]");
+if (data === undefined) throw new Error("usage: compare.mjs DATA --python PYTHON [--only NAME] [--stamps FOLDER] [--record NAME]");
 const SETTINGS = ["ort-minmax", "ort-entropy", "ort-percentile", "nncf", "nncf-transformer"];
 
 const rowsOf = (t) => {
@@ -59,8 +64,7 @@ function against(own, peer, wanted) {
 const found = [];
 const folder = mkdtempSync(join(tmpdir(), "partita-compare-"));
 try {
-  for (const m of models(data)) {
-    if (flags.only !== undefined && !m.name.includes(flags.only)) continue;
+  for (const m of models(data, { only: flags.only, stamps: flags.stamps })) {
     const { inferred } = await plan(m.path, { target: "host", ...m.options });
     const float = await compile(m.path, { target: "host", ...m.options });
     const input = float.inputs[0].name;

@@ -1,10 +1,12 @@
 // The models of the INT8 accuracy benchmark, with feeds for calibration and test. Digits are real data with labels. Of the other trained models'
-// own data none is at hand: keyword spotting hears words that speech synthesizers say, with labels; beside that, feeds are made from the digits
-// or from a seeded generator, and only agreement with FP32 is measured.
+// own data none is at hand: keyword spotting hears words that speech synthesizers say (where they are installed), CIFAR's networks see photographed
+// objects in made surroundings (where a folder of them is), both with labels. Beside those, feeds are made from the digits or from a seeded
+// generator, on which FP32 is often undecided itself, and only agreement with FP32 is measured.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { readNpz, Tensor } from "../../dist/index.js";
 import { generator as uniform } from "../../dist/runtime/measure.js";
+import { photographs, pictures, STAMPS } from "./pictures.mjs";
 import { spoken, synthesizers } from "./speech.mjs";
 
 /** Uniform numbers in [0, 1), and normally distributed ones of them. */
@@ -70,19 +72,31 @@ function cepstrum({ data: reference, dims: [, frames, width] }, random) {
   return out;
 }
 
-/** { name, path, options, calibration, test, labels?, data } of every model that is there; feeds are { [input]: Tensor } in the form's layout. */
-export function models(folder) {
+const once = (make) => {
+  let made;
+  return () => (made ??= make());
+};
+const CALIBRATION = 179;
+const TEST = 540;
+
+/**
+ * { name, path, options, calibration, test, labels?, data } of every model that is there, or of those with `only` in their names; feeds are
+ * { [input]: Tensor } in the form's layout. `stamps` is the folder of photographs.
+ */
+export function models(folder, { only = "", stamps = STAMPS } = {}) {
   const digits = readNpz(join(folder, "digits/data.npz"));
   const sets = { calibration: rows(digits.get("x_val")), test: rows(digits.get("x_test")) };
   const labels = Array.from(digits.get("y_test").data, Number);
   const found = [];
+  /** `feeds` gives the elements of the inputs of a set. */
+  const take = (name, path, input, dims, feeds, rest) => {
+    if (!existsSync(join(folder, path)) || !name.includes(only)) return;
+    const tensors = (set) => feeds(set).map((x) => ({ [input]: new Tensor("float32", x, dims) }));
+    found.push({ name, path: join(folder, path), options: {}, calibration: tensors("calibration"), test: tensors("test"), ...rest });
+  };
   const add = (name, path, input, dims, make, rest) => {
-    if (!existsSync(join(folder, path))) return;
-    const feeds = (set, seed) => {
-      const random = generator(seed);
-      return sets[set].map((digit) => ({ [input]: new Tensor("float32", make(digit, random), dims) }));
-    };
-    found.push({ name, path: join(folder, path), options: {}, calibration: feeds("calibration", 1), test: feeds("test", 2), ...rest });
+    const random = { calibration: generator(1), test: generator(2) };
+    take(name, path, input, dims, (set) => sets[set].map((digit) => make(digit, random[set])), rest);
   };
   for (const network of ["resnet", "mobilenet", "vit"]) {
     const real = { data: "digits", labels };
@@ -91,40 +105,42 @@ export function models(folder) {
     add(`${network}.pb`, `digits/${network}.pb`, "x", [1, 16, 16, 1], (d) => d, real);
     add(`${network}_saved_model`, `digits/${network}_saved_model`, "x", [1, 16, 16, 1], (d) => d, real);
   }
+  const photos = once(() => photographs(stamps));
+  const scenes = {
+    calibration: once(() => pictures(CALIBRATION, photos(), generator(3))),
+    test: once(() => pictures(TEST, photos(), generator(4))),
+  };
+  for (const [name, path, dims, make] of [
+    ["cifar_resnet20", "real/cifar_resnet20/model.onnx", [1, 3, 32, 32], normalised],
+    ["mlperf_ic_resnet8", "real_tf/mlperf_ic_resnet8/frozen.pb", [1, 32, 32, 3], (x) => channelsLast(x, 255)],
+  ]) {
+    add(name, path, "x", dims, (d, r) => make(coloured(d, r)), { data: "made from digits" });
+    if (photos().length === 0) continue;
+    take(`${name} pictures`, path, "x", dims, (set) => scenes[set]().images.map(make), { data: "pictures", labels: scenes.test().labels });
+  }
+  const digit28 = (d) => resized(d, 16, 16, 28, 28);
   const other = { data: "made from digits" };
-  add("cifar_resnet20", "real/cifar_resnet20/model.onnx", "x", [1, 3, 32, 32], (d, r) => normalised(coloured(d, r)), other);
-  add("mlperf_ic_resnet8", "real_tf/mlperf_ic_resnet8/frozen.pb", "x", [1, 32, 32, 3], (d, r) => channelsLast(coloured(d, r), 255), other);
-  add("mnist_cntk", "real/mnist_cntk/model.onnx", "Input3", [1, 1, 28, 28], (d) => resized(d, 16, 16, 28, 28).map((v) => 255 * v), other);
-  add(
-    "cnn_mnist_pytorch",
-    "real/cnn_mnist_pytorch/model.onnx",
-    "0",
-    [1, 1, 28, 28],
-    (d) => resized(d, 16, 16, 28, 28).map((v) => (v - 0.1307) / 0.3081),
-    other,
-  );
-  add(
-    "mlperf_ad_autoencoder",
-    "real_tf/mlperf_ad_autoencoder/frozen.pb",
-    "x",
-    [1, 640],
-    (_, r) => Float32Array.from({ length: 640 }, r.unit),
-    {
-      data: "uniform",
-    },
-  );
+  add("mnist_cntk", "real/mnist_cntk/model.onnx", "Input3", [1, 1, 28, 28], (d) => digit28(d).map((v) => 255 * v), other);
+  const mnist = (d) => digit28(d).map((v) => (v - 0.1307) / 0.3081);
+  add("cnn_mnist_pytorch", "real/cnn_mnist_pytorch/model.onnx", "0", [1, 1, 28, 28], mnist, other);
+  const uniformly = (_, r) => Float32Array.from({ length: 640 }, r.unit);
+  add("mlperf_ad_autoencoder", "real_tf/mlperf_ad_autoencoder/frozen.pb", "x", [1, 640], uniformly, { data: "uniform" });
   const tools = synthesizers();
-  const words = tools.length === 0 ? undefined : { calibration: spoken(179, tools, generator(3)), test: spoken(540, tools, generator(4)) };
+  const words = {
+    calibration: once(() => spoken(CALIBRATION, tools, generator(3))),
+    test: once(() => spoken(TEST, tools, generator(4))),
+  };
   for (const kind of ["CNN_S", "DS_CNN_S", "DNN_S", "CRNN_S", "GRU_S", "LSTM_S", "Basic_LSTM_S"]) {
-    const at = `real_tf/kws_${kind}`;
+    const [name, at] = [`kws_${kind}`, `real_tf/kws_${kind}`];
+    const path = `${at}/frozen.pb`;
     if (!existsSync(join(folder, at, "io.npz"))) continue;
-    const seen = [...readNpz(join(folder, at, "io.npz"))].find(([name]) => name.includes("Mfcc"))?.[1];
+    const seen = [...readNpz(join(folder, at, "io.npz"))].find(([key]) => key.includes("Mfcc"))?.[1];
     const options = { inputs: ["Mfcc"], outputs: ["labels_softmax"] };
-    add(`kws_${kind}`, `${at}/frozen.pb`, "Mfcc", seen.dims, (_, r) => cepstrum(seen, r), { data: "made cepstra", options });
-    if (words === undefined) continue;
-    const feeds = (set) => words[set].cepstra(...seen.dims.slice(1)).map((x) => ({ Mfcc: new Tensor("float32", x, seen.dims) }));
-    const own = { data: "spoken words", labels: words.test.labels, calibration: feeds("calibration"), test: feeds("test") };
-    found.push({ name: `kws_${kind} spoken`, path: join(folder, at, "frozen.pb"), options, ...own });
+    add(name, path, "Mfcc", seen.dims, (_, r) => cepstrum(seen, r), { data: "made cepstra", options });
+    if (tools.length === 0 || !`${name} spoken`.includes(only)) continue;
+    const [, frames, coefficients] = seen.dims;
+    const heard = { data: "spoken words", options, labels: words.test().labels };
+    take(`${name} spoken`, path, "Mfcc", seen.dims, (set) => words[set]().cepstra(frames, coefficients), heard);
   }
   return found;
 }
