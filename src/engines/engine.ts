@@ -5,6 +5,7 @@ import type { EngineName, Target } from "../ops/define.js";
 import type { Keep } from "../passes/lower.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import type { MemoryHandle } from "./cuda/native.js";
+import type { CacheCounters, OnMiss } from "./shape-cache.js";
 
 /** A file of an artifact, relative to its folder in a bundle. `bytes`, or an existing file that is copied. */
 export type ArtifactFile = { readonly name: string; readonly bytes: Uint8Array } | { readonly name: string; readonly path: string };
@@ -57,7 +58,27 @@ export interface DimRanges {
   readonly max: ReadonlyMap<string, number>;
 }
 
+/** How segments of open dims get their engines. Dims go by the model's names for them. */
+export interface DynamicShapes {
+  /** Engines that serve ranges of dims and are built by shape all the same, as the user asks for it. */
+  readonly engines: readonly EngineName[];
+  readonly onMiss: OnMiss;
+  /** Engines kept for a segment. */
+  readonly capacity: number;
+  /** Sizes that dims are rounded up to, ascending. */
+  readonly buckets: Readonly<Record<string, readonly number[]>>;
+  /** Dims that the graph masks itself: padding is zeros, and is not proved to change nothing. */
+  readonly masked: readonly string[];
+  /** Feeds are padded also where an engine takes a range of dims. */
+  readonly padding: boolean;
+  /** Dims of axis 0 of the model's inputs. */
+  readonly batch: readonly string[];
+  /** What cannot be built is an error, and does not run on the host. */
+  readonly strict: boolean;
+}
+
 export interface BuildContext {
+  readonly dynamic?: DynamicShapes | undefined;
   readonly target: Target;
   /** Ranges of the graph's symbolic dims, where the user gave any. */
   readonly ranges?: DimRanges | undefined;
@@ -104,6 +125,8 @@ export interface Executable {
   timeUs?(inputs: readonly TensorLike[]): Promise<number | undefined>;
   /** What the engine made of the segment, with the time of each layer in one run where the device was asked. */
   layers?(inputs: readonly TensorLike[]): Promise<readonly LayerFacts[]>;
+  /** How often engines for the shapes that came were there. Only where engines are built by shape. */
+  cache?(): CacheCounters;
   /** What the engine's own inspector says, as JSON. */
   inspect?(): unknown;
   dispose(): Promise<void>;
@@ -133,6 +156,10 @@ export interface Engine {
   readonly name: EngineName;
   /** Which raised operators (passes/lower.ts) it runs at least as fast as their parts; the others are spelled out before `build`. All, when absent. */
   readonly keeps?: Keep | undefined;
+  /** What one build takes: one set of dims, or a range of them. An engine that says neither gets open dims as they are. */
+  readonly serves?: "dims" | "range" | undefined;
+  /** Compute capability, times ten, of the device that runs what is opened. Throws where this machine can open nothing. */
+  ready?(context: OpenContext): number;
   /** Whether this machine can build and run it, and what is missing otherwise. */
   available(): Promise<Verdict>;
   build(segment: Graph, context: BuildContext): Promise<Artifact>;

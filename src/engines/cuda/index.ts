@@ -1,18 +1,16 @@
 /**
  * The CUDA engine: a segment becomes CUDA C++, cubins and one blob of weights, and runs as one CUDA graph. Building needs a compiler and no
- * GPU. A segment whose dims are open is specialised for the shapes it is run with, and what was made for the last shapes is kept.
+ * GPU. Kernels are for one set of dims: a segment whose dims are open is built by shape (engines/by-shape.ts).
  */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { no, type Verdict, yes } from "../../diagnostics.js";
-import { encodeOnnx } from "../../import/onnx/export.js";
-import { importOnnx } from "../../import/onnx/index.js";
 import { displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import type { Graph, NodeId } from "../../ir/types.js";
-import { inferGraph } from "../../ops/infer.js";
+import { byShape } from "../by-shape.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext } from "../engine.js";
-import { ByShape } from "./by-shape.js";
+import { hostEngine } from "../host/index.js";
 import { compilerInfo, compileSource } from "./compiler.js";
 import { firstPlace, gpuVerdict, openDevice } from "./device.js";
 import { brokenArtifact, notEmitted, otherArch } from "./errors.js";
@@ -24,11 +22,12 @@ import { tune } from "./tune.js";
 
 /** Bump when emitted code or the artifact's layout changes: caches hold artifacts by key. */
 const VERSION = "cuda/1";
-/** Sets of dims that an executable of open dims keeps kernels for. */
-const KEPT = 8;
 
-export const cudaEngine: Engine = {
+/** For segments of fixed dims. Throws P2114 for others. */
+const fixedEngine: Engine = {
   name: "cuda",
+  serves: "dims",
+  ready: ({ device }) => openDevice(device).properties.sm,
   keeps: (_, n) => emits(n),
   async available(): Promise<Verdict> {
     const gpu = gpuVerdict();
@@ -44,23 +43,24 @@ export const cudaEngine: Engine = {
     const options = optionsFor(context.target.precision, context.target.sm);
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(segment, v as never).name);
     const key = graphHash(segment, `${VERSION} ${options.precision} ${options.device.arch}`);
-    const open = !isStatic(segment);
-    const files: readonly ArtifactFile[] = open
-      ? [{ name: "segment.onnx", bytes: encodeOnnx(segment) }]
-      : await filesOf(emit(segment, await tuned(segment, options, context)), context);
+    const files = await filesOf(emit(segment, await tuned(segment, options, context)), context);
     return {
       engine: "cuda",
       key: createHash("sha256").update(key).digest("hex"),
       inputs: names(segment.inputs),
       outputs: names(segment.outputs),
-      settings: { precision: options.precision, sm: String(context.target.sm), shapes: open ? "open" : "fixed" },
+      settings: { precision: options.precision, sm: String(context.target.sm) },
       files,
     };
   },
-  async open(artifact, context) {
-    return artifact.settings?.["shapes"] === "open" ? openAnyShape(artifact, context) : await openFixed(artifact, context);
+  open,
+  memory(artifact) {
+    const plan = planOf(artifact);
+    const ports = plan.buffers.reduce((n, b) => n + (b.kind === "input" || b.kind === "output" ? b.bytes : 0), 0);
+    return { sharedBytes: plan.weightsBytes, streamBytes: plan.arenaBytes + ports };
   },
 };
+export const cudaEngine: Engine = byShape(fixedEngine, () => hostEngine);
 
 /** Nodes that the engine's rules refuse at their dims, with the reason: what the operators' own verdicts cannot know. */
 export function cudaRefusals(g: Graph, precision: LowerOptions["precision"], sm: number): ReadonlyMap<NodeId, Verdict> {
@@ -90,15 +90,6 @@ async function tuned(segment: Graph, options: LowerOptions, context: BuildContex
     return options;
   }
 }
-
-const isStatic = (g: Graph): boolean => {
-  const { facts } = inferGraph(g);
-  return g.values.every((v) => {
-    if (v === undefined) return true;
-    const { type } = facts(v.id);
-    return type.kind === "tensor" && type.shape?.every((d) => typeof d === "number") === true;
-  });
-};
 
 /** Throws P2114. */
 function emit(segment: Graph, options: LowerOptions): Lowered {
@@ -132,27 +123,30 @@ async function filesOf({ plan, weights }: Lowered, context: Pick<BuildContext, "
   ];
 }
 
-async function openFixed(artifact: Artifact, context: OpenContext): Promise<Executable> {
-  const files = new Map(artifact.files.map((f) => [f.name, f]));
-  const read = (name: string): Uint8Array => {
-    const f = files.get(name);
-    if (f === undefined) throw brokenArtifact({ what: `it has no '${name}'` });
-    return "bytes" in f ? f.bytes : readFileSync(f.path);
-  };
-  const raw = JSON.parse(Buffer.from(read("plan.json")).toString("utf8")) as Omit<KernelPlan, "sources"> & {
-    readonly sources: readonly (readonly string[])[];
-  };
+function read(artifact: Artifact, name: string): Uint8Array {
+  const f = artifact.files.find((file) => file.name === name);
+  if (f === undefined) throw brokenArtifact({ what: `it has no '${name}'` });
+  return "bytes" in f ? f.bytes : readFileSync(f.path);
+}
+type StoredPlan = Omit<KernelPlan, "sources"> & { readonly sources: readonly (readonly string[])[] };
+function planOf(artifact: Artifact): StoredPlan {
+  const raw = JSON.parse(Buffer.from(read(artifact, "plan.json")).toString("utf8")) as StoredPlan;
   if (!Array.isArray(raw.sources)) throw brokenArtifact({ what: "its plan names no sources" });
-  const sources = raw.sources.map((kernels, i) => ({ kernels, source: Buffer.from(read(`unit_${i}.cu`)).toString("utf8") }));
+  return raw;
+}
+
+async function open(artifact: Artifact, context: OpenContext): Promise<Executable> {
+  const raw = planOf(artifact);
+  const sources = raw.sources.map((kernels, i) => ({ kernels, source: Buffer.from(read(artifact, `unit_${i}.cu`)).toString("utf8") }));
   const plan: KernelPlan = { ...raw, sources };
-  const present = openDevice().properties.sm;
+  const present = openDevice(context.device).properties.sm;
   const fits = plan.arch === `sm_${present}a` || plan.arch === `sm_${present}`;
-  const weights = read("weights.bin");
-  const options = { streams: context.streams };
+  const weights = read(artifact, "weights.bin");
+  const options = { streams: context.streams, device: context.device };
   if (fits)
     return await openPlan(
       plan,
-      sources.map((_, i) => read(`unit_${i}.${plan.arch}.cubin`)),
+      sources.map((_, i) => read(artifact, `unit_${i}.${plan.arch}.cubin`)),
       weights,
       options,
     );
@@ -175,17 +169,4 @@ function runsOn(plan: KernelPlan, sm: number): boolean {
     (o) => o.kind === "launch" && (o.launch.cluster !== undefined || o.launch.args.some((a) => a.kind === "tensorMap")),
   );
   return !newer || sm >= 90;
-}
-
-/** An artifact without dims brings its graph: kernels are emitted and compiled for the dims that come. */
-function openAnyShape(artifact: Artifact, context: OpenContext): Executable {
-  const [file] = artifact.files;
-  if (file === undefined) throw brokenArtifact({ what: "it has no segment" });
-  const graph = importOnnx("bytes" in file ? file.bytes : file.path);
-  const options = optionsFor((artifact.settings?.["precision"] ?? "fp32") as LowerOptions["precision"], openDevice().properties.sm);
-  return new ByShape(async (dims) => {
-    const shapes = Object.fromEntries(graph.inputs.map((v, i) => [valueAt(graph, v).name, dims[i] ?? []]));
-    const { plan, weights } = emit(inferGraph(graph, { shapes }).graph, options);
-    return await openPlan(plan, await cubinsOf(plan), weights, { streams: context.streams });
-  }, KEPT);
 }

@@ -13,6 +13,7 @@ import { elementCount, fromTensor, payloadLength } from "../../ir/payload.js";
 import { typeText } from "../../ir/print.js";
 import type { Constant, DType, Graph } from "../../ir/types.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
+import { byShape } from "../by-shape.js";
 import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
 import { noCrossing, ortFailed, tooLarge } from "./errors.js";
@@ -26,10 +27,11 @@ import { type HostWorker, type Pace, pickWorker, SessionLost, workerDied } from 
 /** Models above this go to ONNX Runtime as files. */
 const IN_MEMORY = 1 << 30;
 /** Bump when the way a segment is written changes: caches hold artifacts by key. */
-const VERSION = "host/2";
+const VERSION = "host/3";
 
-export const hostEngine: Engine = {
+const anyDims: Engine = {
   name: "host",
+  serves: "range",
   keeps,
   async available() {
     try {
@@ -54,12 +56,13 @@ export const hostEngine: Engine = {
     // arithmetic it spells.
     const quantized = graph.nodes.some((n) => n.op === "QuantizeLinear" || n.op === "DequantizeLinear");
     const level: Level = quantized && context.target.precision !== "int8" ? "basic" : "all";
+    const without = [...(graph === spelled ? [] : [FUSIONS_THAT_ROUND]), ...(padsPools(graph) ? [PAD_FUSION] : [])];
     const key = graphHash(graph, `${VERSION} ${level}`);
     const bfloat16 = segment.outputs.flatMap((v, i) => (isBfloat16(segment, v) ? [i] : []));
     const signature = {
       settings: {
         level,
-        ...(graph === spelled ? {} : { without: FUSIONS_THAT_ROUND }),
+        ...(without.length === 0 ? {} : { without: without.join(";") }),
         ...(bfloat16.length === 0 ? {} : { bfloat16: bfloat16.join() }),
       },
       engine: "host" as const,
@@ -81,10 +84,29 @@ export const hostEngine: Engine = {
   },
   open: (artifact, context) => openModel(artifact, context, artifact.settings?.["level"] === "basic" ? "basic" : "all"),
 };
+/** Built by shape only where that is asked for: ONNX Runtime takes any dims. */
+export const hostEngine: Engine = byShape(anyDims, () => anyDims);
+
+/**
+ * ONNX Runtime's optimizer that makes a Pad part of the operator behind it. A MaxPool's own padding never wins, where a zero of the Pad does; and
+ * it makes paddings as wide as the window, which the kernels refuse.
+ */
+const PAD_FUSION = "Pad_Fusion";
+/** Whether a Pad is read by a pool, bodies included. */
+function padsPools(g: Graph): boolean {
+  const padded = new Set(g.nodes.flatMap((n) => (n.op === "Pad" ? n.outs : [])));
+  return g.nodes.some(
+    (n) => (n.op.endsWith("Pool") && n.ins.some((v) => padded.has(v))) || bodiesOf(n).some(({ body }) => padsPools(body.graph)),
+  );
+}
 
 type Level = "all" | "basic" | "disabled";
-/** ONNX Runtime's options for a session; 0 threads are those of the machine, `without` names optimizers that are left out. */
-export const sessionOptions = (threads: number, level: Level, without?: string): Readonly<Record<string, unknown>> => ({
+/** ONNX Runtime's options for a session; 0 threads are those of the machine, `without` names optimizers that are left out ("basic": PAD_FUSION). */
+export const sessionOptions = (
+  threads: number,
+  level: Level,
+  without = level === "basic" ? PAD_FUSION : undefined,
+): Readonly<Record<string, unknown>> => ({
   graphOptimizationLevel: level,
   intraOpNumThreads: threads > 0 ? threads : availableParallelism(),
   logSeverityLevel: 3,

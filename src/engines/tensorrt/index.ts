@@ -8,7 +8,9 @@ import { no, PartitaError, type Verdict, yes } from "../../diagnostics.js";
 import { valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import type { Graph } from "../../ir/types.js";
+import { byShape } from "../by-shape.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext, TensorRtOptions } from "../engine.js";
+import { hostEngine } from "../host/index.js";
 import { builtElsewhere, noGpuToRun, otherGpu, planIncomplete } from "./errors.js";
 import { openEngine } from "./executable.js";
 import { parserRefused } from "./failures.js";
@@ -22,8 +24,10 @@ import { readTimingCache, timingCachePath, writeTimingCache } from "./timing-cac
 /** Bump when segments are prepared another way or the artifact's layout changes: caches hold artifacts by key. */
 const VERSION = "tensorrt/1";
 
-export const tensorrtEngine: Engine = {
+const rangeEngine: Engine = {
   name: "tensorrt",
+  serves: "range",
+  ready,
   async available(): Promise<Verdict> {
     try {
       await loadLibrary({ sm: presentGpu()?.properties.sm ?? 0 });
@@ -36,6 +40,18 @@ export const tensorrtEngine: Engine = {
   build,
   open,
 };
+export const tensorrtEngine: Engine = byShape(rangeEngine, () => hostEngine);
+
+/** Throws P2206. */
+function ready(): number {
+  const device = presentGpu();
+  if (device === undefined)
+    throw noGpuToRun({
+      why: "its plans are built when shapes come, and there is no usable NVIDIA GPU",
+      fix: "load the bundle on a machine with one, or compile with --target host",
+    });
+  return device.properties.sm;
+}
 
 async function build(segment: Graph, context: BuildContext): Promise<Artifact> {
   const { precision, sm } = context.target;
