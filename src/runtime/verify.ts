@@ -10,6 +10,7 @@ import { displayName, originOf, producersOf, qualifiedOp, readsOf, valueAt } fro
 import { elementCount } from "../ir/payload.js";
 import type { Graph, Node, ValueId } from "../ir/types.js";
 import type { EngineName } from "../ops/define.js";
+import { inferGraph } from "../ops/infer.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { type Measured, measure } from "./measure.js";
 import type { Feeds, Plan, Step } from "./session.js";
@@ -111,7 +112,15 @@ export async function verifyProgram(
   const wrong = segments.findIndex((s) => !s.ok);
   if (ok && wrong < 0) return result;
   onProgress("the first wrong node", 0.9);
-  const fault = wrong >= 0 ? await checker.fault(wrong) : await checker.accumulated(rows);
+  const fault =
+    wrong >= 0
+      ? await checker.fault(wrong, (inner) =>
+          model.values(
+            feeds,
+            inner.filter((name) => known.has(name)),
+          ),
+        )
+      : await checker.accumulated(rows);
   return { ...result, ok: false, ...(fault === undefined ? {} : { fault }) };
 }
 
@@ -222,7 +231,7 @@ class Checker {
   }
 
   /** Why segment `i` is wrong for right inputs. */
-  async fault(i: number): Promise<Fault> {
+  async fault(i: number, values: ModelValues): Promise<Fault> {
     const step = this.#compiled.plan.steps[i] as Step;
     const inputs = this.#inputs(step, this.#values);
     const { engine } = this.#compiled.artifacts[i] as Artifact;
@@ -232,7 +241,7 @@ class Checker {
     const search = new Search(this.#compiled.engines(engine), known.graph, known.context, inputs, this.#tolerance);
     const exposed = await search.exposed();
     if (exposed !== undefined) return { ...found, cause: "engine", node: exposed };
-    const rewritten = await search.rewritten(this.#expected);
+    const rewritten = await search.rewritten(values);
     if (rewritten !== undefined) return { ...found, cause: "rewriting", node: rewritten };
     return { ...found, cause: "fusion", node: await search.fused() };
   }
@@ -251,6 +260,9 @@ class Checker {
     return undefined;
   }
 }
+
+/** The model's values of these names, of those that it has. */
+type ModelValues = (names: readonly string[]) => Promise<ReadonlyMap<string, Tensor>>;
 
 const feedsOf = (g: Graph, inputs: readonly TensorLike[]): Feeds =>
   Object.fromEntries(g.inputs.map((v, k) => [valueAt(g, v).name, inputs[k] as TensorLike]));
@@ -271,11 +283,12 @@ class Search {
 
   constructor(engine: Engine, graph: Graph, context: BuildContext, inputs: readonly TensorLike[], tolerance: number) {
     this.#engine = engine;
-    this.#graph = graph;
+    // What the engine's spelling of a graph adds has no types yet.
+    this.#graph = inferGraph(graph).graph;
     this.#context = context;
     this.#inputs = inputs;
     this.#tolerance = tolerance;
-    this.#made = producersOf(graph);
+    this.#made = producersOf(this.#graph);
   }
 
   /** The first node whose output is wrong when the engine gives every inner value too. */
@@ -294,8 +307,9 @@ class Search {
   }
 
   /** The first node that gives, on ONNX Runtime, something else than the model's value of that name. */
-  async rewritten(model: ReadonlyMap<string, Tensor>): Promise<FaultyNode | undefined> {
-    for (const group of this.#groups((name) => model.has(name))) {
+  async rewritten(values: ModelValues): Promise<FaultyNode | undefined> {
+    for (const group of this.#groups()) {
+      const model = await values(group);
       const actual = await runGraph(this.#with(group), feedsOf(this.#graph, this.#inputs));
       for (const name of group) {
         const e = model.get(name);
@@ -386,14 +400,14 @@ class Search {
   }
 
   /** Names of inner values and outputs in topological order, in groups that fit into memory. */
-  #groups(keep: (name: string) => boolean = () => true): readonly (readonly string[])[] {
+  #groups(): readonly (readonly string[])[] {
     const groups: string[][] = [];
     let room = 0;
     for (const n of this.#graph.nodes)
       for (const v of n.outs) {
         if (v === undefined) continue;
         const { name, type } = valueAt(this.#graph, v);
-        if (!isReturned(type) || !keep(name)) continue;
+        if (!isReturned(type)) continue;
         const count =
           type.kind === "tensor" && type.shape?.every((d) => typeof d === "number") ? elementCount(type.shape as number[]) : undefined;
         const bytes = type.kind === "tensor" && count !== undefined ? byteLength(type.dtype, count) : UNKNOWN_BYTES;
