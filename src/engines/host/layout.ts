@@ -16,15 +16,17 @@ import type { HostWorker } from "./pool.js";
 /** The blocks have 8 or 16 channels; a tensor of whole blocks holds its own elements alone. */
 const BLOCK = 16;
 
-/** The optimized model, to be loaded at level "disabled"; undefined where there is nothing to gain. */
+/** The optimized model (`without`: optimizers that are left out), to be loaded at level "disabled"; undefined where there is nothing to gain. */
 export async function inKernelsLayout(
   model: Uint8Array,
   unordered: ReadonlySet<string>,
   worker: HostWorker,
+  without?: string,
 ): Promise<Uint8Array | undefined> {
   const folder = mkdtempSync(join(tmpdir(), "partita-layout-"));
   try {
-    const { model: bytes } = await worker.call<{ model: Uint8Array }>({ op: "optimize", model, folder, options: sessionOptions(1, "all") });
+    const options = sessionOptions(1, "all", without);
+    const { model: bytes } = await worker.call<{ model: Uint8Array }>({ op: "optimize", model, folder, options });
     const optimized = importOnnx(bytes);
     const producers = producersOf(optimized);
     const draft = new Editor(optimized);

@@ -76,7 +76,7 @@ export function hostRunner(options: RunnerOptions = {}): Runner {
 async function unorderedModel(artifact: Artifact, unordered: ReadonlySet<string>): Promise<Uint8Array | undefined> {
   const [file] = artifact.files;
   if (file === undefined || "path" in file || !artifact.outputs.some((name) => unordered.has(name))) return undefined;
-  return await inKernelsLayout(file.bytes, unordered, pickWorker());
+  return await inKernelsLayout(file.bytes, unordered, pickWorker(), artifact.settings?.["without"]);
 }
 
 /** A session on one worker together with what takes in its outputs there. It does not outlive the worker: what was seen is lost with it. */
