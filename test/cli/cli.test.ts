@@ -160,7 +160,7 @@ describe("verify", () => {
   it("compares with ONNX Runtime and says so", async () => {
     const r = await partita(["verify", net, "--input", at("in.npz")]);
     expect(r.code).toBe(0);
-    expect(r.out).toMatch(/^y: max error 0\.00e\+0 .*SQNR exact\ntotal: .*\nverified\n$/);
+    expect(r.out).toMatch(/^ok {5}host_0 \(host\)\n[^]*output y: max error 0\.00e\+0 .*SQNR exact\noutput total: .*\nverified\n$/);
     const j = await partita(["verify", net, "--json"]);
     expect(j.json()).toMatchObject({ schema: "partita.verify/2", ok: true, tolerance: 1e-3 });
   });
