@@ -179,7 +179,12 @@ export function createServer(options) {
       for (const [name, path] of Object.entries(options.models)) {
         const program = await load(path);
         metadataOf(name, program);
-        const session = await program.createSession({ ...options.session, maxQueue });
+        const settings = { ...options.session, maxQueue };
+        const session = await program.createSession(settings).catch((error) => {
+          if (!(error instanceof PartitaError && error.code === "P3108")) throw error;
+          app.log.warn(`model '${name}' is served without batching: ${error.message}`);
+          return program.createSession({ ...settings, batching: undefined });
+        });
         if (ending) {
           await session.dispose();
           return;
