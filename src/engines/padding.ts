@@ -19,8 +19,13 @@ export interface Crossing {
 }
 
 /** undefined: values of the dim `symbol` may be padded at their end. `facts` are those of the graph with that symbol in it. */
-export function paddingRefusal(g: Graph, facts: (v: ValueId) => Fact, symbol: string): Crossing | undefined {
-  const proof = new Proof(g, facts, symbol);
+export const paddingRefusal = (g: Graph, facts: (v: ValueId) => Fact, symbol: string): Crossing | undefined =>
+  refusal(new Proof(g, facts, symbol, false));
+/** undefined: runs may be joined along the dim. That takes more than padding: what is at a place may not depend on which place it is. */
+export const joiningRefusal = (g: Graph, facts: (v: ValueId) => Fact, symbol: string): Crossing | undefined =>
+  refusal(new Proof(g, facts, symbol, true));
+
+function refusal(proof: Proof): Crossing | undefined {
   try {
     proof.run();
     return undefined;
@@ -81,8 +86,11 @@ class Proof {
   readonly #axes = new Map<ValueId, number>();
   /** Values that hold the size of the dim. */
   readonly #sizes = new Set<ValueId>();
+  /** Whether all places must be alike: none may know that it is the first, or the third. */
+  readonly #alike: boolean;
 
-  constructor(g: Graph, facts: (v: ValueId) => Fact, symbol: string) {
+  constructor(g: Graph, facts: (v: ValueId) => Fact, symbol: string, alike: boolean) {
+    this.#alike = alike;
     this.#g = g;
     this.#facts = facts;
     this.#symbol = symbol;
@@ -250,7 +258,7 @@ class Proof {
       case "ConstantOfShape":
         return shape.findIndex((d) => this.#holds(d)) < 0 ? undefined : this.#expanded(n, a, shape);
       case "Range":
-        return 0;
+        return this.#alike ? this.#refuse(n, "Range counts the places of the dim") : 0;
       case "Attention":
         return ins.every((x) => x === undefined || x === 0) ? 0 : this.#refuse(n, "Attention weighs places of the dim against each other");
       case "Einsum":
@@ -312,7 +320,8 @@ class Proof {
 
   /** The first place along the dim is never padded. */
   #first(n: Node, indices: readonly number[] | undefined): undefined {
-    if (indices === undefined || indices.length === 0 || indices.some((i) => i !== 0)) this.#refuse(n, `${n.op} picks places of the dim`);
+    if (this.#alike || indices === undefined || indices.length === 0 || indices.some((i) => i !== 0))
+      this.#refuse(n, `${n.op} picks places of the dim`);
     return undefined;
   }
 
@@ -328,6 +337,9 @@ class Proof {
     if (place < 0) return this.#sizesFree(n);
     const i = axes.indexOf(place);
     if (i < 0) return axis;
+    // A whole slice is one of as many places as came.
+    if (this.#alike && !(axis !== undefined && sameDim(shape[place] as Dim, this.#shape(n.ins[0])?.[axis] as Dim) === true))
+      return this.#refuse(n, "Slice picks places of the dim");
     const [start, step] = [starts[i], steps?.[i] ?? 1];
     if (start !== 0 || step !== 1) return this.#refuse(n, "Slice cuts along the dim");
     // From the first place on: all of it, as many of a constant as the dim says, or the first alone.

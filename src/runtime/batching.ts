@@ -3,15 +3,16 @@
  * again one by one, so that an error reaches the run whose it is.
  */
 import { defineError } from "../diagnostics.js";
+import { symbolsOf } from "../ir/dims.js";
 import { Tensor, type TensorDType, type TensorLike } from "../tensor.js";
 import { isResident, isSymbol, type Values } from "./feeds.js";
 import type { Choice, Ticket } from "./queue.js";
-import type { Plan, Port } from "./session.js";
+import type { Plan } from "./session.js";
 
 export const notBatchable = defineError<{ what: string }>("P3108", "a graph's runs cannot be joined", ({ what }) => ({
   what,
-  why: "runs are joined along dim 0 of all inputs and cut apart along dim 0 of all outputs: it must be one and the same open dim of each",
-  fix: "leave batching out, or compile the graph with an open first dim on all its inputs and outputs",
+  why: "runs are joined along dim 0 of all inputs and cut apart along dim 0 of all outputs: it must be one open dim, whose places nothing mixes",
+  fix: "leave batching out, or compile the graph with such a first dim on all its inputs and outputs",
 }));
 
 export interface Batching {
@@ -21,28 +22,36 @@ export interface Batching {
   readonly maxDelayMs?: number | undefined;
 }
 
-/** Throws P3108 unless dim 0 of all inputs and outputs is one symbol. */
-export function checkBatchable(plan: Plan): void {
-  let batch: { readonly symbol: string; readonly of: string } | undefined;
-  const check = (port: Port, what: string): void => {
-    const [first] = port.dims ?? [];
-    const refuse = (why: string): never => {
-      throw notBatchable({ what: `${what} '${port.name}' ${why}` }, { value: port.name });
-    };
-    if (first === undefined) refuse(port.dims === undefined ? "is of unknown rank" : "has no dims");
-    else if (typeof first === "number") refuse(`has ${first} for its first dim, not an open one`);
-    else if (!isSymbol(first)) refuse(`has '${first}' for its first dim, which is no plain symbol`);
-    else if (batch !== undefined && batch.symbol !== first) refuse(`has '${first}' for its first dim, ${batch.of} has '${batch.symbol}'`);
-    else batch ??= { symbol: first, of: `${what} '${port.name}'` };
-    if (port.dims?.slice(1).includes(first ?? 0) === true) refuse(`has '${first}' for another dim as well`);
-  };
-  for (const p of plan.inputs) check(p, "input");
-  for (const p of plan.outputs) {
-    if (Object.hasOwn(plan.direct, p.name) && "constant" in (plan.direct[p.name] ?? {}))
-      throw notBatchable({ what: `output '${p.name}' is a constant` }, { value: p.name });
-    check(p, "output");
+/** The symbol that is dim 0 of all inputs and outputs, or why there is none. */
+export function batchSymbol(plan: Plan): string | { readonly port: string; readonly why: string } {
+  let symbol: string | undefined;
+  let of = "";
+  const ports = [...plan.inputs.map((p) => ["input", p] as const), ...plan.outputs.map((p) => ["output", p] as const)];
+  for (const [what, port] of ports) {
+    const refused = (why: string): { readonly port: string; readonly why: string } => ({
+      port: port.name,
+      why: `${what} '${port.name}' ${why}`,
+    });
+    const direct = what === "output" && Object.hasOwn(plan.direct, port.name) ? plan.direct[port.name] : undefined;
+    if (direct !== undefined && "constant" in direct) return refused("is a constant");
+    if (port.dims === undefined) return refused("is of unknown rank");
+    const [first] = port.dims;
+    if (first === undefined) return refused("has no dims");
+    if (typeof first === "number") return refused(`has ${first} for its first dim, not an open one`);
+    if (!isSymbol(first)) return refused(`has '${first}' for its first dim, which is no plain symbol`);
+    if (symbol !== undefined && symbol !== first) return refused(`has '${first}' for its first dim, ${of} has '${symbol}'`);
+    symbol = first;
+    of = `${what} '${port.name}'`;
+    if (port.dims.some((d, i) => i > 0 && typeof d === "string" && symbolsOf(d).includes(first)))
+      return refused(`has '${first}' in another dim as well`);
   }
-  if (batch === undefined) throw notBatchable({ what: "the graph has no inputs" });
+  return plan.inputs.length === 0 || symbol === undefined ? { port: "", why: "the graph has no inputs" } : symbol;
+}
+/** Throws P3108 unless runs may be joined. */
+export function checkBatchable(plan: Plan): void {
+  const symbol = batchSymbol(plan);
+  if (typeof symbol !== "string") throw notBatchable({ what: symbol.why }, { value: symbol.port });
+  if (plan.joins !== "") throw notBatchable({ what: plan.joins ?? "the program was compiled before runs could be joined" });
 }
 
 /** What batching must know of a run. */
@@ -75,6 +84,8 @@ export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }:
   return (waiting, now, free) => {
     const groups = new Map<string, { readonly members: Ticket<J, R>[]; items: number; full: boolean }>();
     let soonest = Number.POSITIVE_INFINITY;
+    const shared = (members: readonly Ticket<J, R>[]): readonly Ticket<J, R>[] =>
+      spread ? members.slice(0, Math.max(1, Math.ceil(waiting.size / Math.max(1, free)))) : members;
     for (const t of waiting) {
       const { key, items } = t.job;
       if (key === undefined || items >= maxBatch) return [t];
@@ -90,11 +101,11 @@ export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }:
         group.items += items;
         group.full = group.items === maxBatch;
       }
-      if (group.full) return group.members;
+      if (group.full) return shared(group.members);
     }
     for (const { members } of groups.values()) {
       const since = members[0]?.since ?? 0;
-      if (now - since >= maxDelayMs) return spread ? members.slice(0, Math.ceil(members.length / Math.max(1, free))) : members;
+      if (now - since >= maxDelayMs) return shared(members);
       soonest = Math.min(soonest, since + maxDelayMs - now);
     }
     return Math.max(1, soonest);

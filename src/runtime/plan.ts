@@ -1,11 +1,14 @@
 /** Plans: made from a partition, and as JSON in a bundle's manifest. */
 import * as v from "valibot";
 import type { PartitaError } from "../diagnostics.js";
+import { joiningRefusal } from "../engines/padding.js";
 import { valueAt } from "../ir/graph.js";
 import { toTensor } from "../ir/payload.js";
 import type { Graph } from "../ir/types.js";
 import { npyBytes, readNpy } from "../npz.js";
+import { inferGraph } from "../ops/infer.js";
 import type { Segment } from "../partition/assign.js";
+import { batchSymbol } from "./batching.js";
 import { type Plan, portOf } from "./session.js";
 
 /** The plan of a partitioned graph: its segments in order, by names of values. */
@@ -19,13 +22,18 @@ export function planOf(g: Graph, segments: readonly Segment[]): Plan {
     if (t !== undefined) direct[name(out)] = { constant: t };
     else if (g.inputs.includes(out)) direct[name(out)] = { input: name(out) };
   }
-  return {
+  const plan: Plan = {
     inputs: g.inputs.map((id) => portOf(name(id), valueAt(g, id).type)),
     outputs: g.outputs.map((id) => portOf(name(id), valueAt(g, id).type)),
     steps: segments.map((s) => ({ segment: s.name, inputs: s.inputs.map(name), outputs: s.outputs.map(name) })),
     direct,
     ...(g.extra?.aliases === undefined ? {} : { aliases: g.extra.aliases }),
   };
+  const symbol = batchSymbol(plan);
+  if (typeof symbol !== "string") return plan;
+  const mixed = joiningRefusal(g, inferGraph(g).facts, symbol);
+  const at = mixed?.node === undefined ? "" : `node '${mixed.node}' (${mixed.op}): `;
+  return { ...plan, joins: mixed === undefined ? "" : `${at}${mixed.why}` };
 }
 
 const port = v.strictObject({ name: v.string(), type: v.string(), dims: v.optional(v.array(v.union([v.number(), v.string()]))) });
@@ -36,6 +44,7 @@ const schema = v.strictObject({
   steps: v.array(v.strictObject({ segment: v.string(), inputs: names, outputs: names })),
   direct: v.record(v.string(), v.union([v.strictObject({ input: v.string() }), v.strictObject({ npy: v.string() })])),
   aliases: v.optional(v.record(v.string(), v.string())),
+  joins: v.optional(v.string()),
 });
 
 export function encodePlan(plan: Plan): unknown {
@@ -51,6 +60,7 @@ export function encodePlan(plan: Plan): unknown {
     steps: plan.steps,
     direct,
     ...(plan.aliases === undefined ? {} : { aliases: plan.aliases }),
+    ...(plan.joins === undefined ? {} : { joins: plan.joins }),
   };
 }
 
@@ -74,5 +84,6 @@ export function decodePlan(raw: unknown, fail: (what: string) => PartitaError): 
     steps,
     direct,
     ...(parsed.output.aliases === undefined ? {} : { aliases: parsed.output.aliases }),
+    ...(parsed.output.joins === undefined ? {} : { joins: parsed.output.joins }),
   };
 }

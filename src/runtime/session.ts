@@ -36,6 +36,8 @@ export interface Plan {
   readonly direct: Readonly<Record<string, { readonly input: string } | { readonly constant: Tensor }>>;
   /** Other names of inputs and outputs. */
   readonly aliases?: Readonly<Record<string, string>> | undefined;
+  /** Whether runs may be joined along dim 0: "", or what would mix them. Absent where the ports alone forbid it. */
+  readonly joins?: string | undefined;
 }
 export type Feeds = Readonly<Record<string, TensorLike>>;
 export interface SessionRunOptions {
