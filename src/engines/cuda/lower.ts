@@ -167,16 +167,24 @@ class Lowering {
     if (known !== undefined) return known;
     const done = doneSite(this.#e.graph, n, this.#e.facts);
     if (done === undefined) throw new NotEmitted(n, "the operator is not known");
+    const stored = (v: ValueId): Tensor => {
+      const t = this.#e.tensor(v);
+      if (storageOf(t.dtype) === undefined) throw new NotEmitted(n, `${t.dtype} has no place in a kernel`);
+      return t;
+    };
+    const stored = (t: Tensor): Tensor => {
+      if (storageOf(t.dtype) === undefined) throw new NotEmitted(n, `${t.dtype} has no place in a kernel`);
+      return t;
+    };
     const site: Site = {
       node: n,
       attrs: done.site.attrs,
-      ins: n.ins.map((v): Operand | undefined => {
-        if (v === undefined) return undefined;
-        const t = this.#e.tensor(v);
-        if (storageOf(t.dtype) === undefined) throw new NotEmitted(n, `${t.dtype} has no place in a kernel`);
-        return { ...t, id: v, at: this.#e.at(v), constant: this.#e.constant(v), numbers: this.#e.numbers(v) };
-      }),
-      outs: n.outs.map((v) => (v === undefined ? undefined : this.#e.tensor(v))),
+      ins: n.ins.map((v): Operand | undefined =>
+        v === undefined
+          ? undefined
+          : { ...stored(v), id: v, at: this.#e.at(v), constant: this.#e.constant(v), numbers: this.#e.numbers(v) },
+      ),
+      outs: n.outs.map((v) => (v === undefined ? undefined : stored(v))),
     };
     this.#sites.set(n, site);
     return site;

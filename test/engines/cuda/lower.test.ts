@@ -116,4 +116,8 @@ describe("refusals", () => {
     expect(() => lower(g, options)).toThrow("Resize 'up': antialiased resizing has no kernel");
     expect([...refusals(g, options).values()].map((r) => r.why)).toEqual(["antialiased resizing has no kernel"]);
   });
+  it("name what makes strings too", () => {
+    const g = parse(`graph "g" opset {"": 18} (%x: int64[3]) -> (%y) { %y: string[3] = Cast(%x) {to = 8} @"text" }`);
+    expect([...refusals(g, options).values()].map((r) => r.why)).toEqual(["string has no place in a kernel"]);
+  });
 });
