@@ -3,7 +3,7 @@
  * engines can take a segment and a GPU can time both, both are built, and the faster one keeps it.
  */
 import { no, PartitaError, type Verdict } from "./diagnostics.js";
-import type { Artifact, BuildContext, DimRanges, Engine, Executable, LayerFacts } from "./engines/engine.js";
+import type { Artifact, BuildContext, DimRanges, DynamicShapes, Engine, Executable, LayerFacts } from "./engines/engine.js";
 import { substitute } from "./ir/dims.js";
 import { displayName, originOf, valueAt } from "./ir/graph.js";
 import type { Graph, NodeId } from "./ir/types.js";
@@ -28,6 +28,7 @@ export interface Buildable {
   readonly settings: Settings;
   readonly target: Target;
   readonly ranges: DimRanges;
+  readonly dynamic: DynamicShapes;
 }
 /** What was measured of a segment on this machine's GPU. */
 export interface Measurement {
@@ -144,9 +145,10 @@ async function pass<P extends Buildable>(
 export const segmentFor = (engine: Engine, planned: Buildable, segment: Segment): Graph =>
   lower(extractSegment(planned.graph, segment), engine.keeps ?? keepAll);
 /** What segments are built with. */
-export const contextOf = ({ target, ranges, settings }: Buildable): BuildContext => ({
+export const contextOf = ({ target, ranges, dynamic, settings }: Buildable): BuildContext => ({
   target,
   ranges,
+  dynamic,
   workspaceBytes: settings.maxWorkspaceSizeBytes,
   tensorrt: settings.tensorrt,
   signal: settings.signal,

@@ -15,11 +15,12 @@ import { tensorrtEngine } from "./engines/tensorrt/index.js";
 import { presentGpu } from "./engines/tensorrt/load.js";
 import { libraryFor, parserRefusals, versionNumber } from "./engines/tensorrt/refine.js";
 import { demandReadable } from "./import/tf/unreadable.js";
+import { shapeOfType, valueAt } from "./ir/graph.js";
 import type { Graph, Node, NodeId } from "./ir/types.js";
 import { type EngineName, type Target, unknownType } from "./ops/define.js";
 import { type InferOptions, type Inferred, inferGraph } from "./ops/infer.js";
 import { type Operator, operatorOf } from "./ops/javascript.js";
-import { badOption, type CompileOptions, type LoadOptions, type Settings, settle, settleLoad } from "./options.js";
+import { badOption, type CompileOptions, dynamicShapes, type LoadOptions, type Settings, settle, settleLoad } from "./options.js";
 import { bindingsOf, type PartitionOptions, solve } from "./partition/assign.js";
 import { ownSegments } from "./partition/own-segments.js";
 import { problemOf } from "./partition/problem.js";
@@ -139,6 +140,10 @@ export async function plan(
   const optimal = dims("opt");
   const bindings = bindingsOf(typed, optimal);
   const ranges = { min: bindingsOf(typed, dims("min")), opt: bindings, max: bindingsOf(typed, dims("max")) };
+  const dynamic = dynamicShapes(
+    settings,
+    inferred.graph.inputs.map((v) => ({ name: valueAt(inferred.graph, v).name, dims: shapeOfType(valueAt(inferred.graph, v).type) })),
+  );
   const problem = problemOf(inferred.graph, inferred.facts, bindings);
   const how: PartitionOptions = {
     minimumSegmentSize: settings.minimumSegmentSize,
@@ -190,7 +195,7 @@ export async function plan(
       options: { precision: settings.precision, minimumSegmentSize: settings.minimumSegmentSize, strict: settings.strict, shapes: optimal },
     });
     const graphs = { original, inferred, graph: inferred.graph };
-    return { ...graphs, verdicts, partition: parts, passes: log, report: written, settings, target, ranges, replan };
+    return { ...graphs, verdicts, partition: parts, passes: log, report: written, settings, target, ranges, dynamic, replan };
   };
   return replan(new Map());
 }

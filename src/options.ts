@@ -1,7 +1,11 @@
 /** Every compile option: type, default, validation. Shared by the API and the command line. */
 import * as v from "valibot";
 import { defineError, didYouMean, type Remark } from "./diagnostics.js";
-import type { TensorRtOptions } from "./engines/engine.js";
+import { DEFAULT_DYNAMIC } from "./engines/by-shape.js";
+import type { DynamicShapes, TensorRtOptions } from "./engines/engine.js";
+import type { OnMiss } from "./engines/shape-cache.js";
+import { symbol, symbolsOf } from "./ir/dims.js";
+import type { Dim, Shape } from "./ir/types.js";
 import type { Operator } from "./ops/javascript.js";
 import type { Times } from "./partition/times.js";
 import type { Pin } from "./partition/verdicts.js";
@@ -63,6 +67,21 @@ export interface CalibrationOptions extends ChooseOptions {
   readonly preprocessing?: Preprocessing | undefined;
 }
 
+/** Engines by shape, for segments whose dims are open; docs/dynamic-shapes.md. `true` is all defaults. */
+export interface DynamicOptions {
+  /**
+   * What a run does whose shapes no engine serves: waits until one is built ("build", the default), runs on the host while one is built
+   * ("background"), or runs on the host, and none is built ("host").
+   */
+  readonly onMiss?: OnMiss | undefined;
+  /** Sizes that a dim is rounded up to, by the dim's name in the model, or `input[axis]`. Their engines are built when the model is compiled. */
+  readonly buckets?: Readonly<Record<string, readonly number[]>> | undefined;
+  /** Dims that the model masks itself (an attention mask is among the inputs): padding is zeros, and need not be proved to change nothing. */
+  readonly masked?: readonly string[] | undefined;
+  /** Feeds are padded also for engines that take a range of dims. Default false: only for engines of fixed dims, those of cuda. */
+  readonly padding?: boolean | undefined;
+}
+
 export interface CompileOptions {
   /** Where the graph should run; a list is an order of preference. "auto" takes the best engine this machine has. Default "auto". */
   readonly target?: TargetName | readonly Exclude<TargetName, "auto">[] | undefined;
@@ -84,8 +103,10 @@ export interface CompileOptions {
   readonly operators?: readonly Operator[] | undefined;
   /** Scratch memory an engine may take, bytes. Default 1 GiB. */
   readonly maxWorkspaceSizeBytes?: number | undefined;
-  /** Engines kept per segment with dynamic shapes. Default 1. */
+  /** Engines kept per segment with dynamic shapes, those used last. Default 8, or as many as there are combinations of buckets, up to 64. */
   readonly maximumCachedEngines?: number | undefined;
+  /** Engines by shape where dims are open. The cuda engine works so by itself; TensorRT takes the ranges of `shapes` otherwise, and the host any dims. */
+  readonly dynamic?: boolean | DynamicOptions | undefined;
   /** How long the CUDA engine looks for the fastest kernels, on the GPU of this machine. Default "quick"; without a GPU nothing is timed. */
   readonly tune?: "none" | "quick" | "full" | undefined;
   /** The GPU to compile for, 8.9 or "8.9". Default: this machine's, or 9.0 where there is none. TensorRT-RTX and the CUDA engine need no GPU for it. */
@@ -122,6 +143,7 @@ export interface Settings {
   readonly operators: readonly Operator[];
   readonly maxWorkspaceSizeBytes: number;
   readonly maximumCachedEngines: number;
+  readonly dynamic: Pick<DynamicShapes, "onMiss" | "buckets" | "masked" | "padding"> | undefined;
   readonly tune: "none" | "quick" | "full";
   /** Compute capability times ten; undefined for this machine's. */
   readonly sm: number | undefined;
@@ -210,6 +232,22 @@ const calibration = v.strictObject(
   } satisfies Record<keyof CalibrationOptions, v.GenericSchema>,
   (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
 );
+const names = v.array(v.pipe(v.string("holds something that is no name"), v.minLength(1, "holds an empty name")), "is not a list of names");
+const dynamic = v.strictObject(
+  {
+    onMiss: v.optional(word(["build", "background", "host"])),
+    buckets: v.optional(
+      v.record(
+        v.string(),
+        v.pipe(v.array(natural(1), "has buckets that are no list"), v.minLength(1, "has a dim without a bucket")),
+        "has buckets that are no lists of sizes by dim",
+      ),
+    ),
+    masked: v.optional(names),
+    padding: v.optional(v.boolean("has a padding that is not true or false")),
+  } satisfies Record<keyof DynamicOptions, v.GenericSchema>,
+  (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
+);
 const callback = v.custom<(...args: never[]) => void>((x) => typeof x === "function", "is not a function");
 
 const schemas = {
@@ -246,6 +284,7 @@ const schemas = {
   ),
   maxWorkspaceSizeBytes: natural(0),
   maximumCachedEngines: natural(1),
+  dynamic: v.union([v.boolean(), dynamic], (issue) => `is ${issue.received}; it takes true, or { onMiss, buckets, masked, padding }`),
   tune: word(["none", "quick", "full"]),
   computeCapability: capability,
   tensorrt,
@@ -276,6 +315,15 @@ const schemas = {
   signal: v.instance(AbortSignal, "is not an AbortSignal"),
 } satisfies Record<keyof CompileOptions, v.GenericSchema>;
 export const optionNames = Object.keys(schemas) as readonly (keyof CompileOptions)[];
+
+const combinations = (d: CompileOptions["dynamic"]): number =>
+  typeof d === "object" ? Object.values(d.buckets ?? {}).reduce((n, list) => n * list.length, 1) : 1;
+function settleDynamic(given: CompileOptions["dynamic"]): Settings["dynamic"] {
+  if (given === undefined || given === false) return undefined;
+  const { onMiss = "build", buckets = {}, masked = [], padding = false } = given === true ? {} : given;
+  const ascending = ([dim, list]: readonly [string, readonly number[]]) => [dim, [...new Set(list)].sort((a, b) => a - b)] as const;
+  return { onMiss, buckets: Object.fromEntries(Object.entries(buckets).map(ascending)), masked, padding };
+}
 
 const describe = (x: unknown): string => (x === null ? "null" : Array.isArray(x) ? "a list" : `a ${typeof x}`);
 
@@ -333,7 +381,8 @@ export function settle(options: CompileOptions): Settings {
     signature: options.signature ?? "serving_default",
     operators: options.operators ?? [],
     maxWorkspaceSizeBytes: options.maxWorkspaceSizeBytes ?? 2 ** 30,
-    maximumCachedEngines: options.maximumCachedEngines ?? 1,
+    maximumCachedEngines: options.maximumCachedEngines ?? Math.max(8, Math.min(64, combinations(options.dynamic))),
+    dynamic: settleDynamic(options.dynamic),
     tune: options.tune ?? "quick",
     sm: options.computeCapability === undefined ? undefined : Math.round(10 * Number(options.computeCapability)),
     tensorrt: options.tensorrt ?? {},
@@ -345,6 +394,43 @@ export function settle(options: CompileOptions): Settings {
     onProgress: options.onProgress ?? (() => {}),
     onRemark: options.onRemark ?? (() => {}),
     signal: options.signal,
+  };
+}
+
+/** What the dynamic option means for a graph's inputs: their dims by name. Throws P1001 for a dim that there is none of. */
+export function dynamicShapes(settings: Settings, inputs: readonly { readonly name: string; readonly dims: Shape }[]): DynamicShapes {
+  const { dynamic: asked, targets, strict, maximumCachedEngines: capacity } = settings;
+  if (asked === undefined) return { ...DEFAULT_DYNAMIC, strict, capacity };
+  const plain = (d: Dim | undefined): string | undefined => (typeof d === "string" && symbolsOf(d).join() === d ? d : undefined);
+  const known = new Set(inputs.flatMap(({ dims }) => (dims ?? []).flatMap((d) => plain(d) ?? [])));
+  const resolved = (said: string, option: string): string => {
+    const [, input, axis] = /^(.*)\[(\d+)\]$/.exec(said) ?? [];
+    const placed = plain(inputs.find((p) => p.name === input || p.name === `${input}:0`)?.dims?.[Number(axis)]);
+    const named = String(symbol(said));
+    if (placed !== undefined) return placed;
+    if (known.has(named)) return named;
+    const near = didYouMean(said, [...known]);
+    throw badOption({
+      name: option,
+      what: `speaks of the dim '${said}', and no input has an open dim of that name`,
+      fix:
+        near !== undefined
+          ? `did you mean '${near}'?`
+          : known.size === 0
+            ? "leave it out: the inputs' dims are fixed"
+            : `the open dims are ${[...known].join(", ")}`,
+    });
+  };
+  const engines = targets.filter((t) => t !== "host");
+  return {
+    engines: engines.length === 0 ? ["host"] : engines,
+    onMiss: asked.onMiss,
+    capacity,
+    buckets: Object.fromEntries(Object.entries(asked.buckets).map(([dim, sizes]) => [resolved(dim, "dynamic.buckets"), sizes])),
+    masked: asked.masked.map((dim) => resolved(dim, "dynamic.masked")),
+    padding: asked.padding,
+    batch: [...new Set(inputs.flatMap(({ dims }) => plain(dims?.[0]) ?? []))],
+    strict,
   };
 }
 
@@ -379,6 +465,15 @@ export function parseShape(text: string): readonly [name: string, shape: ShapeOp
   if (lists.length === 1 && min !== undefined) return [text.slice(0, at), min];
   if (lists.length === 3 && min !== undefined && opt !== undefined && max !== undefined) return [text.slice(0, at), { min, opt, max }];
   return fail();
+}
+
+/** `batch=1,8,32`: the buckets of a dim. Throws P1001. */
+export function parseBucket(text: string): readonly [dim: string, sizes: readonly number[]] {
+  const found = /^(.+)=(\d+(?:,\d+)*)$/.exec(text);
+  if (found === null)
+    throw badOption({ name: "--bucket", what: `'${text}' is not DIM=SIZES`, fix: "write it as batch=1,8,32, or input[0]=1,8,32" });
+  const [, dim = "", sizes = ""] = found;
+  return [dim, sizes.split(",").map(Number)];
 }
 
 /** `optimizationLevel=5`: one field of the tensorrt option; what it holds is checked with the rest. Throws P1001. */

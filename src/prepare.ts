@@ -5,7 +5,7 @@ import { evaluate } from "./engines/host/index.js";
 import { cut, valueNamed } from "./import/cut.js";
 import { importModel } from "./import/index.js";
 import { typeOperators } from "./import/operators.js";
-import { symbolsOf } from "./ir/dims.js";
+import { axisSymbol, symbolsOf } from "./ir/dims.js";
 import { valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
 import type { Graph, Value } from "./ir/types.js";
@@ -52,9 +52,16 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
   const untyped = canonicalOrder(imported);
   // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
   const own = (name: string): string => valueAt(untyped, valueNamed(untyped, name)).name;
-  const shapes = Object.fromEntries(
+  const shapes: Record<string, readonly (number | string)[]> = Object.fromEntries(
     Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(untyped, valueNamed(untyped, name)))]),
   );
+  // Engines by shape need a name for every open dim.
+  for (const id of settings.dynamic === undefined ? [] : untyped.inputs) {
+    const value = valueAt(untyped, id);
+    const dims = value.type.kind === "tensor" ? value.type.shape : undefined;
+    if (dims?.includes("?") === true && !Object.hasOwn(shapes, value.name))
+      shapes[value.name] = dims.map((d, i) => (d === "?" ? axisSymbol(value.name, i) : d));
+  }
   const original = typeOperators(untyped, settings.operators, { shapes });
   step("infer", 0.1);
   const typed = inferGraph(original, { shapes, remarks }).graph;
@@ -78,6 +85,6 @@ function openDims(s: Settings["shapes"][string], { name, type }: Value): readonl
   return dynamicDims(s).map((d, i) => {
     if (typeof d === "number") return d;
     const own = declared?.[i];
-    return typeof own === "string" && symbolsOf(own).join() === own ? own : `${name.replaceAll(/\W/g, "_").replace(/^(?=\d)/, "_")}_${i}`;
+    return typeof own === "string" && symbolsOf(own).join() === own ? own : axisSymbol(name, i);
   });
 }

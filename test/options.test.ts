@@ -27,7 +27,7 @@ describe("options", () => {
       shapes: {},
       signature: "serving_default",
       maxWorkspaceSizeBytes: 2 ** 30,
-      maximumCachedEngines: 1,
+      maximumCachedEngines: 8,
       pin: [],
       strict: false,
       verify: false,

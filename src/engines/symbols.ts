@@ -1,5 +1,5 @@
 /** The open dims of a segment's inputs as symbols that the dims of feeds give numbers for. */
-import { isStatic, isUnknown, substitute, symbolsOf } from "../ir/dims.js";
+import { axisSymbol, isStatic, isUnknown, substitute, symbolsOf } from "../ir/dims.js";
 import { valueAt } from "../ir/graph.js";
 import type { Dim, Graph } from "../ir/types.js";
 import { type Inferred, inferGraph } from "../ops/infer.js";
@@ -41,7 +41,7 @@ export function openSegment(segment: Graph): OpenSegment {
   for (const { name, dims } of inputs) {
     const own = dims.map((d, i) => {
       const known = isStatic(d) || (!isUnknown(d) && symbolsOf(d).every((s) => solved.has(s)));
-      return known ? d : `${name.replaceAll(/\W/g, "_").replace(/^(?=\d)/, "_")}_${i}`;
+      return known ? d : axisSymbol(name, i);
     });
     if (own.some((d, i) => d !== dims[i])) shapes[name] = own;
   }

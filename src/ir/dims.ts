@@ -26,6 +26,9 @@ export function symbol(text: string): Dim {
   return `\`${t.slice(0, MAX_TEXT).replaceAll("`", "'")}\``;
 }
 
+/** A symbol for a dim of an input that has no name. */
+export const axisSymbol = (input: string, axis: number): string => `${input.replaceAll(/\W/g, "_").replace(/^(?=\d)/, "_")}_${axis}`;
+
 export const add = (a: Dim, b: Dim): Dim => combine(a, b, 1);
 export const sub = (a: Dim, b: Dim): Dim => combine(a, b, -1);
 

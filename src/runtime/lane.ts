@@ -2,6 +2,7 @@
 import { performance } from "node:perf_hooks";
 import { segmentChannel, traced } from "../channels.js";
 import type { DeviceTensor, Executable } from "../engines/engine.js";
+import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { TensorLike } from "../tensor.js";
 import { isResident, type Values } from "./feeds.js";
 import type { Plan, Step } from "./session.js";
@@ -129,6 +130,11 @@ export class Lane {
       const t = outs[k];
       if (t !== undefined) values.set(name, t);
     });
+  }
+
+  /** Of the engines that are built by shape. */
+  get cache(): CacheCounters {
+    return this.#executables.reduce((sum, e) => (e.cache === undefined ? sum : addCounters(sum, e.cache())), noCounters);
   }
 
   async dispose(): Promise<void> {

@@ -1,5 +1,6 @@
 /** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
 import { nextNumber, publishBatch, runChannel, traced } from "../channels.js";
+import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { ValueType } from "../ir/types.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining } from "./batching.js";
@@ -62,6 +63,8 @@ export interface SessionStats extends QueueStats {
   readonly batchedRuns: number;
   /** Joined runs that failed, and whose runs were run again one by one. */
   readonly retriedBatches: number;
+  /** Of engines that are built by shape, over all segments and devices. */
+  readonly cache: CacheCounters;
 }
 
 /** How a session takes runs in. */
@@ -275,7 +278,13 @@ export class Session {
     return this.#queue.whenReady();
   }
   stats(): SessionStats {
-    return { ...this.#queue.stats, batches: this.#batches, batchedRuns: this.#batchedRuns, retriedBatches: this.#retriedBatches };
+    return {
+      ...this.#queue.stats,
+      batches: this.#batches,
+      batchedRuns: this.#batchedRuns,
+      retriedBatches: this.#retriedBatches,
+      cache: this.#lanes.reduce((sum, l) => addCounters(sum, l.cache), noCounters),
+    };
   }
   /** Time by segment since the session was created. */
   profile(): readonly SegmentProfile[] {
