@@ -120,4 +120,15 @@ describe("refusals", () => {
     const g = parse(`graph "g" opset {"": 18} (%x: int64[3]) -> (%y) { %y: string[3] = Cast(%x) {to = 8} @"text" }`);
     expect([...refusals(g, options).values()].map((r) => r.why)).toEqual(["string has no place in a kernel"]);
   });
+
+  it("are of both sides of an element type that kernels do not hold", () => {
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[2, 3]) -> (%y) {
+      %wide: float64[2, 3] = Cast(%x) {to = 11} @"widen"
+      %y: float32[2, 3] = Cast(%wide) {to = 1} @"narrow"
+    }`);
+    expect([...refusals(g, options).values()].map((r) => r.why)).toEqual([
+      "float64 has no place in a kernel",
+      "float64 has no place in a kernel",
+    ]);
+  });
 });
