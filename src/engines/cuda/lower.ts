@@ -172,10 +172,6 @@ class Lowering {
       if (storageOf(t.dtype) === undefined) throw new NotEmitted(n, `${t.dtype} has no place in a kernel`);
       return t;
     };
-    const stored = (t: Tensor): Tensor => {
-      if (storageOf(t.dtype) === undefined) throw new NotEmitted(n, `${t.dtype} has no place in a kernel`);
-      return t;
-    };
     const site: Site = {
       node: n,
       attrs: done.site.attrs,
