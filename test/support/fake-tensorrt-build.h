@@ -157,8 +157,10 @@ METHOD(Builder, buildSerializedNetwork, void*, NetworkDefinition* network, Build
     if (config->monitor == nullptr) return;
     app<void>(config->monitor, SLOT_ProgressMonitor_phaseStart, "Building Engine", static_cast<const char*>(nullptr), int32_t(m.nodes.size()));
     app<void>(config->monitor, SLOT_ProgressMonitor_phaseStart, "Timing", "Building Engine", int32_t(m.nodes.size()));
+    // What the cache holds of a network of so many nodes is not timed again.
+    const bool timed = config->cache != nullptr && config->cache->bytes == "FAKECACHE" + std::to_string(m.nodes.size());
     for (size_t i = 0; i < m.nodes.size() && going; i++) {
-      const int pause = asked(m.nodes[i], "fake:slow:");
+      const int pause = timed ? 0 : asked(m.nodes[i], "fake:slow:");
       if (pause > 0) std::this_thread::sleep_for(std::chrono::milliseconds(pause));
       going = app<bool>(config->monitor, SLOT_ProgressMonitor_stepComplete, "Timing", int32_t(i));
     }

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -67,6 +68,7 @@ struct Reader {
 struct Node {
   std::string name, op;
   std::vector<std::string> in, out;
+  std::map<std::string, int64_t> attrs;  // whole numbers
 };
 struct Value {
   std::string name;
@@ -91,6 +93,43 @@ inline int typeOf(uint64_t onnx) {
     case 7: return 8;
     default: return -1;
   }
+}
+
+// binary16 and back, to nearest, ties to even; what is too small for a normal number becomes zero.
+inline float halfToFloat(uint16_t h) {
+  const int exponent = h >> 10 & 31;
+  const float m = float(h & 1023) / 1024;
+  const float magnitude = exponent == 0 ? std::ldexp(m, -14) : exponent == 31 ? INFINITY : std::ldexp(1 + m, exponent - 15);
+  return (h & 0x8000) != 0 ? -magnitude : magnitude;
+}
+inline float roundedToHalf(float x) {
+  if (x == 0 || !std::isfinite(x)) return x;
+  int exponent;
+  std::frexp(x, &exponent);
+  if (exponent < -13) return std::copysign(0.0f, x);
+  const float step = std::ldexp(1.0f, exponent - 11), y = std::nearbyint(x / step) * step;
+  return std::fabs(y) > 65504 ? std::copysign(INFINITY, x) : y;
+}
+// Elements of a weight as floats.
+inline std::vector<float> elements(int onnxType, const uint8_t* at, size_t bytes) {
+  std::vector<float> out;
+  const auto each = [&](auto sample, auto convert) {
+    out.resize(bytes / sizeof sample);
+    for (size_t i = 0; i < out.size(); i++) {
+      memcpy(&sample, at + i * sizeof sample, sizeof sample);
+      out[i] = convert(sample);
+    }
+  };
+  const auto plain = [](auto x) { return float(x); };
+  switch (onnxType) {
+    case 2: case 9: each(uint8_t{}, plain); break;
+    case 3: each(int8_t{}, plain); break;
+    case 6: each(int32_t{}, plain); break;
+    case 7: each(int64_t{}, plain); break;
+    case 10: each(uint16_t{}, halfToFloat); break;
+    default: each(float{}, plain); break;
+  }
+  return out;
 }
 
 inline bool readModel(const void* data, size_t size, Model& m) {
@@ -127,24 +166,31 @@ inline bool readModel(const void* data, size_t size, Model& m) {
           if (k == 2) n.out.push_back(t.text());
           if (k == 3) n.name = t.text();
           if (k == 4) n.op = t.text();
+          if (k != 5) return;
+          std::string key;
+          int64_t number = 0;
+          good &= t.fields([&](uint64_t f2, uint64_t v, Reader r) {
+            if (f2 == 1) key = r.text();
+            if (f2 == 3) number = int64_t(v);
+          });
+          n.attrs[key] = number;
         });
         m.nodes.push_back(n);
       } else if (f == 5) {
         std::string name;
         Dims dims;
         dims.count = 0;
-        std::vector<float> values;
+        Reader values{nullptr, nullptr};
+        int type = 1;
         good &= sub.fields([&](uint64_t k, uint64_t number, Reader t) {
           if (k == 1 && t.at == nullptr && dims.count < 8) dims.d[dims.count++] = int64_t(number);
           if (k == 1 && t.at != nullptr)
             while (t.good && t.at < t.end && dims.count < 8) dims.d[dims.count++] = int64_t(t.varint());
+          if (k == 2) type = int(number);
           if (k == 8) name = t.text();
-          if ((k == 9 || k == 4) && t.at != nullptr) {
-            values.resize(size_t(t.end - t.at) / 4);
-            if (!values.empty()) memcpy(values.data(), t.at, values.size() * 4);
-          }
+          if ((k == 9 || k == 4) && t.at != nullptr) values = t;
         });
-        m.weights[name] = {dims, values};
+        m.weights[name] = {dims, elements(type, values.at, size_t(values.end - values.at))};
       } else if (f == 11) {
         m.inputs.push_back(value(sub));
       } else if (f == 12) {
@@ -156,7 +202,11 @@ inline bool readModel(const void* data, size_t size, Model& m) {
   return good && graph;
 }
 
-inline bool known(const std::string& op) { return op == "Relu" || op == "Add" || op == "MatMul" || op == "Identity" || op == "Reshape"; }
+inline bool known(const std::string& op) {
+  for (const char* name : {"Relu", "Add", "MatMul", "Identity", "Reshape", "Cast", "QuantizeLinear", "DequantizeLinear"})
+    if (op == name) return true;
+  return false;
+}
 // Shape tensors are read on the host: the second input of a Reshape.
 inline bool isShape(const Model& m, const std::string& name) {
   return std::any_of(m.nodes.begin(), m.nodes.end(), [&](const Node& n) { return n.op == "Reshape" && n.in.size() > 1 && n.in[1] == name; });
@@ -227,6 +277,21 @@ inline void compute(const Node& n, Tensors& t) {
     const Tensor& b = t[n.in[1]];
     const int64_t period = std::max<int64_t>(b.dims.size(), 1);
     for (int64_t i = 0; i < count; i++) out.data[i] = a.data[i] + b.data[i % period];
+  } else if (n.op == "QuantizeLinear" || n.op == "DequantizeLinear") {
+    // Symmetric int8: the zero point is 0. A scale for each index of the axis, or one for all.
+    const Tensor& scale = t[n.in[1]];
+    const int64_t channels = scale.dims.size();
+    const auto given = n.attrs.find("axis");
+    int64_t axis = given == n.attrs.end() ? 1 : given->second, inner = 1;
+    if (axis < 0) axis += a.dims.count;
+    for (int64_t i = axis + 1; i < a.dims.count; i++) inner *= a.dims.d[i];
+    for (int64_t i = 0; i < count; i++) {
+      const float s = scale.data[channels == 1 ? 0 : i / inner % channels];
+      out.data[i] = n.op == "DequantizeLinear" ? a.data[i] * s : std::min(std::max(std::nearbyint(a.data[i] / s), -128.0f), 127.0f);
+    }
+  } else if (n.op == "Cast") {
+    const bool half = n.attrs.count("to") > 0 && n.attrs.at("to") == 10;
+    for (int64_t i = 0; i < count; i++) out.data[i] = half ? roundedToHalf(a.data[i]) : a.data[i];
   } else {
     for (int64_t i = 0; i < count; i++) out.data[i] = n.op == "Relu" ? std::max(a.data[i], 0.0f) : a.data[i];
   }
