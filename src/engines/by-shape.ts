@@ -321,7 +321,7 @@ class OpenExecutable implements Executable {
 
   async #serve(inputs: Values, keep: readonly boolean[], options: RunOptions): Promise<readonly (Tensor | DeviceTensor)[]> {
     const bindings = this.#rules.segment.bind(inputs.map((t) => t.dims));
-    const shapes: Shapes = Object.fromEntries([...(bindings ?? [])].map(([s, n]) => [s, [n]]));
+    const shapes: Shapes | undefined = bindings === undefined ? undefined : Object.fromEntries([...bindings].map(([s, n]) => [s, [n]]));
     return await this.#cache.serve<readonly (Tensor | DeviceTensor)[]>(shapes, {
       wanted: bindings === undefined ? undefined : this.#rules.wanted(bindings),
       work: (engine, range) => this.#on(engine, range, bindings ?? new Map(), inputs, keep, options),

@@ -84,11 +84,11 @@ export class ShapeCache<E> {
   }
 
   /**
-   * Runs `work` on the engine for these shapes, or `host` where none serves them. `wanted` is the range to build for on a miss; undefined builds
+   * Runs `work` on the engine for these shapes, or `host` where none serves them; undefined: shapes that no engine can serve. `wanted` is the range to build for on a miss; undefined builds
    * none. Throws what building throws, where nobody refuses it, and what `work` and `host` throw.
    */
   async serve<R>(
-    shapes: Shapes,
+    given: Shapes | undefined,
     how: {
       readonly wanted: ShapeRange | undefined;
       readonly work: (engine: E, range: ShapeRange) => Promise<R>;
@@ -96,7 +96,8 @@ export class ShapeCache<E> {
     },
   ): Promise<R> {
     const { onMiss } = this.#options;
-    const found = this.#find(shapes);
+    const shapes = given ?? {};
+    const found = given === undefined ? undefined : this.#find(shapes);
     if (found?.ready === true) {
       this.#counters.hits++;
       this.#tell("hit", found.range, shapes);

@@ -1,12 +1,14 @@
 /**
  * A converted graph with TF-TRT's engine cache: an engine serves feeds whose batch is at most its own and whose other dims agree, the smallest such
  * engine is taken, a new one is built where none fits, the least recently used goes when there are too many, and what no engine serves runs as
- * it was, on the host.
+ * it was, on the host. Engines here are whole programs; the cache is that of engines/shape-cache.ts.
  */
 import { compile, type ModelInput, plan } from "../compile.js";
-import type { Remark } from "../diagnostics.js";
+import { PartitaError, type Remark } from "../diagnostics.js";
+import { cannotPad } from "../engines/by-shape.js";
+import { type CacheCounters, ShapeCache, type ShapeRange, type Shapes } from "../engines/shape-cache.js";
 import { valueAt } from "../ir/graph.js";
-import type { CompileOptions, ShapeOption } from "../options.js";
+import type { CompileOptions } from "../options.js";
 import type { Report } from "../report/report.js";
 import type { Program } from "../runtime/program.js";
 import { disposedError } from "../runtime/queue.js";
@@ -16,27 +18,12 @@ import { badParameter } from "./parameters.js";
 import { summaryText } from "./summary.js";
 
 type Dims = readonly number[];
-type Range = Readonly<Record<string, { readonly min: Dims; readonly opt: Dims; readonly max: Dims }>>;
 /** The shapes that an engine serves, by input. */
-export type EngineShapes = Range;
-export interface InferenceGraphCounters {
-  /** Runs that an engine served which was there. */
-  readonly hits: number;
-  /** Runs for which there was none. */
-  readonly misses: number;
-  readonly builds: number;
-  readonly evictions: number;
-  /** Runs of the original operators on the host. */
-  readonly fallbacks: number;
-}
-interface Engine {
-  readonly shapes: Range;
-  readonly program: Promise<Program>;
-  readonly session: Promise<Session>;
-  used: number;
-  /** Runs that it serves at this moment. */
-  active: number;
-  evicted: boolean;
+export type EngineShapes = ShapeRange;
+export type InferenceGraphCounters = CacheCounters;
+interface Opened {
+  readonly program: Program;
+  readonly session: Session;
 }
 interface Parts {
   readonly model: ModelInput;
@@ -54,10 +41,8 @@ export class InferenceGraph {
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
   readonly #parts: Parts;
-  #engines: Engine[] = [];
-  #host: { readonly program: Promise<Program>; readonly session: Promise<Session> } | undefined;
-  readonly #counters = { hits: 0, misses: 0, builds: 0, evictions: 0, fallbacks: 0 };
-  #clock = 0;
+  readonly #cache: ShapeCache<Opened>;
+  #host: Promise<Opened> | undefined;
   #report: Promise<Report> | undefined;
   #disposed = false;
 
@@ -65,6 +50,14 @@ export class InferenceGraph {
     this.#parts = parts;
     this.inputs = parts.inputs;
     this.outputs = parts.outputs;
+    this.#cache = new ShapeCache<Opened>({
+      segment: "graph",
+      content: "tftrt",
+      capacity: parts.maximumCachedEngines,
+      onMiss: "build",
+      build: async (range) => await opened(this.#compiled(range)),
+      dispose: ({ session }) => session.dispose(),
+    });
   }
 
   /** Reads the model, for its inputs and outputs; builds nothing. */
@@ -77,49 +70,36 @@ export class InferenceGraph {
 
   /** The shapes that engines are there for. */
   get engines(): readonly EngineShapes[] {
-    return this.#engines.map((e) => e.shapes);
+    return this.#cache.ranges;
   }
   get counters(): InferenceGraphCounters {
-    return { ...this.#counters };
+    return this.#cache.counters;
   }
 
   /** Runs feeds by input name on the engine that fits. Throws what compiling and running throw. */
   async run(feeds: Feeds, options: SessionRunOptions = {}): Promise<Record<string, Tensor>> {
     if (this.#disposed) throw disposedError({});
     const dims = this.#dimsOf(feeds);
-    let engine = dims === undefined ? undefined : this.#find(dims);
-    if (engine !== undefined) this.#counters.hits++;
-    else {
-      this.#counters.misses++;
-      if (dims !== undefined && this.#parts.buildAtRuntime) engine = this.#add(this.#around(dims));
-    }
-    if (engine === undefined) {
-      this.#counters.fallbacks++;
-      return await (await this.#original().session).run(feeds, options);
-    }
-    engine.used = ++this.#clock;
-    engine.active++;
-    try {
-      return await (await engine.session).run(feeds, options);
-    } finally {
-      engine.active--;
-      retire(engine);
-    }
+    return await this.#cache.serve(dims, {
+      wanted: dims !== undefined && this.#parts.buildAtRuntime ? this.#around(dims) : undefined,
+      work: ({ session }) => session.run(feeds, options),
+      host: async () => await (await this.#original()).session.run(feeds, options),
+    });
   }
 
   /** Builds an engine for exactly these dims and smaller batches; nothing where one is there already. */
   async build(dims: Readonly<Record<string, Dims>>): Promise<void> {
-    await (this.#find(dims) ?? this.#add(this.#around(dims))).session;
+    if (!(await this.#cache.has(dims))) await this.#cache.ensure(this.#around(dims));
   }
   /** Builds an engine for a range. */
   async buildRange(shapes: EngineShapes): Promise<void> {
-    await this.#add(shapes).session;
+    await this.#cache.ensure(shapes);
   }
 
   /** The partition report that engines are built by, at the shapes of the newest engine where there is one. */
   async report(): Promise<Report> {
-    const newest = this.#engines.at(-1);
-    if (newest !== undefined) return (await newest.program).report;
+    const newest = this.#cache.newest();
+    if (newest !== undefined) return (await newest).program.report;
     const { calibration: _, ...options } = this.#parts.options;
     this.#report ??= plan(this.#parts.model, options, { unbuilt: true }).then((p) => p.report);
     return await this.#report;
@@ -132,23 +112,22 @@ export class InferenceGraph {
 
   /** Saves one bundle that serves every shape that an engine is there for; where there is none, the original graph. Throws P30xx. */
   async save(path: string): Promise<void> {
-    const [only, ...more] = this.#engines;
-    if (only === undefined) await (await this.#original().program).save(path);
-    else if (more.length === 0) await (await only.program).save(path);
-    else await (await compile(this.#parts.model, { ...this.#parts.options, shapes: covering(this.engines) })).save(path);
+    const [only, ...more] = this.#cache.all();
+    if (only === undefined) await (await this.#original()).program.save(path);
+    else if (more.length === 0) await (await only).program.save(path);
+    else await (await this.#compiled(covering(this.engines))).save(path);
   }
 
   async dispose(): Promise<void> {
     this.#disposed = true;
-    const all = [...this.#engines.splice(0), ...(this.#host === undefined ? [] : [this.#host])];
-    await Promise.all(all.map(async (e) => await (await e.session).dispose()));
+    await Promise.all([this.#cache.dispose(), this.#host?.then(({ session }) => session.dispose())]);
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
 
   /** Dims by an input's own name; undefined where the feeds are not those of the graph, which the session then says. */
-  #dimsOf(feeds: Feeds): Readonly<Record<string, Dims>> | undefined {
+  #dimsOf(feeds: Feeds): Shapes | undefined {
     const found: Record<string, Dims> = {};
     for (const { name, dims } of this.inputs) {
       const t: TensorLike | undefined = feeds[name] ?? feeds[name.replace(/:0$/, "")];
@@ -159,18 +138,8 @@ export class InferenceGraph {
     }
     return found;
   }
-  #find(dims: Readonly<Record<string, Dims>>): Engine | undefined {
-    const fits = this.#engines.filter((e) =>
-      Object.entries(dims).every(([name, d]) => {
-        const range = e.shapes[name];
-        return range?.max.length === d.length && d.every((n, i) => (range.min[i] ?? 0) <= n && n <= (range.max[i] ?? 0));
-      }),
-    );
-    const [best] = fits.sort((a, b) => sizeOf(a.shapes) - sizeOf(b.shapes));
-    return best;
-  }
   /** Batches up to that of `dims`, where the graph leaves the batch open. */
-  #around(dims: Readonly<Record<string, Dims>>): Range {
+  #around(dims: Shapes): EngineShapes {
     return Object.fromEntries(
       this.inputs.map(({ name, dims: declared }) => {
         const max = dims[name] ?? [];
@@ -179,45 +148,35 @@ export class InferenceGraph {
       }),
     );
   }
-  #add(shapes: Range): Engine {
-    this.#counters.builds++;
-    const given: Record<string, ShapeOption> = { ...shapes };
-    const program = compile(this.#parts.model, { ...this.#parts.options, shapes: given });
-    const session = program.then((p) => p.createSession());
-    const engine: Engine = { shapes, program, session, used: ++this.#clock, active: 0, evicted: false };
-    this.#engines.push(engine);
-    // One that cannot be built serves nobody; who asked for it hears why.
-    session.catch(() => void (this.#engines = this.#engines.filter((e) => e !== engine)));
-    while (this.#engines.length > this.#parts.maximumCachedEngines) {
-      const oldest = this.#engines.reduce((a, b) => (b.used < a.used ? b : a));
-      this.#engines = this.#engines.filter((e) => e !== oldest);
-      this.#counters.evictions++;
-      oldest.evicted = true;
-      retire(oldest);
+  /** A program for a range. Engines of fixed dims are built for its end, and feeds padded to that, where that is right; otherwise by shape. */
+  async #compiled(shapes: EngineShapes): Promise<Program> {
+    const options: CompileOptions = { ...this.#parts.options, shapes };
+    const buckets = Object.fromEntries(
+      Object.entries(shapes).flatMap(([name, { min, max }]) =>
+        max.flatMap((d, i) => (min[i] === d ? [] : [[`${name}[${i}]`, [d]] as const])),
+      ),
+    );
+    const fixed = Array.isArray(options.target) ? options.target.includes("cuda") : options.target === "cuda";
+    if (!fixed || Object.keys(buckets).length === 0) return await compile(this.#parts.model, options);
+    try {
+      return await compile(this.#parts.model, { ...options, dynamic: { buckets } });
+    } catch (error) {
+      if (!(error instanceof PartitaError) || error.code !== CANNOT_PAD) throw error;
+      return await compile(this.#parts.model, options);
     }
-    return engine;
   }
   /** The graph as it was, on the host. */
-  #original(): { readonly program: Promise<Program>; readonly session: Promise<Session> } {
-    if (this.#host === undefined) {
-      const { calibration: _, ...options } = this.#parts.options;
-      const program = compile(this.#parts.model, { ...options, target: "host", precision: "fp32" });
-      this.#host = { program, session: program.then((p) => p.createSession()) };
-    }
+  #original(): Promise<Opened> {
+    const { calibration: _, ...options } = this.#parts.options;
+    this.#host ??= opened(compile(this.#parts.model, { ...options, target: "host", precision: "fp32" }));
     return this.#host;
   }
 }
-
-/** Releases an engine that has gone, once no run is on it. */
-function retire(engine: Engine): void {
-  if (!engine.evicted || engine.active > 0) return;
-  engine.evicted = false;
-  // One that was never built has nothing to release.
-  engine.session.then((s) => s.dispose()).catch(() => {});
-}
-
-/** Elements at the largest dims: of engines that fit, the one that wastes least. */
-const sizeOf = (shapes: Range): number => Object.values(shapes).reduce((sum, s) => sum + s.max.reduce((a, d) => a * d, 1), 0);
+const CANNOT_PAD = cannotPad({ dim: "", segment: "", why: "" }).code;
+const opened = async (compiling: Promise<Program>): Promise<Opened> => {
+  const program = await compiling;
+  return { program, session: await program.createSession() };
+};
 
 /** The smallest range that holds all of several. Throws P1008 when an input has several ranks among them. */
 export function covering(all: readonly EngineShapes[]): EngineShapes {
