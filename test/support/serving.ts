@@ -26,6 +26,8 @@ export function serverFile(): string {
   file = join(folder, "examples/server/main.js");
   return file;
 }
+/** The command line's main.js, of the same sources. */
+export const cliFile = (): string => join(dirname(serverFile()), "../../src/cli/main.js");
 /** Writes a file that is not as it should be, at once: another process may be reading it. */
 function put(path: string, content: Buffer): void {
   if (existsSync(path) && readFileSync(path).equals(content)) return;
@@ -66,10 +68,11 @@ export async function startServer(
   models: Readonly<Record<string, string>>,
   flags: readonly string[] = [],
   until: "ready" | "listening" = "ready",
+  cwd = root,
 ): Promise<RunningServer> {
   const named = Object.entries(models).flatMap(([name, path]) => ["--model", `${name}=${path}`]);
   const child = spawn(process.execPath, [serverFile(), "--port", "0", ...named, ...flags], {
-    cwd: dirname(root),
+    cwd,
     stdio: ["ignore", "pipe", "pipe"],
   });
   let output = "";
