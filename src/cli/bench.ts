@@ -1,27 +1,133 @@
 /** `partita bench`: prints what the benchmark measured. */
-import { type CompileOptions, parseNumber } from "../options.js";
+import { basename } from "node:path";
+import { readNpy, readNpz } from "../npz.js";
+import { badOption, type CompileOptions, parseNumber } from "../options.js";
 import { human, humanUs } from "../report/text.js";
-import { isBundle, open } from "./files.js";
+import type { BenchResult, BenchRow } from "../runtime/bench-result.js";
+import type { Load } from "../runtime/load.js";
+import type { Tensor } from "../tensor.js";
+import { badFile, isBundle, open, readFeeds } from "./files.js";
 import type { Terminal } from "./terminal.js";
 
-export async function bench(
-  t: Terminal,
-  path: string,
-  options: CompileOptions,
-  flags: { readonly batch: string; readonly seconds: string; readonly json?: boolean },
-): Promise<void> {
+export interface BenchFlags {
+  readonly batch: string;
+  readonly seconds: string;
+  readonly concurrency?: string;
+  readonly rate?: string;
+  readonly streams?: string;
+  readonly threads?: string;
+  readonly maxBatch?: string;
+  readonly maxDelay?: string;
+  readonly input: readonly string[];
+  readonly labels?: string;
+  readonly model?: string;
+  readonly json?: boolean;
+}
+
+const whole = { least: 1, whole: true } as const;
+
+export async function bench(t: Terminal, path: string, options: CompileOptions, flags: BenchFlags): Promise<void> {
   const { benchmark } = await import("../runtime/bench.js");
-  const batches = flags.batch.split(",").map((b) => parseNumber("--batch", b, { least: 1, whole: true }));
+  const batches = flags.batch.split(",").map((b) => parseNumber("--batch", b, whole));
   const seconds = parseNumber("--seconds", flags.seconds, { least: 0.001, whole: false });
+  const load = loadOf(flags);
+  const maxBatch = flags.maxBatch === undefined ? undefined : parseNumber("--max-batch", flags.maxBatch, whole);
+  const maxDelayMs = flags.maxDelay === undefined ? undefined : parseNumber("--max-delay", flags.maxDelay, { least: 0, whole: false });
+  if (maxDelayMs !== undefined && maxBatch === undefined)
+    throw badOption({ name: "--max-delay", what: "is for runs that are joined, and none are", fix: "give --max-batch too" });
+  const session = {
+    ...(flags.streams === undefined ? {} : { streams: parseNumber("--streams", flags.streams, whole) }),
+    ...(flags.threads === undefined ? {} : { threads: parseNumber("--threads", flags.threads, whole) }),
+    ...(maxBatch === undefined ? {} : { batching: { maxBatch, ...(maxDelayMs === undefined ? {} : { maxDelayMs }) } }),
+  };
   const program = await open(path, options);
-  const rows = await benchmark(program, isBundle(path) ? undefined : path, batches, seconds, (stage, f) => t.progress(stage, f));
-  if (flags.json === true) t.json({ schema: "partita.bench/1", energy: "not available", results: rows });
-  else {
-    t.out("batch  engine            items/s      p50        p90        p99     memory peak");
-    for (const r of rows)
-      t.out(
-        `${String(r.batch).padStart(5)}  ${r.engine.padEnd(16)}${r.itemsPerSecond.toFixed(1).padStart(9)}${humanUs(r.p50Us).padStart(11)}${humanUs(r.p90Us).padStart(11)}${humanUs(r.p99Us).padStart(11)}${human(r.peakBytes, "B").padStart(12)}`,
-      );
-    t.out("energy per item: not available on this machine");
-  }
+  const result = await benchmark(program, {
+    name: basename(path),
+    model: flags.model ?? (isBundle(path) ? undefined : path),
+    batches,
+    seconds,
+    load,
+    session,
+    feeds: flags.input.length === 0 ? undefined : readFeeds(program.inputs, flags.input),
+    labels: flags.labels === undefined ? undefined : readLabels(flags.labels),
+    onProgress: (stage, f) => t.progress(stage, f),
+  });
+  t.done();
+  if (flags.json === true) t.json(result);
+  else t.out(benchText(result));
+}
+
+function loadOf({ concurrency, rate }: BenchFlags): Load {
+  if (rate === undefined) return { kind: "closed", concurrency: parseNumber("--concurrency", concurrency ?? "1", whole) };
+  if (concurrency !== undefined)
+    throw badOption({
+      name: "--rate",
+      what: "is of arrivals, --concurrency of callers that wait for each other",
+      fix: "give one of the two",
+    });
+  return { kind: "open", rate: parseNumber("--rate", rate, { least: 0.001, whole: false }) };
+}
+
+function readLabels(path: string): Tensor {
+  if (!path.endsWith(".npz")) return readNpy(path);
+  const arrays = [...readNpz(path)];
+  const [only] = arrays;
+  if (only !== undefined && arrays.length === 1) return only[1];
+  const named = arrays.find(([name]) => name === "labels" || name === "y");
+  if (named !== undefined) return named[1];
+  throw badFile(
+    { what: `it has ${arrays.length} arrays, none called labels`, fix: "keep the labels in an .npy of their own" },
+    { file: path },
+  );
+}
+
+/** For a terminal. */
+export function benchText(r: BenchResult): string {
+  const load = r.load.kind === "closed" ? `${r.load.concurrency} at once` : `${r.load.rate} arrivals a second`;
+  const lines = [`${r.model}, ${load}, ${r.machine.cpu} (${r.machine.cores} cores)${r.machine.gpu === null ? "" : `, ${r.machine.gpu}`}`];
+  const cells = [
+    ["batch", "contender", "items/s", "± 95 %", "p50", "p90", "p99", "memory", "GPU memory", "J/item", "top-1"],
+    ...r.rows.map(rowCells),
+  ];
+  const widths = cells[0]?.map((_, k) => Math.max(...cells.map((row) => row[k]?.length ?? 0))) ?? [];
+  for (const row of cells) lines.push(row.map((c, k) => (k === 1 ? c.padEnd(widths[k] ?? 0) : c.padStart(widths[k] ?? 0))).join("  "));
+  for (const c of r.comparison)
+    lines.push(
+      `batch ${c.batch}: ${c.ratio.toFixed(2)} times the throughput of onnxruntime-node (95 %: ${c.low.toFixed(2)} to ${c.high.toFixed(2)})`,
+    );
+  for (const row of r.rows) lines.push(...notes(row));
+  lines.push(`energy: ${r.method.energy}`);
+  return lines.join("\n");
+}
+
+const figure = (x: number | { readonly missing: string }, show: (n: number) => string): string => (typeof x === "number" ? show(x) : "-");
+const rowCells = (r: BenchRow): string[] => [
+  String(r.batch),
+  r.contender,
+  r.itemsPerSecond.mean.toFixed(1),
+  ((r.itemsPerSecond.high - r.itemsPerSecond.low) / 2).toFixed(1),
+  humanUs(r.latencyUs.p50),
+  humanUs(r.latencyUs.p90),
+  humanUs(r.latencyUs.p99),
+  human(r.residentBytes, "B"),
+  figure(r.deviceBytes, (n) => human(n, "B")),
+  figure(r.joulesPerItem, (n) => n.toPrecision(3)),
+  "missing" in r.accuracy ? "-" : `${(100 * r.accuracy.share).toFixed(2)} %`,
+];
+function notes(r: BenchRow): readonly string[] {
+  const of = `batch ${r.batch}, ${r.contender}:`;
+  return [
+    ...(r.warmUp.steady ? [] : [`${of} still not steady after ${r.warmUp.runs} runs of warm-up: figures may drift`]),
+    ...(r.refused === 0 ? [] : [`${of} ${r.refused} calls were refused, as the queue was full`]),
+    ...("missing" in r.accuracy
+      ? []
+      : [
+          `${of} top-1 ${(100 * r.accuracy.low).toFixed(2)} % to ${(100 * r.accuracy.high).toFixed(2)} % (Wilson, 95 %, ${r.accuracy.rows} rows)`,
+        ]),
+    ...("missing" in r.difference
+      ? []
+      : [
+          `${of} differs from onnxruntime-node by at most ${r.difference.maxError?.toExponential(2) ?? "infinity"} (${r.difference.relative?.toExponential(2) ?? "infinity"} of the largest value) in '${r.difference.output}'`,
+        ]),
+  ];
 }

@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
-import { badOption, type CompileOptions, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
-import { bench } from "./bench.js";
+import { badOption, type CompileOptions, parseBucket, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
+import { type BenchFlags, bench } from "./bench.js";
 import { addCalibrate } from "./calibrate.js";
 import { compileCommand, doctorCommand, exportBundle, inspect, reportCommand, runCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
@@ -28,6 +28,12 @@ interface ModelFlags {
   readonly minSegmentSize?: string;
   readonly tune?: string;
   readonly shape?: readonly string[];
+  readonly dynamic?: string | boolean;
+  readonly bucket?: readonly string[];
+  readonly masked?: string;
+  readonly padding?: boolean;
+  readonly maxCachedEngines?: string;
+  readonly maxWorkspace?: string;
   readonly inputs?: string;
   readonly computeCapability?: string;
   readonly trt?: readonly string[];
@@ -94,6 +100,17 @@ export function commands(terminal: Terminal): Command {
       )
       .option("--min-segment-size <n>", "engine segments with fewer compute nodes stay on the host", "3")
       .option("--shape <name=dims>", "an input's shape: x=8x3x224x224, or min:opt:max; may be repeated", collect, [])
+      .addOption(
+        new Option(
+          "--dynamic [on-miss]",
+          "engines by shape where dims are open; shapes that have none wait for one, run on the host meanwhile, or always",
+        ).choices(["build", "background", "host"]),
+      )
+      .option("--bucket <dim=sizes>", "round a dim up to these sizes: batch=1,8,32 or input[0]=1,8,32; may be repeated", collect, [])
+      .option("--masked <dims>", "dims that the model masks itself: they may be padded with zeros (comma-separated)")
+      .option("--padding", "pad to the buckets on every engine, not only on those of fixed dims")
+      .option("--max-cached-engines <n>", "engines kept per segment with --dynamic (default: 8, or one for each bucket)")
+      .option("--max-workspace <bytes>", "scratch memory an engine may take (default: 1 GiB)")
       .option("--inputs <names>", "feed these values, and drop what computes them (comma-separated)")
       .option("--compute-capability <x.y>", "the GPU to compile for (default: this machine's)")
       .option("--trt <option=value>", "an option of TensorRT, as in docs/tensorrt.md; may be repeated", collect, [])
@@ -149,13 +166,23 @@ export function commands(terminal: Terminal): Command {
       async (path: string, flags: ModelFlags & VerifyFlags) => await verifyCommand(terminal, path, compileOptions(flags, terminal), flags),
     );
 
-  model(program.command("bench <model>").description("throughput, latency and memory, next to bare onnxruntime-node in the same run"))
-    .option("--batch <list>", "sizes of the first dynamic dim", "1")
+  model(
+    program
+      .command("bench <model>")
+      .description("throughput, latency, memory, energy and accuracy, next to bare onnxruntime-node in the same run"),
+  )
+    .option("--batch <list>", "sizes of dim 0 of the inputs, where it is open", "1")
     .option("--seconds <s>", "seconds per measurement", "2")
-    .action(
-      async (path: string, flags: ModelFlags & { batch: string; seconds: string }) =>
-        await bench(terminal, path, compileOptions(flags, terminal), flags),
-    );
+    .option("--concurrency <n>", "callers at once, each of whom waits for its answer (default: 1)")
+    .option("--rate <r>", "arrivals a second instead, at random (Poisson); latency counts from the moment a call was due")
+    .option("--streams <n>", "runs that may be in one engine at once (default: 1)")
+    .option("--threads <n>", "threads of one run on the host (default: all cores)")
+    .option("--max-batch <n>", "join runs that wait, up to so many items")
+    .option("--max-delay <ms>", "how long a run waits for others to join")
+    .option("--input <file>", "in.npz, in.npy or name=file.npy (default: seeded random feeds); may be repeated", collect, [])
+    .option("--labels <file>", "classes of the rows of --input, .npy or .npz: top-1 accuracy")
+    .option("--model <file>", "the model for the bare run, when a bundle is measured")
+    .action(async (path: string, flags: ModelFlags & BenchFlags) => await bench(terminal, path, compileOptions(flags, terminal), flags));
 
   addCalibrate(program, terminal);
 
@@ -234,6 +261,9 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
     ...calibrationOf(flags),
     minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
     shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
+    dynamic: dynamicOf(flags),
+    maximumCachedEngines: countOf("--max-cached-engines", flags.maxCachedEngines, 1),
+    maxWorkspaceSizeBytes: countOf("--max-workspace", flags.maxWorkspace, 0),
     inputs: flags.inputs?.split(",").map((s) => s.trim()),
     computeCapability: flags.computeCapability,
     tensorrt: Object.fromEntries((flags.trt ?? []).map(parseTensorRt)),
@@ -248,6 +278,19 @@ function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
     onRemark: (remark: { severity: string; text: string }) => terminal.remark(remark.severity, remark.text),
   };
   return options as CompileOptions;
+}
+
+const countOf = (flag: string, text: string | undefined, least: number): number | undefined =>
+  text === undefined ? undefined : parseNumber(flag, text, { least, whole: true });
+/** Any of the flags of dynamic shapes asks for them. */
+function dynamicOf({ dynamic, bucket = [], masked, padding }: ModelFlags): CompileOptions["dynamic"] {
+  if (dynamic === undefined && bucket.length === 0 && masked === undefined && padding === undefined) return undefined;
+  return {
+    ...(typeof dynamic === "string" ? { onMiss: dynamic as "build" } : {}),
+    buckets: Object.fromEntries(bucket.map(parseBucket)),
+    ...(masked === undefined ? {} : { masked: masked.split(",").map((s) => s.trim()) }),
+    padding: padding ?? false,
+  };
 }
 
 /** A JSON file that a flag names; what is in it is checked with the options. */

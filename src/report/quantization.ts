@@ -100,7 +100,7 @@ const optional = <K extends string>(key: K, x: number | undefined): Partial<Reco
   x === undefined ? {} : ({ [key]: digits(x) } as Record<K, number>);
 
 /** Wilson's 95 % interval of a share of independent rows: it stays inside [0, 1] where few or none disagree. */
-function intervalOf(share: number, rows: number): NonNullable<QuantizationReport["agreement"]> {
+export function intervalOf(share: number, rows: number): NonNullable<QuantizationReport["agreement"]> {
   const z = 1.959964;
   const centre = (share + (z * z) / (2 * rows)) / (1 + (z * z) / rows);
   const half = (z / (1 + (z * z) / rows)) * Math.sqrt((share * (1 - share)) / rows + (z * z) / (4 * rows * rows));

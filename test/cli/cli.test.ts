@@ -11,7 +11,9 @@ import { importOnnx } from "../../src/import/onnx/index.js";
 import { parse } from "../../src/ir/parse.js";
 import { npyBytes, npzBytes, readNpz, writeNpz } from "../../src/npz.js";
 import { reportFromJSON } from "../../src/report/report.js";
+import type { BenchResult } from "../../src/runtime/bench-result.js";
 import { Tensor } from "../../src/tensor.js";
+import { violations } from "../support/json-schema.js";
 import { FLOAT, graphDef, node, placeholder, type } from "../support/tf-graph.js";
 import { transpiled } from "../support/transpile.js";
 
@@ -160,7 +162,7 @@ describe("verify", () => {
   it("compares with ONNX Runtime and says so", async () => {
     const r = await partita(["verify", net, "--input", at("in.npz")]);
     expect(r.code).toBe(0);
-    expect(r.out).toMatch(/^ok {5}host_0 \(host\)\n[^]*output y: max error 0\.00e\+0 .*SQNR exact\noutput total: .*\nverified\n$/);
+    expect(r.out).toMatch(/^ok {5}host_0 \(host\)\n.*\n.*\noutput y: max error 0\.00e\+0 .*SQNR exact\noutput total: .*\nverified\n$/);
     const j = await partita(["verify", net, "--json"]);
     expect(j.json()).toMatchObject({ schema: "partita.verify/2", ok: true, tolerance: 1e-3 });
   });
@@ -217,19 +219,57 @@ describe("a part of a model", () => {
 });
 
 describe("bench", () => {
-  it("times both, for each batch", async () => {
-    const r = await partita(["bench", net, "--batch", "1,2", "--seconds", "0.05", "--json"]);
+  it("measures both, for each batch, as data of the published schema", async () => {
+    writeFileSync(at("labels.npy"), npyBytes(new Tensor("int64", [1n, 1n], [2])));
+    const r = await partita([
+      "bench",
+      net,
+      "--batch",
+      "1,2",
+      "--seconds",
+      "0.05",
+      "--json",
+      "--input",
+      at("in.npz"),
+      "--labels",
+      at("labels.npy"),
+    ]);
     expect(r.code).toBe(0);
-    const rows = r.json()["results"] as { batch: number; engine: string; p50Us: number; runs: number }[];
-    expect(rows.map((row) => [row.batch, row.engine])).toEqual([
+    const result = r.json() as unknown as BenchResult;
+    expect(violations(JSON.parse(readFileSync("docs/bench.schema.json", "utf8")) as Record<string, unknown>, result)).toEqual([]);
+    expect(result.load).toEqual({ kind: "closed", concurrency: 1 });
+    expect(result.rows.map((row) => [row.batch, row.contender])).toEqual([
       [1, "partita"],
       [1, "onnxruntime-node"],
       [2, "partita"],
       [2, "onnxruntime-node"],
     ]);
-    for (const row of rows) expect(row.runs > 0 && row.p50Us > 0).toBe(true);
+    for (const row of result.rows) {
+      expect(row.runs).toBeGreaterThan(0);
+      expect(row.latencyUs.p99).toBeGreaterThanOrEqual(row.latencyUs.p50);
+      expect(row.accuracy).toMatchObject({ share: 1, rows: 2 });
+      expect(row.joulesPerItem).toHaveProperty("missing");
+    }
+    expect(result.rows[0]?.difference).toMatchObject({ maxError: 0 });
+    expect(result.comparison.map((c) => c.batch)).toEqual([1, 2]);
+  });
+  it("is a table for people; of bundles too; under open load", async () => {
     const text = await partita(["bench", bundle, "--seconds", "0.02"]);
-    expect(text.out).toMatch(/^batch {2}engine .*\n {4}1 {2}partita /);
+    expect(text.out).toMatch(/^net\.partita, 1 at once, .*\nbatch {2}contender .*\n {4}1 {2}partita /);
+    expect(text.out).not.toContain("onnxruntime-node");
+    const open = await partita(["bench", bundle, "--model", net, "--rate", "500", "--seconds", "0.1"]);
+    expect(open.code).toBe(0);
+    expect(open.out).toMatch(/500 arrivals a second/);
+    expect(open.out).toMatch(/times the throughput of onnxruntime-node \(95 %: /);
+    expect(open.out).toMatch(/energy: not available: no segment runs on a GPU/);
+  });
+  it.each([
+    [["--rate", "5", "--concurrency", "2"], /P1001 option '--rate'/],
+    [["--rate", "0"], /P1001 option '--rate' is '0'/],
+    [["--max-delay", "1"], /P1001 option '--max-delay'/],
+  ])("refuses %s", async (flags, message) => {
+    const r = await partita(["bench", net, ...flags]);
+    expect([r.code, r.err]).toEqual([2, expect.stringMatching(message)]);
   });
 });
 
