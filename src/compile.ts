@@ -119,7 +119,9 @@ export async function plan(
     noted.push(remark);
     asGiven.onRemark(remark);
   };
-  const settings = asGiven.auto ? { ...asGiven, targets: await machineTargets((remark) => noted.push(remark)) } : asGiven;
+  const settings = asGiven.auto
+    ? { ...asGiven, targets: await machineTargets((remark) => noted.push(remark), asGiven.tune !== "none") }
+    : asGiven;
   const { original, typed, graph, passes: log, shapes, own } = await prepare(model, settings, remarks);
   const quantized = settings.precision === "int8" ? await calibrated(graph, settings, { shapes, remarks, unbuilt }) : undefined;
   step("partition", 0.5);

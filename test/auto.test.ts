@@ -7,13 +7,21 @@ import { parse } from "../src/ir/parse.js";
 
 it("takes the CUDA engine where it is available, and says nothing", async () => {
   const remarks: Remark[] = [];
-  expect(await machineTargets((r) => remarks.push(r), { available: async () => yes })).toEqual(["cuda", "host"]);
+  const cuda = async () => yes;
+  const tensorrt = async () => no("it builds no plan here");
+  expect(await machineTargets((r) => remarks.push(r), true, { cuda, tensorrt })).toEqual(["cuda", "host"]);
   expect(remarks).toEqual([]);
+});
+
+it("takes TensorRT beside it where that serves this GPU and segments are timed", async () => {
+  const both = { cuda: async () => yes, tensorrt: async () => yes };
+  expect(await machineTargets(() => {}, true, both)).toEqual(["cuda", "tensorrt", "host"]);
+  expect(await machineTargets(() => {}, false, both)).toEqual(["cuda", "host"]);
 });
 
 it("takes the host where it is not, and says why", async () => {
   const remarks: Remark[] = [];
-  expect(await machineTargets((r) => remarks.push(r), { available: async () => no("the driver shows no device") })).toEqual(["host"]);
+  expect(await machineTargets((r) => remarks.push(r), true, { cuda: async () => no("the driver shows no device") })).toEqual(["host"]);
   expect(remarks).toEqual([
     {
       severity: "note",

@@ -1,9 +1,9 @@
 /** The TensorRT of this process: found, chosen, opened once. */
-import { PartitaError } from "../../diagnostics.js";
+import { no, PartitaError, type Verdict, yes } from "../../diagnostics.js";
 import { type Device, gpuVerdict, openDevice } from "../cuda/device.js";
 import type { Environment } from "../cuda/libraries.js";
 import { noLibrary } from "./errors.js";
-import { chooseLibrary, type Flavor, findLibraries, flavorNames, type LibraryFiles, mavenArchives } from "./library.js";
+import { chooseLibrary, type Flavor, findLibraries, flavorNames, type LibraryFiles, mavenArchives, RTX_SM, smText } from "./library.js";
 import type { TensorRt } from "./native.js";
 import { openTensorRt } from "./open.js";
 import { probeTensorRt } from "./probe.js";
@@ -46,6 +46,25 @@ export async function loadLibrary(
     }
   }
   throw failure;
+}
+
+/** Whether the TensorRT that would be taken was seen to build plans for this machine's GPU, and to load them. */
+export async function servesThisGpu(env: Environment = process.env): Promise<Verdict> {
+  const sm = presentGpu()?.properties.sm;
+  if (sm === undefined) return no("there is no GPU");
+  const choice = chooseLibrary(findLibraries(env), { sm, device: sm });
+  if (choice === undefined) return no("there is no TensorRT");
+  const { flavor, library, parser } = choice.files;
+  if (flavor === "rtx" && !RTX_SM.has(sm)) return no(`TensorRT-RTX runs no plan on compute capability ${smText(sm)}`);
+  try {
+    const probe = await probeTensorRt({ library, ...(parser === undefined ? {} : { parser }) });
+    if (!probe.builder.ok) return no(probe.builder.why);
+    // What TensorRT-RTX was tried with is a plan for 8.9.
+    return probe.runtime.ok || flavor === "rtx" ? yes : no(probe.runtime.why);
+  } catch (error) {
+    if (error instanceof PartitaError) return no(error.what);
+    throw error;
+  }
 }
 
 /** The first use of a library on a machine is in a child process (probe.ts): one that ends its process shall not end this one. */
