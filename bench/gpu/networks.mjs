@@ -150,8 +150,8 @@ export function resnet50Int8(batch) {
   return n.e.finish();
 }
 
-/** Token ids and mask [batch, seq] to the last hidden state [batch, seq, hidden]. */
-export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabulary = 30522, int8 = false } = {}) {
+/** Token ids and mask [batch, seq] to the last hidden state [batch, seq, hidden]. Dims may be names; `longest` is then the number of positions. */
+export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabulary = 30522, int8 = false, longest = 512 } = {}) {
   const n = new Net("bert", 2);
   const ids = n.e.addInput("input_ids", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
   const mask = n.e.addInput("attention_mask", { kind: "tensor", dtype: "int64", shape: [batch, seq] });
@@ -169,18 +169,24 @@ export function bert(batch, seq, { layers = 12, hidden = 768, heads = 12, vocabu
     return n.add("Add", [n.add("MatMul", product), n.weight([b], 10000)]);
   };
   const words = n.add("Gather", [n.weight([vocabulary, hidden], 3), ids]);
-  let v = norm(n.add("Add", [words, n.weight([1, seq, hidden], 3)]));
-  const open = n.add("Unsqueeze", [n.add("Cast", [mask], { to: int(1) }), n.int64(1, 2)]);
-  const bias = n.add("Mul", [n.add("Sub", [scalar(1), open]), scalar(-10000)]);
+  const open = typeof seq === "string";
+  const length = () => n.add("Slice", [n.add("Shape", [ids]), n.int64(1), n.int64(2)]);
+  const table = n.weight([1, open ? longest : seq, hidden], 3);
+  const positions = open ? n.add("Slice", [table, n.int64(0), length(), n.int64(1)]) : table;
+  // In a Reshape 0 is the dim of the operand.
+  const [rows, columns] = [batch, seq].map((d) => (typeof d === "string" ? 0 : d));
+  let v = norm(n.add("Add", [words, positions]));
+  const seen = n.add("Unsqueeze", [n.add("Cast", [mask], { to: int(1) }), n.int64(1, 2)]);
+  const bias = n.add("Mul", [n.add("Sub", [scalar(1), seen]), scalar(-10000)]);
   const size = hidden / heads;
-  const split = (x, perm) => n.add("Transpose", [n.add("Reshape", [x, n.int64(batch, seq, heads, size)])], { perm: ints(...perm) });
+  const split = (x, perm) => n.add("Transpose", [n.add("Reshape", [x, n.int64(rows, columns, heads, size)])], { perm: ints(...perm) });
   for (let l = 0; l < layers; l++) {
     const q = split(dense(v, hidden, hidden), [0, 2, 1, 3]);
     const k = split(dense(v, hidden, hidden), [0, 2, 3, 1]);
     const w = split(dense(v, hidden, hidden), [0, 2, 1, 3]);
     const scores = n.add("Add", [n.add("Div", [n.add("MatMul", [q, k]), scalar(Math.sqrt(size))]), bias]);
     const mixed = n.add("MatMul", [n.add("Softmax", [scores], { axis: int(-1) }), w]);
-    const joined = n.add("Reshape", [n.add("Transpose", [mixed], { perm: ints(0, 2, 1, 3) }), n.int64(batch, seq, hidden)]);
+    const joined = n.add("Reshape", [n.add("Transpose", [mixed], { perm: ints(0, 2, 1, 3) }), n.int64(rows, columns, hidden)]);
     v = norm(n.add("Add", [dense(joined, hidden, hidden), v]));
     const up = n.add("Gelu", [dense(v, hidden, 4 * hidden)]);
     v = norm(n.add("Add", [dense(up, 4 * hidden, hidden), v]));
