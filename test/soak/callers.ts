@@ -1,6 +1,7 @@
 /**
  * Concurrent callers of a session in a process of its own: random shapes, random cancellations and deadlines, every answer compared with its formula.
- * argv: how many runs, how many callers, "joined" or "single". Prints one line of JSON.
+ * argv: how many runs, how many callers, "joined" or "single". As many runs again come first, until code, heap and allocator have settled. Prints one
+ * line of JSON.
  */
 import { monitorEventLoopDelay, performance } from "node:perf_hooks";
 import { compile, PartitaError, type Session, Tensor } from "../../src/index.js";
@@ -81,11 +82,10 @@ const start = performance.now();
 await Promise.all(
   Array.from({ length: callers }, async (_, caller) => {
     const next = random(caller + 1);
-    while (started < runs) {
+    while (started < 2 * runs) {
       started++;
-      // The first fifth is the warm-up of code, heap and allocator.
-      if (started === Math.floor(runs / 5)) delay.enable();
-      if (started % Math.max(1, Math.floor(runs / 200)) === 0) rss.push(process.memoryUsage.rss());
+      if (started === runs) delay.enable();
+      if (started > runs && started % Math.max(1, Math.floor(runs / 300)) === 0) rss.push(process.memoryUsage.rss());
       await one(session, next);
     }
   }),
@@ -100,9 +100,9 @@ process.stdout.write(
     ...counts,
     unhandled,
     stats,
-    runsPerSecond: Math.round(runs / seconds),
+    runsPerSecond: Math.round((2 * runs) / seconds),
     loopDelayP99Ms: delay.percentile(99) / 1e6,
-    // After the warm-up, and at the end: the medians of a fifth of the runs each.
-    rss: { before: middle(rss.slice(rss.length / 5, (2 * rss.length) / 5)), after: middle(rss.slice((4 * rss.length) / 5)) },
+    // The medians of the first and of the last third.
+    rss: { before: middle(rss.slice(0, rss.length / 3)), after: middle(rss.slice((2 * rss.length) / 3)) },
   })}\n`,
 );

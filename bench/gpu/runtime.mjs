@@ -1,0 +1,193 @@
+// The runtime on GPUs: a decoder whose cache stays on the device, beside ONNX Runtime's tokens and torch's eager generation; two sessions at once on one GPU;
+// one session on one GPU and on two. One call does all of it and writes a line of JSON a figure.
+//   node bench/gpu/runtime.mjs results.jsonl [decoder,sessions,devices]      SMALL=1: stand-in sizes on the host, to try the script without a GPU
+//   node bench/gpu/runtime.mjs --report results.jsonl gpu driver             writes bench/results/gpu-runtime.json
+import { spawnSync } from "node:child_process";
+import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import * as ort from "onnxruntime-node";
+import { compile, Tensor } from "../../dist/index.js";
+import { writeOnnx } from "../../dist/ir.js";
+import { decoder } from "./decoder.mjs";
+import { resnet50 } from "./networks.mjs";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const small = process.env.SMALL === "1";
+const target = small ? "host" : "cuda";
+const TOKENS = small ? 24 : 160;
+const WARM = small ? 4 : 32;
+const PROMPT = 17n;
+
+const [, , first, second, third] = process.argv;
+if (first === "--report") report(second, third, process.argv[5]);
+else {
+  for (const part of (second ?? "decoder,sessions,devices").split(",")) {
+    try {
+      await { decoder: generation, sessions: twoSessions, devices: twoDevices }[part]();
+    } catch (error) {
+      tell({ part, failed: String(error.stack ?? error).slice(0, 2000) });
+    }
+  }
+}
+
+function tell(row) {
+  if (first !== undefined) appendFileSync(first, `${JSON.stringify(row)}\n`);
+  process.stdout.write(`${JSON.stringify(row).slice(0, 600)}\n`);
+}
+
+async function generation() {
+  const sizes = small ? { layers: 2, hidden: 128, heads: 4, vocabulary: 500, positions: 64, room: 32 } : { room: 256 };
+  const { graph, weights, carry } = decoder(sizes);
+  const folder = mkdtempSync(join(tmpdir(), "partita-bench-"));
+  const initial = { ids: new Tensor("int64", [PROMPT], [1, 1]), position: new Tensor("int64", [0n], [1, 1]) };
+  try {
+    const figures = {};
+    const tokens = {};
+    for (const precision of small ? ["fp32"] : ["fp32", "fp16"]) {
+      const start = performance.now();
+      const program = await compile(graph, { target, precision, strict: !small });
+      const compileSeconds = (performance.now() - start) / 1000;
+      const session = await program.createSession();
+      const stream = session.stream({ carry, initial });
+      const [found, times] = [[], []];
+      for (let i = 0; i < TOKENS; i++) {
+        const begin = performance.now();
+        found.push(Number((await stream.run({}, { outputs: ["next"] })).next.data[0]));
+        times.push(performance.now() - begin);
+      }
+      const state = await stream.state();
+      const segments = program.report.data.segments.map((s) => `${s.name} ${s.nodes.length}`);
+      await session.dispose();
+      tokens[precision] = found;
+      figures[precision] = { msPerToken: mean(times.slice(WARM)), compileSeconds, segments, stateTensors: Object.keys(state).length };
+    }
+    const path = join(folder, "decoder.onnx");
+    writeOnnx(graph, path);
+    const bare = await ort.InferenceSession.create(path);
+    const state = Object.fromEntries(
+      Object.keys(carry)
+        .filter((name) => name.startsWith("past_"))
+        .map((name) => {
+          const { shape } = bare.inputMetadata.find((m) => m.name === name);
+          return [name, new ort.Tensor("float32", new Float32Array(shape.reduce((a, b) => a * b, 1)), shape)];
+        }),
+    );
+    Object.assign(state, { ids: new ort.Tensor("int64", [PROMPT], [1, 1]), position: new ort.Tensor("int64", [0n], [1, 1]) });
+    const [theirs, ortTimes] = [[], []];
+    for (let i = 0; i < TOKENS; i++) {
+      const begin = performance.now();
+      const out = await bare.run(state);
+      for (const [input, output] of Object.entries(carry)) state[input] = out[output];
+      theirs.push(Number(out.next.data[0]));
+      ortTimes.push(performance.now() - begin);
+    }
+    await bare.release();
+    const torch = peer(folder, sizes, weights);
+    const same = (list) => list !== undefined && theirs.every((t, i) => t === list[i]);
+    tell({
+      part: "decoder",
+      what: `GPT-2 small (random weights), ${TOKENS} tokens from one, the cache in ${sizes.room} places on the device; the mean of the last ${TOKENS - WARM}`,
+      partita: figures,
+      onnxruntime: { msPerToken: mean(ortTimes.slice(WARM)), where: "CPU", tokens: theirs.slice(0, 16) },
+      torch: { ...torch, tokens: undefined },
+      differentTokens: new Set(theirs).size,
+      tokensAsOnnxruntime: { fp32: same(tokens.fp32), fp16: same(tokens.fp16), torch: same(torch.tokens) },
+      overTorchEager: torch.fp32 === undefined ? undefined : torch.fp32.msPerToken / figures.fp32.msPerToken,
+    });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Torch's eager generation from the same numbers. */
+function peer(folder, sizes, weights) {
+  const file = openSync(join(folder, "weights.bin"), "w");
+  for (const { data } of weights) writeSync(file, new Uint8Array(data.buffer));
+  closeSync(file);
+  const index = weights.map(({ name, dims }) => ({ name, dims }));
+  writeFileSync(join(folder, "weights.json"), JSON.stringify({ sizes, index, prompt: Number(PROMPT), tokens: TOKENS, warm: WARM }));
+  const child = spawnSync("python3", [join(here, "decoder_peer.py"), folder], { encoding: "utf8", timeout: 120_000 });
+  if (child.status !== 0) return { failed: `${child.error ?? ""}${child.stderr}`.slice(-600) };
+  return JSON.parse(child.stdout.trim().split("\n").at(-1));
+}
+
+function batchOf(n) {
+  const data = new Float32Array(n * 3 * 224 * 224);
+  for (let i = 0; i < data.length; i++) data[i] = ((i * 2654435761) % 2 ** 32) / 2 ** 31 - 1;
+  return { input: new Tensor("float32", data, [n, 3, 224, 224]) };
+}
+
+/** Items a second over `seconds`, from `callers` of each session, every answer compared with the first. */
+async function throughput(sessions, feeds, callers, seconds, expected) {
+  const [name] = sessions[0].outputs.map((o) => o.name);
+  const items = Object.values(feeds)[0].dims[0];
+  const drive = async (limit) => {
+    let runs = 0;
+    let wrong = 0;
+    const start = performance.now();
+    await Promise.all(
+      sessions.flatMap((s) =>
+        Array.from({ length: callers }, async () => {
+          while (performance.now() - start < 1000 * limit) {
+            const out = (await s.run(feeds))[name].data;
+            if (!out.every((v, i) => v === expected[i])) wrong++;
+            runs++;
+          }
+        }),
+      ),
+    );
+    return { itemsPerSecond: (items * runs) / ((performance.now() - start) / 1000), runs, wrong };
+  };
+  await drive(seconds / 4);
+  return await drive(seconds);
+}
+
+async function twoSessions() {
+  for (const batch of small ? [1] : [1, 8]) {
+    const program = await compile(resnet50(batch), { target, precision: small ? "fp32" : "fp16" });
+    const feeds = batchOf(batch);
+    const [a, b] = [await program.createSession({ threads: 1 }), await program.createSession({ threads: 1 })];
+    const expected = Object.values(await a.run(feeds))[0].data;
+    const seconds = small ? 0.5 : 2;
+    const one = await throughput([a], feeds, 1, seconds, expected);
+    const two = await throughput([a, b], feeds, 1, seconds, expected);
+    await Promise.all([a.dispose(), b.dispose()]);
+    tell({ part: "sessions", network: "resnet50-fp16", batch, one, two, ratio: two.itemsPerSecond / one.itemsPerSecond });
+  }
+}
+
+async function twoDevices() {
+  for (const batch of small ? [1] : [32, 128]) {
+    const program = await compile(resnet50(batch), { target, precision: small ? "fp32" : "fp16" });
+    const feeds = batchOf(batch);
+    const seconds = small ? 0.5 : 3;
+    const streams = small ? 1 : 3;
+    const on = async (devices) => {
+      const session = await program.createSession({ devices, streams, threads: 1 });
+      try {
+        const expected = Object.values(await session.run(feeds))[0].data;
+        return await throughput([session], feeds, (streams + 1) * devices.length, seconds, expected);
+      } finally {
+        await session.dispose();
+      }
+    };
+    const [one, two, again] = [await on([0]), await on([0, 1]), await on([0])];
+    const best = Math.max(one.itemsPerSecond, again.itemsPerSecond);
+    tell({ part: "devices", network: "resnet50-fp16", batch, streams, one, two, again, ratio: two.itemsPerSecond / best });
+  }
+}
+
+function mean(values) {
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
+function report(path, gpu, driver) {
+  const rows = readFileSync(path, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const figures = { name: "gpu-runtime", date: new Date().toISOString().slice(0, 10), gpu, driver, rows };
+  writeFileSync(join(here, "../results/gpu-runtime.json"), `${JSON.stringify(figures, null, 1)}\n`);
+}
