@@ -5,7 +5,7 @@
 import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { Editor } from "../../src/ir/edit.js";
 import { makeConstant } from "../../src/ir/payload.js";
-import type { Attr, Attrs, ValueId } from "../../src/ir/types.js";
+import type { Attr, Attrs, ValueId, ValueType } from "../../src/ir/types.js";
 import { generator } from "../../src/runtime/measure.js";
 import { Tensor } from "../../src/tensor.js";
 
@@ -21,6 +21,11 @@ interface Operand {
   readonly open: boolean;
 }
 
+const typeOf = (dtype: "float32" | "int64" | "bool", dims: readonly number[], open: boolean): ValueType => ({
+  kind: "tensor",
+  dtype,
+  shape: dims.map((d, i) => (open && i === 0 ? "batch" : d)),
+});
 const ints = (...value: readonly number[]): Attr => ({ kind: "ints", value });
 const int = (value: number): Attr => ({ kind: "int", value });
 const float = (value: number): Attr => ({ kind: "float", value });
@@ -33,12 +38,17 @@ class Builder {
   readonly #draft = new Editor({ name: "random", opsets: { "": 20 } });
   readonly #next: () => number;
   readonly #pool: Operand[] = [];
+  /** What a body reads from outside: the value there, and its name here. */
+  readonly #captures = new Map<ValueId, ValueId>();
   readonly feeds: Record<string, Tensor> = {};
-  readonly ops: string[] = [];
-  #names = 0;
+  readonly ops: string[];
+  readonly #names: { next: number };
 
-  constructor(next: () => number) {
+  /** Bodies share the names and the operators of the graph around them. */
+  constructor(next: () => number, around?: { readonly ops: string[]; readonly names: { next: number } }) {
     this.#next = next;
+    this.ops = around?.ops ?? [];
+    this.#names = around?.names ?? { next: 0 };
   }
 
   below(n: number): number {
@@ -58,7 +68,7 @@ class Builder {
 
   input(dims: readonly number[], open: boolean): void {
     const name = `x${Object.keys(this.feeds).length}`;
-    const id = this.#draft.addInput(name, { kind: "tensor", dtype: "float32", shape: dims.map((d, i) => (open && i === 0 ? "batch" : d)) });
+    const id = this.#draft.addInput(name, typeOf("float32", dims, open));
     this.feeds[name] = new Tensor(
       "float32",
       Float32Array.from({ length: count(dims) }, () => 2 * this.#next() - 1),
@@ -78,12 +88,18 @@ class Builder {
   int64(...values: readonly number[]): ValueId {
     return this.#draft.addConstant(this.#name("i"), makeConstant("int64", [values.length], values));
   }
+  int64scalar(value: number): ValueId {
+    return this.#draft.addConstant(this.#name("i"), makeConstant("int64", [], [value]));
+  }
+  truth(): ValueId {
+    return this.#draft.addConstant(this.#name("m"), makeConstant("bool", [], [true]));
+  }
   bool(dims: readonly number[]): ValueId {
     const values = Array.from({ length: count(dims) }, () => this.chance(0.5));
     return this.#draft.addConstant(this.#name("m"), makeConstant("bool", dims, values));
   }
   #name(stem: string): string {
-    return `${stem}${this.#names++}`;
+    return `${stem}${this.#names.next++}`;
   }
   node(op: string, ins: readonly (ValueId | undefined)[], attrs: Attrs = {}, outs = 1): readonly ValueId[] {
     this.ops.push(op);
@@ -93,6 +109,22 @@ class Builder {
   }
   one(op: string, ins: readonly (ValueId | undefined)[], attrs: Attrs = {}): ValueId {
     return this.node(op, ins, attrs)[0] as ValueId;
+  }
+  /** A body; `write` gives its outputs. */
+  body(write: (inner: Builder) => readonly ValueId[]): Attr {
+    const inner = new Builder(this.#next, { ops: this.ops, names: this.#names });
+    inner.#draft.setOutputs(write(inner));
+    return { kind: "graph", value: { graph: inner.#draft.finish(), captures: [...inner.#captures.keys()] } };
+  }
+  captured({ id, dims, open }: Operand): ValueId {
+    const known = this.#captures.get(id);
+    if (known !== undefined) return known;
+    const here = this.#draft.addCapture(this.#name("outer"), typeOf("float32", dims, open));
+    this.#captures.set(id, here);
+    return here;
+  }
+  parameter(dtype: "float32" | "int64" | "bool", dims: readonly number[], open = false): ValueId {
+    return this.#draft.addInput(this.#name("p"), typeOf(dtype, dims, open));
   }
   /** Keeps a result for others to read. */
   keep(id: ValueId, dims: readonly number[], open: boolean): void {
@@ -108,7 +140,7 @@ class Builder {
     const results = [...outputs].map(({ id, dims, open }) => {
       const produced = made.some((m) => m.id === id);
       if (!produced) return id;
-      this.#draft.setType(id, { kind: "tensor", dtype: "float32", shape: dims.map((d, i) => (open && i === 0 ? "batch" : d)) });
+      this.#draft.setType(id, typeOf("float32", dims, open));
       return id;
     });
     this.#draft.setOutputs(results);
@@ -480,6 +512,84 @@ const running: Pattern = (b) => {
   }
   return true;
 };
+const upward: Pattern = (b) => {
+  const x = b.operand((v) => v.dims.length === 4 && count(v.dims) < LARGEST / 16);
+  if (x === undefined) return false;
+  const [n, c, h, w] = x.dims as [number, number, number, number];
+  const [m, s, k] = [b.pick([1, 3, 4]), b.pick([1, 2]), b.pick([2, 3])];
+  const p = b.pick([0, 1]);
+  const out = [h, w].map((d) => s * (d - 1) + k - 2 * p);
+  if (out.some((d) => d < 1)) return false;
+  const attrs = { kernel_shape: ints(k, k), strides: ints(s, s), pads: ints(p, p, p, p) };
+  const y = b.one("ConvTranspose", [x.id, b.weights([c, m, k, k], c * k), ...(b.chance(0.5) ? [b.weights([m])] : [])], attrs);
+  b.keep(b.chance(0.5) ? b.one("InstanceNormalization", [y, b.weights([m], 1, true), b.weights([m])]) : y, [n, m, ...out], x.open);
+  return true;
+};
+const contraction: Pattern = (b) => {
+  const x = b.operand((v) => v.dims.length === 3 && (v.dims[1] as number) <= 32);
+  if (x === undefined) return false;
+  const [n, i, j] = x.dims as [number, number, number];
+  const k = b.pick([2, 5]);
+  const [y, dims] = b.pick([
+    (): [ValueId, readonly number[]] => [b.one("Einsum", [x.id, b.weights([j, k], j)], { equation: text("bij,jk->bik") }), [n, i, k]],
+    (): [ValueId, readonly number[]] => [b.one("Einsum", [x.id, x.id], { equation: text("bij,bkj->bik") }), [n, i, i]],
+    (): [ValueId, readonly number[]] => [b.one("Einsum", [x.id], { equation: text("bij->bji") }), [n, j, i]],
+    (): [ValueId, readonly number[]] => [b.one("MatMul", [x.id, b.one("Transpose", [x.id], { perm: ints(0, 2, 1) })]), [n, i, i]],
+    (): [ValueId, readonly number[]] => [b.one("Trilu", [x.id, b.int64scalar(b.pick([-1, 0, 1]))], { upper: int(b.below(2)) }), x.dims],
+  ])();
+  b.keep(b.one("Tanh", [y]), dims, x.open);
+  return true;
+};
+/** A layer over time: rows of dim 1 are its steps. */
+const recurrent: Pattern = (b) => {
+  const x = b.operand((v) => v.dims.length === 3 && (v.dims[1] as number) <= 12 && (v.dims[2] as number) <= 32);
+  if (x === undefined) return false;
+  const [n, steps, c] = x.dims as [number, number, number];
+  const [hidden, both] = [b.pick([2, 5]), b.chance(0.3)];
+  const directions = both ? 2 : 1;
+  const op = b.pick(["LSTM", "GRU", "RNN"]);
+  const gates = { LSTM: 4, GRU: 3, RNN: 1 }[op] as number;
+  const over = b.one("Transpose", [x.id], { perm: ints(1, 0, 2) });
+  const ins = [over, b.weights([directions, gates * hidden, c], c), b.weights([directions, gates * hidden, hidden], hidden)];
+  if (b.chance(0.6)) ins.push(b.weights([directions, 2 * gates * hidden]));
+  const attrs: Record<string, Attr> = {
+    hidden_size: int(hidden),
+    direction: text(both ? "bidirectional" : b.pick(["forward", "reverse"])),
+  };
+  if (op === "GRU" && b.chance(0.5)) attrs["linear_before_reset"] = int(1);
+  const y = b.one(op, ins, attrs);
+  // Steps, directions, batch, hidden: back to the batch in front.
+  const front = b.one("Transpose", [y], { perm: ints(2, 0, 1, 3) });
+  b.keep(b.one("Reshape", [front, b.int64(0, steps, directions * hidden)]), [n, steps, directions * hidden], x.open);
+  return true;
+};
+/** One of two ways by a condition that is a constant, or comes of a shape; the bodies read a value from outside. */
+const either: Pattern = (b) => {
+  const x = b.operand();
+  if (x === undefined) return false;
+  const condition = b.chance(0.5) ? b.bool([]) : b.one("Greater", [b.one("Size", [x.id]), b.int64scalar(b.pick([0, 100_000]))]);
+  const y = b.one("If", [condition], {
+    then_branch: b.body((inner) => [inner.one(b.pick(smooth), [inner.captured(x)])]),
+    else_branch: b.body((inner) => [inner.one("Mul", [inner.captured(x), inner.one(b.pick(smooth), [inner.captured(x)])])]),
+  });
+  b.keep(y, x.dims, x.open);
+  return true;
+};
+/** A value carried through a loop of known length, with another from outside. */
+const loop: Pattern = (b) => {
+  const x = b.operand();
+  if (x === undefined) return false;
+  const y = b.one("Loop", [b.int64scalar(1 + b.below(3)), b.chance(0.5) ? b.truth() : undefined, x.id], {
+    body: b.body((inner) => {
+      inner.parameter("int64", []);
+      const go = inner.parameter("bool", []);
+      const state = inner.parameter("float32", x.dims, x.open);
+      return [inner.one("Identity", [go]), inner.one("Tanh", [inner.one("Add", [state, inner.captured(x)])])];
+    }),
+  });
+  b.keep(y, x.dims, x.open);
+  return true;
+};
 /** What no output needs, and the same thing twice. */
 const waste: Pattern = (b) => {
   const x = b.operand();
@@ -494,6 +604,7 @@ const waste: Pattern = (b) => {
 const patterns: readonly Pattern[] = [
   ...[unary, shaped, binary, binary, product, convolution, convolution, norm],
   ...[select, attention, soft, reduce, pool, reshape, transpose, slice, concat, pad, widen, running, waste],
+  ...[upward, contraction, recurrent, either, loop],
 ];
 
 /** The graph of a seed: the same everywhere. */
