@@ -107,6 +107,9 @@ function isOpen(segment: Graph, engine: Engine): boolean {
   });
 }
 
+/** Sets of dims whose outputs' dims are remembered. */
+const KEPT_DIMS = 1024;
+
 /** How a segment's engines are shaped: what is padded, what varies, what is exact. */
 class Rules {
   readonly segment: OpenSegment;
@@ -114,6 +117,7 @@ class Rules {
   /** Engines take one set of dims. */
   readonly fixed: boolean;
   readonly #refusals = new Map<string, string | undefined>();
+  readonly #dims = new Map<string, readonly (readonly number[])[] | undefined>();
 
   constructor(graph: Graph, dynamic: DynamicShapes, engine: Engine) {
     this.segment = openSegment(graph);
@@ -133,15 +137,33 @@ class Rules {
     return this.#refusals.get(symbol);
   }
   #prove(symbol: string): string | undefined {
-    const { graph, facts } = this.segment;
+    const { graph, facts, symbols } = this.segment;
     if (this.masked(symbol)) {
-      const open = graph.outputs.find((v) => shapeOf(facts(v))?.some((d) => d === "?") !== false);
-      return open === undefined
-        ? undefined
-        : `the dims of output '${valueAt(graph, open).name}' are not known beforehand, so that it cannot be cut back`;
+      const sizes = new Map(symbols.map((s) => [s, this.bucketsOf(s)?.at(-1) ?? 8] as const));
+      return this.outputDims(sizes) === undefined
+        ? "its outputs' dims do not follow from those of its inputs, so that they cannot be cut back"
+        : undefined;
     }
     const found = paddingRefusal(graph, facts, symbol);
     return found === undefined ? undefined : `${found.node === undefined ? "" : `node '${found.node}' (${found.op}): `}${found.why}`;
+  }
+  /** Dims of the outputs at these numbers; undefined where they do not follow from them. */
+  outputDims(bindings: ReadonlyMap<string, number>): readonly (readonly number[])[] | undefined {
+    const key = [...bindings].join(" ");
+    if (this.#dims.has(key)) return this.#dims.get(key);
+    const { graph, facts } = inferGraph(this.segment.graph, { shapes: this.#inputDims(bindings) });
+    const dims = graph.outputs.map((v) => boundDims(shapeOf(facts(v)), bindings));
+    const all = dims.every((d) => d !== undefined) ? dims : undefined;
+    const [oldest] = this.#dims.keys();
+    if (oldest !== undefined && this.#dims.size >= KEPT_DIMS) this.#dims.delete(oldest);
+    this.#dims.set(key, all);
+    return all;
+  }
+  #inputDims(bindings: ReadonlyMap<string, number>): Readonly<Record<string, readonly Dim[]>> {
+    const { graph, facts } = this.segment;
+    return Object.fromEntries(
+      graph.inputs.map((v) => [valueAt(graph, v).name, (shapeOf(facts(v)) ?? []).map((d): Dim => boundDims([d], bindings)?.[0] ?? d)]),
+    );
   }
 
   /** The range of the engine that is built for these numbers, by symbol. */
@@ -151,7 +173,7 @@ class Rules {
         const n = bindings.get(s) ?? 0;
         const buckets = this.bucketsOf(s);
         const bucket = buckets?.find((b) => b >= n);
-        const varies = n > 0 && (!this.fixed || this.refusal(s) === undefined);
+        const varies = n > 0 && (!this.fixed || (this.refusal(s) === undefined && this.outputDims(bindings) !== undefined));
         if (buckets !== undefined && bucket !== undefined && varies) {
           const below = buckets[buckets.indexOf(bucket) - 1] ?? 0;
           return [s, one(below + 1, bucket)];
@@ -178,13 +200,13 @@ class Rules {
   }
   /** The graph that an engine for a range is built from, and its ranges. */
   graphFor(range: ShapeRange): { readonly graph: Graph; readonly ranges: DimRanges } {
-    const { graph, facts, symbols } = this.segment;
+    const { graph, symbols } = this.segment;
     const at = (key: "min" | "opt" | "max") => new Map(symbols.map((s) => [s, range[s]?.[key][0] ?? 0] as const));
     const numbers = new Map([...at("max")].filter(([s, n]) => this.fixed || n === range[s]?.min[0]));
-    const shapes = Object.fromEntries(
-      graph.inputs.map((v) => [valueAt(graph, v).name, (shapeOf(facts(v)) ?? []).map((d): Dim => boundDims([d], numbers)?.[0] ?? d)]),
-    );
-    return { graph: inferGraph(graph, { shapes }).graph, ranges: { min: at("min"), opt: at("opt"), max: at("max") } };
+    return {
+      graph: inferGraph(graph, { shapes: this.#inputDims(numbers) }).graph,
+      ranges: { min: at("min"), opt: at("opt"), max: at("max") },
+    };
   }
 }
 const one = (min: number, max: number) => ({ min: [min], opt: [max], max: [max] });
@@ -197,9 +219,10 @@ async function buildOpen(engine: Engine, segment: Graph, context: BuildContext, 
     if (why !== undefined) throw cannotPad({ dim: s, segment: segment.name, why }, { file: segment.extra?.file });
   }
   const built: { range: ShapeRange; artifact: Artifact }[] = [];
+  const known = new Map<string, Uint8Array>();
   for (const range of rules.named(dynamic.capacity)) {
     const { graph: fixed, ranges } = rules.graphFor(range);
-    built.push({ range, artifact: await engine.build(fixed, { ...context, ranges }) });
+    built.push({ range, artifact: shared(await engine.build(fixed, { ...context, ranges }), known) });
   }
   const { target, workspaceBytes, tensorrt } = context;
   const stored: Stored = {
@@ -221,6 +244,18 @@ async function buildOpen(engine: Engine, segment: Graph, context: BuildContext, 
       ...built.flatMap(({ artifact }, i) => artifact.files.map((f) => ({ ...f, name: `${i}.${f.name}` }))),
     ],
   };
+}
+
+/** Engines of one segment hold the same weights: equal files are one array. */
+function shared(artifact: Artifact, known: Map<string, Uint8Array>): Artifact {
+  const files = artifact.files.map((f) => {
+    if (!("bytes" in f) || f.bytes.length < 1 << 20) return f;
+    const hash = createHash("sha256").update(f.bytes).digest("hex");
+    const bytes = known.get(hash) ?? f.bytes;
+    known.set(hash, bytes);
+    return { ...f, bytes };
+  });
+  return { ...artifact, files };
 }
 
 function storedOf(artifact: Artifact): Stored {
@@ -352,10 +387,8 @@ class OpenExecutable implements Executable {
       return resized(t, boundDims(declared, larger) ?? t.dims, fill);
     });
     const results = await engine.run(feeds, { signal: options.signal });
-    return results.map((t, i) => {
-      const dims = boundDims(shapeOf(facts(graph.outputs[i] as never)), bindings);
-      return dims === undefined ? t : (resized(t, dims) as Tensor);
-    });
+    const dims = this.#rules.outputDims(bindings);
+    return results.map((t, i) => resized(t, dims?.[i] ?? t.dims) as Tensor);
   }
 
   async #build(range: ShapeRange): Promise<Executable> {
