@@ -34,13 +34,13 @@ export async function tensorRtFacts(
       const where = `${files.library} ${SOURCES[files.source]}`;
       try {
         const probe = await ask(files);
-        const detail = `${probe.version.text}, ${where}; ${ability(files, gpu)}${taken}`;
+        const found = `${probe.version.text}, ${where}`;
         const trouble = troubles(files, gpu, probe);
-        if (trouble === undefined) return { name, ok: true, detail };
+        if (trouble === undefined) return { name, ok: true, detail: `${found}; ${ability(files, gpu)}${taken}` };
         return {
           name,
           ok: false,
-          detail: `${detail}; ${trouble}`,
+          detail: `${found}; ${trouble}${taken}`,
           remedy: "install the whole of this TensorRT, and the driver it asks for",
         };
       } catch (error) {
@@ -55,8 +55,10 @@ export async function tensorRtFacts(
 /** What was tried, should have worked here, and did not. */
 function troubles({ flavor, parser }: LibraryFiles, gpu: number | undefined, probe: Probe): string | undefined {
   if (parser === undefined) return "its ONNX parser is missing";
-  if (!probe.parser.ok) return `its ONNX parser does not work: ${probe.parser.why}`;
-  if (!probe.builder.ok && (flavor === "rtx" || gpu !== undefined)) return `it builds no plan here: ${probe.builder.why}`;
+  // Without a GPU, TensorRT makes no builder, and without a builder there is nothing to parse into: its words are then the parser's too.
+  const builds = flavor === "rtx" || gpu !== undefined;
+  if (builds && !probe.builder.ok) return `it builds no plan here: ${probe.builder.why}`;
+  if (builds && !probe.parser.ok) return `its ONNX parser does not work: ${probe.parser.why}`;
   // What RTX was tried with is a plan for 8.9, which loads on few other GPUs.
   if (!probe.runtime.ok && gpu !== undefined && (flavor === "tensorrt" || gpu === 89)) return `it loads no plan here: ${probe.runtime.why}`;
   return undefined;
