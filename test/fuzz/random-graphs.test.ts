@@ -17,12 +17,18 @@ const TOLERANCE = { rtolOfMax: 1e-3, atol: 1e-4 };
 
 test(`${total} random graphs on ${target}, series ${series}`, async () => {
   const failures: string[] = [];
+  const refused: number[] = [];
   const seen = new Map<string, number>();
   let [compared, wild, worst] = [0, 0, 0];
   for (let i = 0; i < total; i++) {
     const seed = series * 1_000_000 + i;
     const { bytes, feeds, ops } = randomGraph(seed);
-    const expected = await untouched(bytes, feeds);
+    const expected = await untouched(bytes, feeds).catch(() => undefined);
+    if (expected === undefined) {
+      // ONNX Runtime now and then loses a value that a body reads from outside; there is nothing to compare with then.
+      refused.push(seed);
+      continue;
+    }
     // Powers of powers overflow now and then: there is nothing to compare then.
     if (Object.values(expected).some((t) => (t.data as Float32Array).some((x) => !(Math.abs(x) < 1e6)))) {
       wild++;
@@ -48,7 +54,7 @@ test(`${total} random graphs on ${target}, series ${series}`, async () => {
     for (const op of ops) seen.set(op, (seen.get(op) ?? 0) + 1);
   }
   process.stdout.write(
-    `\nrandom graphs, ${target}, series ${series}: ${compared} compared, ${wild} overflowed, ${seen.size} operators, worst error ${worst.toExponential(1)}, ${failures.length} failures\n${failures.slice(0, 20).join("\n")}\n`,
+    `\nrandom graphs, ${target}, series ${series}: ${compared} compared, ${wild} overflowed, ${refused.length} refused by ONNX Runtime (${refused.slice(0, 5)}), ${seen.size} operators, worst error ${worst.toExponential(1)}, ${failures.length} failures\n${failures.slice(0, 20).join("\n")}\n`,
   );
   expect(failures).toEqual([]);
   expect(compared).toBeGreaterThan(0.8 * total);
