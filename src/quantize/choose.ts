@@ -51,9 +51,15 @@ export interface Chosen extends Found {
   readonly held: FeedStore;
 }
 
-/** A fifth of the feeds judges the trials, but no more than this many; ranges during the search come from at most `PROBED` others. */
-const HELD = 64;
-const HELD_SHARE = 0.2;
+/**
+ * Half of the feeds judges the trials: a loss of half a point shows on some hundred rows, not on dozens, and ranges need fewer feeds than that (the
+ * chosen configuration's come from all). No more than `HELD_MOST`, and of a large model no more than what makes a trial HELD_FLOPS, but
+ * `HELD_LEAST`. Ranges during the search come from at most `PROBED` others.
+ */
+const HELD_SHARE = 0.5;
+const HELD_MOST = 256;
+const HELD_LEAST = 64;
+const HELD_FLOPS = 3e10;
 const PROBED = 128;
 /** Fewer feeds than this are not parted: the same ones measure and judge. */
 const FEW = 10;
@@ -79,11 +85,13 @@ function costsOf(g: Graph, facts: (v: ValueId) => Fact, free: number): ReadonlyM
 
 /** Throws P1650 for a file of other trials, and what running a graph throws. */
 export async function choose(graph: Graph, feeds: FeedStore, context: ChooseContext): Promise<Chosen> {
-  const [rest, held] = feeds.length < FEW ? [feeds, feeds] : feeds.split(Math.min(HELD_SHARE, HELD / feeds.length));
+  const work = graph.nodes.reduce((a, n) => a + costOf(graph, n, context.facts(graph)).flops, 0);
+  const most = Math.max(HELD_LEAST, Math.min(HELD_MOST, Math.floor(HELD_FLOPS / Math.max(work, 1))));
+  const [rest, held] = feeds.length < FEW ? [feeds, feeds] : feeds.split(Math.min(HELD_SHARE, most / feeds.length));
   const calibration = rest.length > PROBED ? rest.split(PROBED / rest.length)[1] : rest;
   const { facts, keepFloat, runner, signal } = context;
   const key = createHash("sha256")
-    .update(`${graphHash(graph, "trials/1")} ${feeds.hash} ${context.method ?? ""}`)
+    .update(`${graphHash(graph, "trials/2")} ${feeds.hash} ${context.method ?? ""}`)
     .digest("hex");
   const maxFloatShare = context.maxFloatShare ?? 0.1;
   const costs = costsOf(graph, facts(graph), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
@@ -118,7 +126,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   return { ...found, held };
 }
 
-const SCHEMA = "partita.trials/1";
+const SCHEMA = "partita.trials/2";
 const amount = v.pipe(v.number(), v.minValue(0));
 const trials = v.strictObject({
   schema: v.literal(SCHEMA),
@@ -136,6 +144,7 @@ const trials = v.strictObject({
       /** Null: the outputs were not finite. */
       loss: v.nullable(amount),
       agreement: v.optional(amount),
+      likely: v.optional(amount),
       rows: amount,
       kept: v.boolean(),
     }),
@@ -159,6 +168,7 @@ function readTrials(path: string, key: string): SearchState | undefined {
       configuration: { ...t.configuration, alpha: t.configuration.alpha },
       loss: t.loss ?? Number.POSITIVE_INFINITY,
       agreement: t.agreement,
+      likely: t.likely,
     })),
   };
 }

@@ -69,12 +69,13 @@ export async function driftOf(
   const values = [...activations.keys()];
   const sums = new Map<ValueId, Sums>(values.map((v) => [v, { signal: 0, local: 0, noise: 0, dot: 0, other: 0 }]));
   const limit = options.feeds ?? 16;
+  // Which feeds depends on what they hold, not on their order.
+  const few = feeds.length > limit ? feeds.split(limit / feeds.length)[1] : feeds;
   let seen = 0;
   if (values.length > 0 && feeds.length > 0) {
     const [a, b] = [await runner.open(exposing(float, values)), await runner.open(exposing(placed.graph, values))];
     try {
-      for await (const feed of feeds.all()) {
-        if (seen === limit) break;
+      for await (const feed of few.all()) {
         options.signal?.throwIfAborted();
         const [x, y] = await Promise.all([a.run(feed), b.run(feed)]);
         for (const v of values) {

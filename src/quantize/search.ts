@@ -167,7 +167,8 @@ class Searching {
     const known = this.#known.get(name);
     const score = known ?? (await this.#score(configuration));
     const kept = this.#best === undefined || (eligible && score.loss < this.#best.loss * BETTER);
-    const trial: Trial = { name, configuration, loss: score.loss, agreement: score.agreement, rows: score.rows, kept };
+    const { loss, agreement, likely, rows } = score;
+    const trial: Trial = { name, configuration, loss, agreement, likely, rows, kept };
     this.#trials.push(trial);
     if (kept) this.#best = trial;
     this.#o.onTrial?.(trial, { trials: this.#trials });
@@ -253,8 +254,7 @@ class Searching {
 
   /** Leaves layers float, most sensitive first, while too much is lost and room is left. */
   async #mixed(): Promise<void> {
-    const lost = (t: Trial): boolean =>
-      t.agreement === undefined ? t.loss > NOTHING : t.loss > NOTHING && 100 * (1 - t.agreement) > this.#o.maxDrop;
+    const lost = (t: Trial): boolean => t.loss > NOTHING && 100 * (1 - Math.min(t.agreement ?? 0, t.likely ?? 0)) > this.#o.maxDrop;
     const start = this.#leader();
     if (!lost(start)) return;
     const graph = await this.#graphOf(start.configuration);
