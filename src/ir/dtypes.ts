@@ -50,3 +50,19 @@ export const isInteger = (d: DType): boolean => table[d].class === "int" || tabl
 
 /** Bytes that `count` elements take, packed: 4-bit and 2-bit elements round up to a whole byte. Strings have no fixed size: 0. */
 export const byteLength = (d: DType, count: number): number => Math.ceil((count * table[d].bits) / 8);
+
+/** Whole numbers up to which in magnitude a float holds every one, as a power of two: the bits of its significand. */
+const SIGNIFICAND: Partial<Record<DType, number>> = { float16: 11, bfloat16: 8, float32: 24, float64: 53 };
+/** Whether every value of `from` is a value of `to`, so that a cast there and back changes nothing. */
+export function holdsAll(to: DType, from: DType): boolean {
+  if (to === from) return true;
+  if (from === "bool") return isInteger(to) || SIGNIFICAND[to] !== undefined;
+  const [digits, room] = [SIGNIFICAND[from], SIGNIFICAND[to]];
+  // Half and bfloat16 hold neither all of the other; both are float32s.
+  if (digits !== undefined) return to === "float64" || (to === "float32" && from !== "float64");
+  if (!isInteger(from)) return false;
+  const signed = dtypeClass(from) === "int";
+  if (room !== undefined) return dtypeBits(from) - (signed ? 1 : 0) <= room;
+  if (!isInteger(to)) return false;
+  return dtypeClass(to) === "int" ? dtypeBits(to) > dtypeBits(from) : !signed && dtypeBits(to) > dtypeBits(from);
+}

@@ -1,6 +1,6 @@
 /** Removes nodes that give back their input. */
 import { sameDim } from "../ir/dims.js";
-import { dtypeFromOnnx } from "../ir/dtypes.js";
+import { dtypeFromOnnx, holdsAll } from "../ir/dtypes.js";
 import { Editor } from "../ir/edit.js";
 import { shapeOfType } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
@@ -18,6 +18,7 @@ export const noOps = definePass({
 function shortened(g: Graph, context: PassContext): Graph {
   const facts = context.facts(g);
   const draft = new Editor(g);
+  for (const n of g.nodes) skipWider(draft, n, facts);
   for (const { id } of g.nodes) {
     // The draft's node, not the base graph's: an earlier removal may have changed what it reads.
     const n = draft.node(id);
@@ -32,6 +33,20 @@ function shortened(g: Graph, context: PassContext): Graph {
     draft.remove(n.id);
   }
   return draft.finish();
+}
+
+/**
+ * A cast that takes a wider type back to the one it was made from reads that. ONNX Runtime joins such pairs as well, and loses the value where
+ * only a body reads it.
+ */
+function skipWider(draft: Editor, n: Node, facts: (v: ValueId) => Fact): void {
+  const [x] = n.ins;
+  const before = n.op === "Cast" && n.domain === "" ? draft.producer(x) : undefined;
+  const [source] = before?.ins ?? [];
+  if (x === undefined || source === undefined || before?.op !== "Cast" || before.domain !== "") return;
+  const [narrow, wide, back] = [source, x, n.outs[0] as ValueId].map((v) => dtypeOf(facts(v)));
+  if (narrow === undefined || wide === undefined || back !== narrow || !holdsAll(wide, narrow)) return;
+  draft.patch(n.id, { ins: [source] });
 }
 
 function passesThrough(g: Graph, n: Node, facts: (v: ValueId) => Fact): boolean {

@@ -468,3 +468,19 @@ describe("a Pad before a pool", () => {
     ]);
   });
 });
+
+it("a value that was cast there and back reaches the bodies that read it, which ONNX Runtime's own joining of casts loses", async () => {
+  const s = await session(`graph "g" opset {"": 18} (%x: float32[2]) -> (%y) {
+    const %go = bool[] [1]
+    const %n = int64[] [2]
+    %wide = Cast(%x) {to = 11} @"widen"
+    %v = Cast(%wide) {to = 1} @"narrow"
+    %y = Loop(%n, %go, %v) {
+      body = graph "body" (%i: int64[], %c: bool[], %s: float32[2]) captures (%w = %v) -> (%d, %t) {
+        %d = Identity(%c)
+        %t = Add(%s, %w)
+      }
+    }
+  }`);
+  expect(elements((await s.run({ x: new Tensor("float32", [1, 2], [2]) }))["y"])).toEqual([3, 6]);
+});

@@ -91,6 +91,32 @@ describe("no-ops", () => {
   ])("%s stays", async (line) => {
     await leaves(noOps, text(line));
   });
+  it("read past a cast to a wider type and back, and past no other", async () => {
+    const there = (type: string, wide: number, back: number): string =>
+      graph(`%x: ${type}[2, 3]`, "%y", `%a = Cast(%x) {to = ${wide}}`, `%b = Cast(%a) {to = ${back}}`, "%y = Identity(%b)");
+    // 1 float32, 3 int8, 6 int32, 7 int64, 10 float16, 11 float64, 12 uint32, 16 bfloat16.
+    for (const [type, wide, back] of [
+      ["float32", 11, 1],
+      ["float16", 1, 10],
+      ["bfloat16", 11, 16],
+      ["int8", 10, 3],
+      ["int32", 7, 6],
+      ["int32", 11, 6],
+      ["uint32", 7, 12],
+      ["bool", 1, 9],
+    ] as const)
+      expect((await applied(noOps, there(type, wide, back))).nodes.join(), type).not.toContain("(%a)");
+    for (const [type, wide, back] of [
+      ["float32", 10, 1],
+      ["float16", 16, 10],
+      ["bfloat16", 10, 16],
+      ["int32", 1, 6],
+      ["uint32", 6, 12],
+      ["int64", 11, 7],
+      ["float32", 11, 10],
+    ] as const)
+      expect((await applied(noOps, there(type, wide, back))).nodes.join(), type).toContain("(%a)");
+  });
   it("keep a node whose dims are not known to be the same", async () => {
     await leaves(noOps, graph("%x: float32[n, m], %s: int64[2]", "%y", "%a = Reshape(%x, %s)", "%y = Abs(%a)"));
     await leaves(
