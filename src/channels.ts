@@ -26,10 +26,12 @@ export interface RunEvent {
   error?: unknown;
 }
 
-/** A part of a segment's run, in milliseconds of `performance.now()`. */
+/** A part of a segment's run, in milliseconds of `performance.now()`. Layers lie inside "compute". */
 export interface Phase {
-  /** Waiting for a stream or a worker; copies to and from the device or the worker; the work itself. */
-  readonly name: "wait" | "copy in" | "compute" | "copy out";
+  /** Waiting for a stream; copies to and from the device; the work itself; a kernel of it. */
+  readonly name: "wait" | "copy in" | "compute" | "copy out" | "layer";
+  /** Of a layer: the nodes that it computes. */
+  readonly label?: string | undefined;
   readonly startMs: number;
   readonly endMs: number;
 }
@@ -86,14 +88,18 @@ export interface QueueEvent {
   readonly waitedMs?: number | undefined;
 }
 
-export const runChannel: TracingChannel<RunEvent> = tracingChannel<RunEvent>("partita:run");
-export const segmentChannel: TracingChannel<SegmentEvent> = tracingChannel<SegmentEvent>("partita:segment");
+export const runChannel: TracingChannel<RunEvent, RunEvent> = tracingChannel<RunEvent, RunEvent>("partita:run");
+export const segmentChannel: TracingChannel<SegmentEvent, SegmentEvent> = tracingChannel<SegmentEvent, SegmentEvent>("partita:segment");
 export const cacheChannel: Channel = channel("partita:cache");
 export const batchChannel: Channel = channel("partita:batch");
 export const queueChannel: Channel = channel("partita:queue");
 
 /** Runs `work` inside a tracing channel; `event` is made only when somebody listens, and `work` then gets it. */
-export function traced<E extends object, T>(on: TracingChannel<E>, event: () => E, work: (event: E | undefined) => Promise<T>): Promise<T> {
+export function traced<E extends object, T>(
+  on: TracingChannel<E, E>,
+  event: () => E,
+  work: (event: E | undefined) => Promise<T>,
+): Promise<T> {
   if (!on.hasSubscribers) return work(undefined);
   const e = event();
   return on.tracePromise(() => work(e), e);

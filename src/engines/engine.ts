@@ -1,4 +1,5 @@
 /** The interface of an engine: what it can take, how a segment becomes an artifact, how an artifact runs. */
+import type { Phase } from "../channels.js";
 import type { Remark, Verdict } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
 import type { EngineName, Target } from "../ops/define.js";
@@ -107,6 +108,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal | undefined;
   /** The inputs' buffers may be taken over (they become detached). */
   readonly transfer?: boolean | undefined;
+  /** Where the run tells its parts, when somebody wants to know. */
+  readonly phases?: Phase[] | undefined;
 }
 
 /** A segment ready to run. `run` takes and gives tensors in the artifact's order of inputs and outputs; calls may overlap. */
@@ -145,11 +148,17 @@ export interface DeviceTensor {
   /** A copy on the host. */
   fetch(): Promise<Tensor>;
 }
-/** A layer of a built engine. */
+/** A layer of a built engine: a kernel, a node, a fused region, or what of a run lies between those. */
 export interface LayerFacts {
   readonly name: string;
   /** Microseconds of one run. */
   readonly us?: number | undefined;
+  /** The engine's operator or kernel. */
+  readonly op?: string | undefined;
+  /** Names of the segment's nodes that it computes, where the engine tells. */
+  readonly nodes?: readonly string[] | undefined;
+  /** The layer that it is a part of, and whose time holds its own. */
+  readonly inside?: string | undefined;
 }
 
 export interface Engine {

@@ -49,6 +49,13 @@ export class Lane {
   get load(): number {
     return this.#load;
   }
+  /** One per step, and its engine, for profiles. */
+  get executables(): readonly Executable[] {
+    return this.#executables;
+  }
+  get engines(): readonly string[] {
+    return this.#settings.engines ?? [];
+  }
   get times(): readonly { readonly runs: number; readonly totalMs: number }[] {
     return this.#times;
   }
@@ -116,10 +123,10 @@ export class Lane {
     const outs = await traced(
       segmentChannel,
       () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device, phases: [] }),
-      () =>
+      (event) =>
         executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
           ? executable.runResident(feeds, keep, { signal })
-          : executable.run(feeds as readonly TensorLike[], { signal, transfer }),
+          : executable.run(feeds as readonly TensorLike[], { signal, transfer, phases: event?.phases }),
     );
     const record = this.#times[i];
     if (record !== undefined) {

@@ -4,6 +4,7 @@ import type { Report } from "../report/report.js";
 import { saveBundle } from "./bundle.js";
 import { Lane } from "./lane.js";
 import { demandMemory } from "./memory.js";
+import { type Origins, originsOf } from "./profile.js";
 import { type Plan, type Port, Session } from "./session.js";
 import { type SessionOptions, settleSession } from "./settings.js";
 
@@ -42,13 +43,19 @@ export class Program {
     const used = onGpu ? devices : [undefined];
     if (gpuMemoryFraction !== undefined && onGpu) demandMemory(this.#parts, { streams, devices, fraction: gpuMemoryFraction });
     const opened: Lane[] = [];
+    let origins: Origins | undefined;
     try {
       for (const device of used) {
         const context = { streams, threads, device, onRemark, allowHostCode };
         const executables = await all(artifacts.map((a) => engines(a.engine).open(a, context)));
         opened.push(new Lane(plan, executables, { engines: artifacts.map((a) => a.engine), device }));
       }
-      return new Session(plan, opened, { ...queue, parallel: streams * opened.length, spread: !onGpu });
+      return new Session(plan, opened, {
+        ...queue,
+        parallel: streams * opened.length,
+        spread: !onGpu,
+        origins: (name) => (origins ??= originsOf(this.report.data))(name),
+      });
     } catch (error) {
       await Promise.all(opened.map((l) => l.dispose()));
       throw error;

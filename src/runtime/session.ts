@@ -7,9 +7,12 @@ import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, j
 import { badSession } from "./errors.js";
 import { Interface, isResident, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
+import { randomFeeds } from "./measure.js";
 import { Pace } from "./pace.js";
+import { type Origins, type Profile, profileSegments } from "./profile.js";
 import { disposedError, type QueueStats, RunQueue, type Ticket } from "./queue.js";
 import { Stream, type StreamOptions } from "./stream.js";
+import { type Recording, record } from "./trace.js";
 
 /** A graph's input or output: name, element type, dims (numbers, or names of dynamic dims). */
 export interface Port {
@@ -67,8 +70,16 @@ export interface SessionStats extends QueueStats {
   readonly cache: CacheCounters;
 }
 
+export interface ProfileOptions {
+  readonly detail: "nodes";
+  readonly feeds?: Feeds | undefined;
+  readonly runs?: number | undefined;
+}
+
 /** How a session takes runs in. */
 export interface QueueSettings {
+  /** The user's nodes behind those of the compiled graph, for profiles. */
+  readonly origins?: Origins | undefined;
   /** Runs (or joined runs) inside at once. Default: what the engines take, and more of runs so short that they would wait for the next. */
   readonly maxConcurrency?: number | undefined;
   /** Runs that the engines take at once. Default: one for each lane. */
@@ -111,11 +122,13 @@ export class Session {
   #batchedRuns = 0;
   #retriedBatches = 0;
   readonly #streams = new Map<Stream, Lane>();
+  readonly #origins: Origins;
   #disposed: Promise<void> | undefined;
 
   /** Every lane runs the whole plan. Throws P3108. */
   constructor(plan: Plan, lanes: readonly Lane[], settings: QueueSettings = {}) {
-    const { maxConcurrency, parallel = lanes.length, maxQueue = 1024, batching, spread = false } = settings;
+    const { maxConcurrency, parallel = lanes.length, maxQueue = 1024, batching, spread = false, origins = (name) => [name] } = settings;
+    this.#origins = origins;
     this.inputs = plan.inputs;
     this.outputs = plan.outputs;
     this.#plan = plan;
@@ -287,12 +300,31 @@ export class Session {
     };
   }
   /** Time by segment since the session was created. */
-  profile(): readonly SegmentProfile[] {
+  profile(options?: { readonly detail?: "segments" | undefined }): readonly SegmentProfile[];
+  /**
+   * Where the time of one run goes, by segment and by layer and node of each. Runs the segments one after another on these feeds (default: seeded random
+   * ones, open dims at 1), so many times (default 20); runs from elsewhere meanwhile disturb the figures. Throws P3102 to P3105 and what engines throw.
+   */
+  profile(options: ProfileOptions): Promise<Profile>;
+  profile(options: { readonly detail?: "segments" | undefined } | ProfileOptions = {}): readonly SegmentProfile[] | Promise<Profile> {
+    if (options.detail === "nodes") return this.#profileNodes(options);
     return this.#plan.steps.map((s, i) => ({
       segment: s.segment,
       runs: this.#lanes.reduce((n, l) => n + (l.times[i]?.runs ?? 0), 0),
       totalMs: this.#lanes.reduce((n, l) => n + (l.times[i]?.totalMs ?? 0), 0),
     }));
+  }
+
+  async #profileNodes({ feeds = randomFeeds(this.inputs, 1), runs = 20 }: ProfileOptions): Promise<Profile> {
+    if (this.#disposed !== undefined) throw disposedError({});
+    const values = this.#interface.checked(feeds) as Map<string, TensorLike>;
+    const [lane] = this.#lanes;
+    const { executables = [], engines = [] } = lane ?? {};
+    return await profileSegments({ plan: this.#plan, executables, engines, origins: this.#origins }, values, runs);
+  }
+  /** Records what this session does until `stop` is called, for Chrome's and Perfetto's viewers. */
+  trace(): Recording {
+    return record(this.id);
   }
 
   /** Waits for the runs that were taken in, then releases everything. Further runs are refused with P3105. May be called twice. */

@@ -1,8 +1,10 @@
 /** Runs a kernel plan: set up once, then one native call an inference, off the event loop. Runs beyond the streams wait their turn. */
 
+import { performance } from "node:perf_hooks";
+import type { Phase } from "../../channels.js";
 import { PartitaError } from "../../diagnostics.js";
 import { Tensor, type TensorLike, typedArrayOf } from "../../tensor.js";
-import type { DeviceTensor, Executable, RunOptions } from "../engine.js";
+import type { DeviceTensor, Executable, LayerFacts, RunOptions } from "../engine.js";
 import { checkPlan, portType } from "./check.js";
 import { openDevice } from "./device.js";
 import { badFeed, disposed, isFault } from "./errors.js";
@@ -125,10 +127,30 @@ class PlanExecutable implements CudaExecutable {
 
   async run(inputs: readonly TensorLike[], options: RunOptions = {}): Promise<readonly Tensor[]> {
     const bytes = this.#bytesOf(inputs);
+    const { phases } = options;
+    const called = performance.now();
     return await this.#using(async (instance) => {
-      const results = await instance.run(bytes);
+      const results = phases === undefined ? await instance.run(bytes) : await this.#told(instance, bytes, phases, called);
       return this.#loaded.plan.outputs.map((p, i) => tensorOf(p, results[i]));
     }, options.signal);
+  }
+
+  /** A run whose parts are told. The device's clock is not the host's: its times are laid so that they end when the host saw the end. */
+  async #told(instance: Instance, bytes: readonly Uint8Array[], phases: Phase[], called: number): Promise<readonly ArrayBuffer[]> {
+    const start = performance.now();
+    phases.push({ name: "wait", startMs: called, endMs: start });
+    const { results, marks } = await instance.runMarked(bytes);
+    const end = performance.now();
+    const from = Math.max(start, end - (marks.at(-1) ?? 0));
+    const at = (i: number): number => Math.min(end, from + (marks[i] ?? 0));
+    const { operations } = this.#loaded.plan;
+    phases.push({ name: "copy in", startMs: from, endMs: at(0) }, { name: "compute", startMs: at(0), endMs: at(operations.length) });
+    operations.forEach((o, i) => {
+      const label = o.kind === "launch" ? o.launch.nodes.join(", ") || o.launch.kernel : "clear";
+      phases.push({ name: "layer", label, startMs: at(i), endMs: at(i + 1) });
+    });
+    phases.push({ name: "copy out", startMs: at(operations.length), endMs: at(operations.length + 1) });
+    return results;
   }
 
   async runResident(
@@ -194,6 +216,16 @@ class PlanExecutable implements CudaExecutable {
       }
       return times;
     });
+  }
+
+  async layers(inputs: readonly TensorLike[]): Promise<readonly LayerFacts[]> {
+    const operations = await this.profile({ inputs });
+    return operations.map(({ name, nodes, ms }) => ({
+      name: nodes.length === 0 ? name : nodes.join(", "),
+      op: name,
+      nodes,
+      us: 1000 * ms,
+    }));
   }
 
   dispose(): Promise<void> {

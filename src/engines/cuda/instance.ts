@@ -4,7 +4,7 @@ import { portBytes } from "./check.js";
 import { Owned } from "./device.js";
 import { badPlan, gpuError } from "./errors.js";
 import type { LoadedPlan } from "./loaded.js";
-import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle } from "./native.js";
+import type { EventHandle, GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle } from "./native.js";
 import { packParameters } from "./parameters.js";
 import type { Arg, Buffer, Launch, Operation, PortSpec } from "./plan.js";
 
@@ -37,6 +37,8 @@ export class Instance {
   readonly #outputs: readonly Staged[];
   readonly #graph: GraphHandle;
   #compute: GraphHandle | undefined;
+  /** The whole with an event before, between and after its copies and operations. */
+  #marked: { readonly graph: GraphHandle; readonly events: readonly EventHandle[] } | undefined;
   /** Memory of others that stands in for a buffer while a graph is captured. */
   #instead: ReadonlyMap<number, MemoryHandle> = new Map();
   /** Graphs over memory of others, by its handles; the one used last stands last. */
@@ -205,8 +207,45 @@ export class Instance {
     }
   }
 
+  #withMarks(): { readonly graph: GraphHandle; readonly events: readonly EventHandle[] } {
+    if (this.#marked !== undefined) return this.#marked;
+    const { device, plan } = this.#loaded;
+    const events: EventHandle[] = [];
+    const mark = (): void => {
+      const event = this.#owned.own(device.addon.eventCreate(device.context));
+      events.push(event);
+      try {
+        device.addon.eventRecord(this.stream, event, true);
+      } catch (error) {
+        throw gpuError(error, "recording an event");
+      }
+    };
+    const graph = this.capture(() => {
+      mark();
+      for (const s of this.#inputs) this.#copy(s, true);
+      mark();
+      for (const o of plan.operations) {
+        this.issue(o, { dependent: false });
+        mark();
+      }
+      for (const s of this.#outputs) this.#copy(s, false);
+      mark();
+    });
+    this.#marked = { graph, events };
+    return this.#marked;
+  }
+
+  /** As `run`; also milliseconds on the device from its start: when the copies in were over, each operation, the copies out. No launch overlaps another then. */
+  async runMarked(inputs: readonly Uint8Array[]): Promise<{ readonly results: readonly ArrayBuffer[]; readonly marks: readonly number[] }> {
+    const { graph, events } = this.#withMarks();
+    const results = await this.run(inputs, graph);
+    const [from, ...rest] = events;
+    const { addon } = this.#loaded.device;
+    return { results, marks: from === undefined ? [] : rest.map((e) => addon.eventElapsed(from, e)) };
+  }
+
   /** One inference: `inputs[i]` holds the bytes of input i; gives back those of the outputs, each in a buffer of its own. */
-  async run(inputs: readonly Uint8Array[]): Promise<readonly ArrayBuffer[]> {
+  async run(inputs: readonly Uint8Array[], graph: GraphHandle = this.#graph): Promise<readonly ArrayBuffer[]> {
     const { addon } = this.#loaded.device;
     const into: HostCopy[] = [];
     const out: HostCopy[] = [];
@@ -223,7 +262,7 @@ export class Instance {
       return buffer;
     });
     try {
-      await addon.execute(this.stream, this.#graph, into, out);
+      await addon.execute(this.stream, graph, into, out);
     } catch (error) {
       throw gpuError(error, "running the kernels");
     }

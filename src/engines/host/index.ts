@@ -14,7 +14,7 @@ import { typeText } from "../../ir/print.js";
 import type { Constant, DType, Graph } from "../../ir/types.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import { byShape } from "../by-shape.js";
-import type { Artifact, Engine, Executable, OpenContext, RunOptions } from "../engine.js";
+import type { Artifact, Engine, Executable, LayerFacts, OpenContext, RunOptions } from "../engine.js";
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
 import { noCrossing, ortFailed, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
@@ -23,6 +23,7 @@ import { keeps } from "./keeps.js";
 import { checkKernels } from "./kernels.js";
 import { packedBytes } from "./packing.mjs";
 import { type HostWorker, type Pace, pickWorker, SessionLost, workerDied } from "./pool.js";
+import { graphOf, layersOf, type ProfileEvent } from "./profile.js";
 
 /** Models above this go to ONNX Runtime as files. */
 const IN_MEMORY = 1 << 30;
@@ -186,6 +187,10 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
       const stream = streams.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
       return await stream.run(inputs, options);
     },
+    async layers(inputs) {
+      const [stream] = streams;
+      return (await stream?.layers(inputs)) ?? [];
+    },
     async dispose() {
       if (disposed) return;
       disposed = true;
@@ -193,6 +198,10 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
     },
   };
 }
+
+/** Runs under the profiler: before it counts, and that count. */
+const WARM = 3;
+const MEASURED = 10;
 
 const REFUSED = ortFailed({ native: "", while_: "create" }).code;
 
@@ -283,6 +292,29 @@ class Stream {
     // Only now is the thread known: the call may have started it.
     this.#session = session;
     this.#generation = this.worker.generation;
+  }
+
+  /** In a session of its own beside this one, with its options: ONNX Runtime tells of its nodes only when it was asked before. */
+  async layers(inputs: readonly TensorLike[]): Promise<readonly LayerFacts[]> {
+    const [file] = this.#artifact.files;
+    if (file === undefined) return [];
+    const folder = mkdtempSync(join(tmpdir(), "partita-profile-"));
+    try {
+      const { events } = await this.worker.call<{ events: readonly ProfileEvent[] }>({
+        op: "profile",
+        model: "path" in file ? file.path : file.bytes,
+        options: sessionOptions(this.#context.threads, this.#level, this.#artifact.settings?.["without"]),
+        feeds: inputs
+          .map((t) => (t.type === "bfloat16" ? widened(t) : t))
+          .map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]),
+        outputs: this.#artifact.outputs,
+        folder,
+        runs: WARM + MEASURED,
+      });
+      return layersOf(events, MEASURED, graphOf(file));
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   }
 
   async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {

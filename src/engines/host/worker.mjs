@@ -1,7 +1,7 @@
 // One worker thread of the host engine: ONNX Runtime's session creation and runs block the thread that calls them, so they happen here.
-// Messages in: create, run, runs (several small ones), dispose; optimize, reducer, reduce, collect. Messages out: the same id with a result or an error's text. Plain JavaScript,
+// Messages in: create, run, runs (several small ones), profile, dispose; optimize, reducer, reduce, collect. Messages out: the same id with a result or an error's text. Plain JavaScript,
 // so that the file runs from the sources and from the package alike.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
@@ -50,6 +50,8 @@ async function handle(message) {
       }
       return { out, transfer };
     }
+    case "profile":
+      return await profiled(message);
     case "optimize": {
       // What ONNX Runtime makes of a model on this machine, as a model.
       const path = join(message.folder, "optimized.onnx");
@@ -125,6 +127,24 @@ async function runs({ calls, packed }) {
   const results = pack(small, bytes);
   transfer.push(results.buffer);
   return { packed: results, large, errors, ms: performance.now() - start, transfer };
+}
+
+/** Runs a model in a session of its own under ONNX Runtime's profiler, which writes a file when it ends, and gives what of its events is wanted. */
+async function profiled({ model, options, feeds: given, outputs, folder, runs }) {
+  const source = typeof model === "string" ? model : new Uint8Array(model);
+  const profile = { enableProfiling: true, profileFilePrefix: join(folder, "profile") };
+  const session = await ort.InferenceSession.create(source, { ...options, ...profile });
+  try {
+    const feeds = Object.create(null);
+    for (const [name, type, data, dims] of given) feeds[name] = new ort.Tensor(type, own(data), dims);
+    for (let i = 0; i < runs; i++) await session.run(feeds, outputs);
+    session.endProfiling();
+  } finally {
+    await session.release();
+  }
+  const files = readdirSync(folder).filter((name) => name.endsWith(".json"));
+  const events = files.flatMap((name) => JSON.parse(readFileSync(join(folder, name), "utf8")));
+  return { events: events.map((e) => ({ cat: e.cat, name: e.name, ts: e.ts, dur: e.dur, op: e.args?.op_name })) };
 }
 
 /**
