@@ -136,7 +136,16 @@ export function broadcastDim(a: Dim, b: Dim): Dim | undefined {
   // A static dim other than 1 wins: the symbolic one is then 1 or the same number.
   if (isStatic(a)) return a;
   if (isStatic(b)) return b;
-  return sameDim(a, b) === true ? a : UNKNOWN;
+  if (sameDim(a, b) === true || atMost(b, a)) return a;
+  return atMost(a, b) ? b : UNKNOWN;
+}
+/** Whether `a` is the smaller of `b` and a number above 1: where the two broadcast, they are equal. */
+function atMost(a: Dim, b: Dim): boolean {
+  if (isStatic(a) || isUnknown(a)) return false;
+  const parts = callParts(a);
+  if (parts?.name !== "min") return false;
+  const [limit, other] = isStatic(parts.a) ? [parts.a, parts.b] : [parts.b, parts.a];
+  return isStatic(limit) && limit > 1 && other === b;
 }
 
 /** Replaces symbols by numbers; what stays symbolic stays canonical. */

@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { cacheFile } from "../../atomic.js";
 import type { DType, Graph } from "../../ir/types.js";
-import { cacheFolder } from "./cache.js";
+import { cacheFolder } from "../disk-cache.js";
 import { compileSource, nvrtcVersion } from "./compiler.js";
 import { openDevice } from "./device.js";
 import { openPlan } from "./executable.js";

@@ -6,8 +6,8 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { cacheFile } from "../../atomic.js";
-import { cacheFolder } from "../cuda/cache.js";
 import type { Environment } from "../cuda/libraries.js";
+import { cacheFolder } from "../disk-cache.js";
 import type { LibraryVersion } from "./native.js";
 
 const MAGIC = Buffer.from("PTTIME01");
