@@ -199,7 +199,7 @@ describe("the server's deployment", () => {
       devDependencies: Record<string, string>;
       files: string[];
     };
-    const install = lines.find((l) => l.startsWith("RUN npm install")) ?? "";
+    const install = lines.find((l) => l.startsWith("RUN npm install --prefix /app ")) ?? "";
     for (const library of ["fastify", "prom-client"])
       expect(install).toContain(`${library}@${/\d+/.exec(devDependencies[library] ?? "")?.[0]}`);
     const entry = JSON.parse(lines.find((l) => l.startsWith("ENTRYPOINT"))?.slice("ENTRYPOINT ".length) ?? "[]") as string[];
