@@ -2,6 +2,7 @@
  * From a plan to artifacts: every segment built by its engine. What TensorRT refuses is planned again without it, with the reason; where two
  * engines can take a segment and a GPU can time both, both are built, and the faster one keeps it.
  */
+import { type Agreement, agreementOf } from "./agreement.js";
 import { no, PartitaError, type Verdict } from "./diagnostics.js";
 import type { Artifact, BuildContext, DimRanges, DynamicShapes, Engine, Executable, LayerFacts } from "./engines/engine.js";
 import { substitute } from "./ir/dims.js";
@@ -36,6 +37,8 @@ export interface Measurement {
   readonly times: readonly { readonly engine: EngineName; readonly us: number }[];
   readonly layers?: readonly LayerFacts[] | undefined;
   readonly inspection?: unknown;
+  /** TensorRT's INT8 against the reference arithmetic. */
+  readonly int8?: Agreement | undefined;
 }
 export interface Built<P extends Buildable> {
   /** The plan that was built in the end. */
@@ -218,6 +221,8 @@ async function measure<P extends Buildable>(
   const own = await timed(hooks.engine(segment.engine), artifact, feeds);
   if (own === undefined) return undefined;
   const times = [{ engine: segment.engine, us: own.us }];
+  const quantized = settings.precision === "int8";
+  let int8 = quantized && segment.engine === "tensorrt" ? await agreement(planned, hooks, segment, { feeds, found: own.found }) : undefined;
   let best: { us: number; engine: EngineName; artifact: Artifact } | undefined;
   for (const engine of rivals) {
     let other: Artifact;
@@ -231,16 +236,40 @@ async function measure<P extends Buildable>(
     const theirs = await timed(hooks.engine(engine), other, feeds);
     if (theirs === undefined) continue;
     times.push({ engine, us: theirs.us });
+    if (quantized && engine === "tensorrt") int8 = await agreement(planned, hooks, segment, { feeds, found: theirs.found });
     if (theirs.us < own.us) best = { us: theirs.us, engine, artifact: other };
   }
   times.sort((a, b) => a.us - b.us);
-  return { measurement: { times, layers: own.layers, inspection: own.inspection }, rival: best };
+  return { measurement: { times, layers: own.layers, inspection: own.inspection, int8 }, rival: best };
+}
+
+/** What an engine made of a segment beside what the host's integers make of it; undefined where the host cannot run it. */
+async function agreement<P extends Buildable>(
+  planned: P,
+  hooks: BuildHooks<P>,
+  segment: Segment,
+  { feeds, found }: { readonly feeds: readonly TensorLike[]; readonly found: readonly TensorLike[] },
+): Promise<Agreement | undefined> {
+  const host = hooks.engine("host");
+  const g = segmentFor(host, planned, segment);
+  let executable: Executable | undefined;
+  try {
+    executable = await host.open(await host.build(g, contextOf(planned)), { streams: 1, threads: 0 });
+    return agreementOf(g, found, await executable.run(feeds));
+  } catch (error) {
+    if (error instanceof PartitaError) return undefined;
+    throw error;
+  } finally {
+    await executable?.dispose();
+  }
 }
 
 interface Timed {
   readonly us: number;
   readonly layers: readonly LayerFacts[] | undefined;
   readonly inspection: unknown;
+  /** Outputs of one run. */
+  readonly found: readonly TensorLike[];
 }
 /** Undefined where the engine cannot run it here: then it says why when a session is made. */
 async function timed(engine: Engine, artifact: Artifact, feeds: readonly TensorLike[]): Promise<Timed | undefined> {
@@ -248,7 +277,8 @@ async function timed(engine: Engine, artifact: Artifact, feeds: readonly TensorL
   try {
     executable = await engine.open(artifact, { streams: 1, threads: 0 });
     const us = (await executable.timeUs?.(feeds)) ?? (await wallUs(executable, feeds));
-    return { us, layers: await executable.layers?.(feeds), inspection: executable.inspect?.() };
+    const found = await executable.run(feeds);
+    return { us, layers: await executable.layers?.(feeds), inspection: executable.inspect?.(), found };
   } catch (error) {
     if (error instanceof PartitaError) return undefined;
     throw error;

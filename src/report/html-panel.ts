@@ -83,6 +83,7 @@ function describeGroup(detail, g) {
       ["weights", human(s.weightsBytes, "B")],
       ["estimate", humanUs(s.estimatedUs)],
       ...(s.times && s.times.length > 0 ? [["measured", s.times.map((t) => t.engine + " " + humanUs(t.us)).join(", ")]] : []),
+      ...(s.int8 ? [["TensorRT's int8", s.int8.mismatchPpm + " ppm of " + s.int8.elements + " elements differ from the reference arithmetic" + (s.int8.maxSteps === undefined ? ", not all finite" : ", by " + s.int8.maxSteps + " steps at most")]] : []),
       ["operators", Object.entries(s.ops).map(([op, n]) => (n > 1 ? op + " x" + n : op)).join(", ")],
     ]),
   );

@@ -84,6 +84,11 @@ export const reportSchema = v.strictObject({
       layers: v.optional(v.array(v.strictObject({ name: v.string(), us: v.optional(amount) }))),
       /** What the engine's inspector says of it, as it says it. */
       inspection: v.optional(v.unknown()),
+      /**
+       * TensorRT's INT8 beside the reference arithmetic on one random feed: elements of the outputs, the share that is nearest to another quantization step,
+       * and the largest difference in steps (absent where one is not finite).
+       */
+      int8: v.optional(v.strictObject({ elements: count, mismatchPpm: amount, maxSteps: v.optional(amount) })),
     }),
   ),
   nodes: v.array(
@@ -188,6 +193,7 @@ export interface Measured {
   readonly times: readonly { readonly engine: EngineName; readonly us: number }[];
   readonly layers?: readonly { readonly name: string; readonly us?: number | undefined }[] | undefined;
   readonly inspection?: unknown;
+  readonly int8?: NonNullable<ReportSegment["int8"]> | undefined;
 }
 
 /** The report of one compilation. `data` is what the three forms show. */
@@ -229,6 +235,7 @@ export class Report {
         times,
         ...(layers === undefined ? {} : { layers }),
         ...(m.inspection === undefined ? {} : { inspection: m.inspection }),
+        ...(m.int8 === undefined ? {} : { int8: m.int8 }),
       };
     });
     return new Report({ ...this.data, segments });

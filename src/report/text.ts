@@ -87,6 +87,7 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
     lines.push(paint(COLORS[s.engine], text));
     if (s.times !== undefined && s.times.length > 0)
       lines.push(paint("dim", `    measured: ${s.times.map((t) => `${t.engine} ${humanUs(t.us)}`).join(", ")}`));
+    if (s.int8 !== undefined) lines.push(paint("dim", `    TensorRT's int8: ${agreementText(s.int8)}`));
   }
   if (shown.length < r.segments.length)
     lines.push(`... and ${r.segments.length - shown.length} smaller ones (all are in the JSON and HTML forms)`);
@@ -169,4 +170,9 @@ function wrap(text: string, width: number, first: string, next: string): string[
   }
   lines.push(line.trimEnd());
   return lines;
+}
+
+function agreementText({ elements, mismatchPpm, maxSteps }: NonNullable<ReportData["segments"][number]["int8"]>): string {
+  const most = maxSteps === undefined ? "not all finite" : `by ${maxSteps} steps at most`;
+  return `${mismatchPpm} ppm of ${elements} elements differ from the reference arithmetic, ${most}`;
 }
