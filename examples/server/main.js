@@ -26,6 +26,9 @@ const USAGE = `node main.js --model name=bundle [--model name=bundle ...]
   --log LEVEL             fatal, error, warn, info or debug (info)
 `;
 
+/** What a timer takes, and more than any other number here needs. */
+const MOST = 2 ** 31 - 1;
+
 /** @param {string} text @returns {never} */
 function usage(text) {
   process.stderr.write(`${text}\n\n${USAGE}`);
@@ -69,7 +72,8 @@ const given = options();
 function number(name, byDefault, least = 1) {
   const text = given[name];
   if (text === undefined) return byDefault;
-  if (!/^\d{1,12}$/.test(text) || Number(text) < least) usage(`--${name} is '${text}': give a whole number from ${least} on`);
+  if (!/^\d{1,12}$/.test(text) || Number(text) < least || Number(text) > MOST)
+    usage(`--${name} is '${text}': give a whole number from ${least} to ${MOST}`);
   return Number(text);
 }
 
