@@ -1,5 +1,5 @@
 /** Slices, splits, pads, joins. */
-import { add, ceilDiv, isStatic, max, sub, UNKNOWN } from "../ir/dims.js";
+import { add, ceilDiv, isStatic, max, min, sub, symbolsOf, UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
 import { constantInputs, gpu, hostOnly } from "./answers.js";
 import {
@@ -52,6 +52,8 @@ function sliced(d: Dim, start: Dim, end: Dim, step: number): Dim {
   if (step === 1 && isStatic(start) && start < 0 && isStatic(end) && end >= 2 ** 31 - 1) return UNKNOWN;
   if (step === -1 && start === -1 && isStatic(end) && end <= -(2 ** 31 - 1)) return d;
   if (step === 1 && start === 0 && !isStatic(end) && end === d) return d;
+  // A symbol is no negative number: it counts from the start.
+  if (step === 1 && start === 0 && isStatic(d) && !isStatic(end) && symbolsOf(end).join() === end) return min(d, end);
   return step > 1 && start === 0 && isStatic(end) && end >= 2 ** 31 - 1 ? ceilDiv(d, step) : UNKNOWN;
 }
 export const slice = defineOp({
