@@ -44,8 +44,8 @@ export interface SegmentEvent {
   readonly engine: string;
   /** CUDA device that it runs on, where it runs on one. */
   readonly device?: number | undefined;
-  /** Filled by the engine while it runs; complete at `asyncEnd`. */
-  readonly phases: Phase[];
+  /** A subscriber that wants the parts puts an empty array here at `start`; the engine fills it. CUDA runs are slower then: no launch overlaps another. */
+  phases?: Phase[] | undefined;
   result?: unknown;
   error?: unknown;
 }

@@ -6,7 +6,7 @@ import { human, humanUs } from "../report/text.js";
 import type { BenchResult, BenchRow } from "../runtime/bench-result.js";
 import type { Load } from "../runtime/load.js";
 import type { Tensor } from "../tensor.js";
-import { badFile, isBundle, open, readFeeds } from "./files.js";
+import { badFile, isBundle, open, readFeeds, write } from "./files.js";
 import type { Terminal } from "./terminal.js";
 
 export interface BenchFlags {
@@ -21,6 +21,7 @@ export interface BenchFlags {
   readonly input: readonly string[];
   readonly labels?: string;
   readonly model?: string;
+  readonly trace?: string;
   readonly json?: boolean;
 }
 
@@ -51,6 +52,7 @@ export async function bench(t: Terminal, path: string, options: CompileOptions, 
     feeds: flags.input.length === 0 ? undefined : readFeeds(program.inputs, flags.input),
     labels: flags.labels === undefined ? undefined : readLabels(flags.labels),
     onProgress: (stage, f) => t.progress(stage, f),
+    onTrace: flags.trace === undefined ? undefined : (trace) => write(flags.trace as string, `${JSON.stringify(trace)}\n`),
   });
   t.done();
   if (flags.json === true) t.json(result);

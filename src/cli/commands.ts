@@ -21,6 +21,7 @@ import { whyText } from "../report/why.js";
 import { loadBundle } from "../runtime/bundle.js";
 import { doctor } from "../runtime/doctor.js";
 import { type ExportedFile, epContextFiles } from "../runtime/epcontext.js";
+import { profileText } from "../runtime/profile.js";
 import { tritonFiles } from "../runtime/triton.js";
 import { badFile, isBundle, open, readFeeds, write } from "./files.js";
 import type { Terminal } from "./terminal.js";
@@ -135,16 +136,26 @@ function why(t: Terminal, r: Report, name: string, json: boolean): void {
   else t.out(whyText(answers));
 }
 
-export async function runCommand(
-  t: Terminal,
-  path: string,
-  options: CompileOptions,
-  flags: { readonly input: readonly string[]; readonly output?: string; readonly json?: boolean },
-): Promise<void> {
+/** Layers of a segment that are shown. */
+const PROFILE_ROWS = 20;
+
+export interface RunFlags {
+  readonly input: readonly string[];
+  readonly output?: string;
+  readonly profile?: boolean;
+  readonly trace?: string;
+  readonly json?: boolean;
+}
+
+export async function runCommand(t: Terminal, path: string, options: CompileOptions, flags: RunFlags): Promise<void> {
   const program = await open(path, options);
   const session = await program.createSession();
   try {
-    const results = await session.run(readFeeds(session.inputs, flags.input));
+    const feeds = readFeeds(session.inputs, flags.input);
+    const recording = flags.trace === undefined ? undefined : session.trace();
+    const results = await session.run(feeds);
+    if (flags.trace !== undefined) write(flags.trace, `${JSON.stringify(recording?.stop())}\n`);
+    const profile = flags.profile === true ? await session.profile({ detail: "nodes", feeds }) : undefined;
     if (flags.output !== undefined) writeNpz(flags.output, Object.entries(results));
     const shown = Object.entries(results).map(([name, r]) => ({
       name,
@@ -154,12 +165,14 @@ export async function runCommand(
         .slice(0, 8)
         .map((x) => (typeof x === "bigint" ? String(x) : x)),
     }));
-    if (flags.json === true) t.json({ schema: "partita.run/1", outputs: shown });
-    else
+    if (flags.json === true) t.json({ schema: "partita.run/1", outputs: shown, ...(profile === undefined ? {} : { profile }) });
+    else {
       for (const o of shown)
         t.out(
           `${o.name}: ${o.type}[${o.dims.join(", ")}] = ${o.first.join(", ")}${o.first.length < o.dims.reduce((a, d) => a * d, 1) ? ", ..." : ""}`,
         );
+      if (profile !== undefined) t.out(profileText(profile, PROFILE_ROWS));
+    }
   } finally {
     await session.dispose();
   }

@@ -13,6 +13,7 @@ import type { Program } from "./program.js";
 import type { Feeds, Port, Session } from "./session.js";
 import type { SessionOptions } from "./settings.js";
 import { type WarmUp, warmUp } from "./steady.js";
+import type { Trace } from "./trace.js";
 
 export interface BenchOptions {
   /** Named in the result. */
@@ -28,9 +29,12 @@ export interface BenchOptions {
   readonly feeds?: Feeds | undefined;
   /** One a row of `feeds`. */
   readonly labels?: TensorLike | undefined;
+  /** Given a trace of a little of the load at the last batch, recorded when everything is measured: recording takes time. */
+  readonly onTrace?: ((trace: Trace) => void) | undefined;
   readonly onProgress?: ((stage: string, fraction: number) => void) | undefined;
 }
 
+const TRACE_MS = 200;
 const ROUNDS = 10;
 /** Student's t for 95 % with that many rounds less one. */
 const T = 2.262;
@@ -118,6 +122,13 @@ export async function benchmark(program: Program, options: BenchOptions): Promis
         });
       const [mine, theirs] = records;
       if (mine !== undefined && theirs !== undefined) comparison.push({ batch, ...ratio(mine.throughput, theirs.throughput) });
+    }
+    const last = batches.at(-1);
+    if (options.onTrace !== undefined && last !== undefined) {
+      const feeds = feedsFor(program.inputs, last, options.feeds);
+      const recording = session.trace();
+      await underLoad(() => session.run(feeds), load, Math.min(TRACE_MS, 1000 * seconds), 1);
+      options.onTrace(recording.stop());
     }
     onProgress("done", 1);
   } finally {

@@ -122,7 +122,7 @@ export class Lane {
     const start = performance.now();
     const outs = await traced(
       segmentChannel,
-      () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device, phases: [] }),
+      () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device }),
       (event) =>
         executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
           ? executable.runResident(feeds, keep, { signal })

@@ -37,6 +37,14 @@ export function nvtxRanges(): Ranges {
   };
 }
 
+let asked = false;
+/** Where a profiler started this process, it is told of ranges from the first session on. */
+export function profilerRanges(): void {
+  if (asked || (process.env["NVTX_INJECTION64_PATH"] ?? "") === "") return;
+  asked = true;
+  nvtxRanges();
+}
+
 /** A tracing channel's subscriber that is told of the beginning and of the end, whatever that is. */
 export function listener<E extends object>(start: (event: E) => void, over: (event: E) => void) {
   return { start, end: () => {}, asyncStart: () => {}, asyncEnd: over, error: () => {} };

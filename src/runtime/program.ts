@@ -4,6 +4,7 @@ import type { Report } from "../report/report.js";
 import { saveBundle } from "./bundle.js";
 import { Lane } from "./lane.js";
 import { demandMemory } from "./memory.js";
+import { profilerRanges } from "./nvtx.js";
 import { type Origins, originsOf } from "./profile.js";
 import { type Plan, type Port, Session } from "./session.js";
 import { type SessionOptions, settleSession } from "./settings.js";
@@ -42,6 +43,7 @@ export class Program {
       });
     const used = onGpu ? devices : [undefined];
     if (gpuMemoryFraction !== undefined && onGpu) demandMemory(this.#parts, { streams, devices, fraction: gpuMemoryFraction });
+    profilerRanges();
     const opened: Lane[] = [];
     let origins: Origins | undefined;
     try {

@@ -91,13 +91,18 @@ export function record(session?: number): Recording {
     const args = { run: e.run, inputs: e.inputs, ...(e.outputs === undefined ? {} : { outputs: e.outputs }), ...failure(e) };
     keep(slices, { group, name: `run ${e.run}`, from, to, args, parts }, parts.length);
   });
-  const segments = listener<SegmentEvent>(begin, (e) => {
+  const beginSegment = (e: SegmentEvent): void => {
+    if (mine(e)) e.phases ??= [];
+    begin(e);
+  };
+  const segments = listener<SegmentEvent>(beginSegment, (e) => {
     const from = since.get(e);
     if (from === undefined) return;
     const to = performance.now();
     const group = `${e.segment} (${e.engine}${e.device === undefined ? "" : ` ${e.device}`})`;
-    const layers = e.phases.filter((p) => p.name === "layer");
-    const parts = e.phases
+    const { phases = [] } = e;
+    const layers = phases.filter((p) => p.name === "layer");
+    const parts = phases
       .filter((p) => p.name !== "layer")
       .map((p) => ({
         group,
@@ -106,7 +111,7 @@ export function record(session?: number): Recording {
         to: p.endMs,
         parts: p.name === "compute" ? layers.map((l) => ({ group, name: l.label ?? "layer", from: l.startMs, to: l.endMs })) : [],
       }));
-    keep(slices, { group, name: e.segment, from, to, args: { run: e.run, engine: e.engine, ...failure(e) }, parts }, e.phases.length);
+    keep(slices, { group, name: e.segment, from, to, args: { run: e.run, engine: e.engine, ...failure(e) }, parts }, phases.length);
   });
   const onQueue = (message: unknown): void => {
     const e = message as QueueEvent;
