@@ -19,6 +19,7 @@ const USAGE = `node main.js --model name=bundle [--model name=bundle ...]
   --deadline-ms MS        longest time of a request (${LIMITS.deadlineMs})
   --max-body-bytes N      of one request (${LIMITS.bodyBytes})
   --max-json-bytes N      of its JSON part (${LIMITS.jsonBytes})
+  --max-bytes-in-flight N of all requests being answered (${LIMITS.bytesInFlight})
   --max-elements N        of one input (${LIMITS.maxElements})
   --max-connections N     (${LIMITS.connections})
   --grace-ms MS           after SIGTERM: still takes requests, but is not ready (0)
@@ -51,6 +52,7 @@ function options() {
         "deadline-ms": string,
         "max-body-bytes": string,
         "max-json-bytes": string,
+        "max-bytes-in-flight": string,
         "max-elements": string,
         "max-connections": string,
         "grace-ms": string,
@@ -97,6 +99,7 @@ const server = createServer({
     deadlineMs: number("deadline-ms", LIMITS.deadlineMs),
     bodyBytes: number("max-body-bytes", LIMITS.bodyBytes),
     jsonBytes: number("max-json-bytes", LIMITS.jsonBytes),
+    bytesInFlight: number("max-bytes-in-flight", LIMITS.bytesInFlight),
     maxElements: number("max-elements", LIMITS.maxElements),
     connections: number("max-connections", LIMITS.connections),
   },

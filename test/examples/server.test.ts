@@ -56,6 +56,8 @@ beforeAll(async () => {
     "200000",
     "--max-json-bytes",
     "50000",
+    "--max-bytes-in-flight",
+    "500000",
     "--max-elements",
     "40000",
   ]);
@@ -377,6 +379,20 @@ describe("more than it can do", () => {
     expect((await slow(64)).status).toBe(200);
     expect(await metric('partita_requests_total{model="slow",code="503"}')).toBe(refused.length);
     expect(await metric('partita_queue_events_total{model="slow",event="reject"}')).toBeGreaterThanOrEqual(before);
+  });
+  it("more bytes than may be under way are 503, before they are sent", async () => {
+    const silent = Array.from({ length: 3 }, () => connect(server.port, "127.0.0.1"));
+    for (const s of silent) s.write("POST /v2/models/pair/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 150000\r\n\r\n{");
+    await until(async () => (await metric("partita_requests_in_flight")) === 3);
+    const refused = await infer("pair", { body: " ".repeat(100_000) });
+    expect([refused.status, refused.headers["retry-after"], jsonOf(refused)["error"]]).toEqual([
+      503,
+      "1",
+      expect.stringContaining("too many bytes"),
+    ]);
+    for (const s of silent) s.destroy();
+    await until(async () => (await metric("partita_requests_in_flight")) === 0);
+    expect((await infer("pair", { body: " ".repeat(100_000) })).status).toBe(413);
   });
   it("a deadline is 504", async () => {
     const first = slow(16_000);
