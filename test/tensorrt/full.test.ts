@@ -220,11 +220,13 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
             planBytes: plan.length,
             layers: layers?.length,
             compiledUs: times,
-            int8: (segment as { readonly int8?: unknown }).int8,
+            int8: segment.int8,
           });
           const worst = errors(found, await onnxRuntime(s.path, feeds));
           figures["error"] = worst;
           for (const e of worst) expect(e.relative, e.name).toBeLessThan(tolerance[precision]);
+          // Beside the reference arithmetic: TensorRT rounds where it likes, so this is told, and held to little.
+          if (precision === "int8") expect(segment.int8?.mismatchPpm).toBeLessThan(500_000);
           // The same plan from C++, before and behind ours: the better of two is of a quiet machine.
           const bare = [runBare(rt, folder, plan, feeds, dry ? 20 : 300)];
           const engine = await deserialized(plan);
