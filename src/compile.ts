@@ -209,7 +209,7 @@ async function calibrated(
   { unbuilt, ...context }: { readonly shapes: NonNullable<InferOptions["shapes"]>; readonly remarks: Remarks; readonly unbuilt: boolean },
 ): Promise<Quantized | undefined> {
   const { data, file, table, method, exclude, batch, preprocessing } = settings.calibration ?? {};
-  const { search, maxDrop, maxFloatShare, budgetSeconds, trials } = settings.calibration ?? {};
+  const { search, maxDrop, maxFloatShare, maxSlowdown, budgetSeconds, trials } = settings.calibration ?? {};
   if (unbuilt && settings.calibration === undefined && !carriesQuantizers(graph)) {
     const text = "the report is of the float graph: int8 needs ranges, and there is no calibration";
     context.remarks({ severity: "warning", text, fix: "give calibration: { data } (--calibration)" });
@@ -234,7 +234,8 @@ async function calibrated(
       source: table === undefined ? "file" : "table",
       method,
       exclude,
-      search: search === "none" ? undefined : { maxDrop, maxFloatShare, budgetSeconds, trials },
+      search: search === "none" ? undefined : { maxDrop, maxFloatShare, maxSlowdown, budgetSeconds, trials },
+      engine: settings.targets[0],
       strict,
       signal,
       runner: hostRunner(),

@@ -225,6 +225,7 @@ const calibration = v.strictObject(
     search: v.optional(word(["auto", "none"])),
     maxDrop: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
     maxFloatShare: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"), v.maxValue(1, "is more than 1"))),
+    maxSlowdown: v.optional(v.pipe(v.number("is not a number"), v.minValue(1, "is below 1"))),
     budgetSeconds: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
     trials: v.optional(path),
     batch: v.optional(natural(1)),

@@ -5,7 +5,7 @@ import { defineError, PartitaError } from "../diagnostics.js";
 import { badOption, type CompileOptions, parseBucket, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
 import { type BenchFlags, bench } from "./bench.js";
 import { addCalibrate } from "./calibrate.js";
-import { compileCommand, doctorCommand, exportBundle, inspect, reportCommand, runCommand } from "./commands.js";
+import { compileCommand, doctorCommand, exportBundle, inspect, type RunFlags, reportCommand, runCommand } from "./commands.js";
 import { type Io, Terminal } from "./terminal.js";
 import { type VerifyFlags, verifyCommand } from "./verify.js";
 
@@ -22,6 +22,7 @@ interface ModelFlags {
   readonly calibration?: string;
   readonly quantizeExclude?: readonly string[];
   readonly maxDrop?: string;
+  readonly maxSlowdown?: string;
   readonly searchBudget?: string;
   readonly search?: boolean;
   readonly trials?: string;
@@ -90,6 +91,7 @@ export function commands(terminal: Terminal): Command {
       )
       .option("--quantize-exclude <match>", "for int8: nodes that stay float, as in --pin; may be repeated", collect, [])
       .option("--max-drop <points>", "for int8: agreement that may be lost before layers are left float (default: 0.5)")
+      .option("--max-slowdown <factor>", "for int8: leave layers float as long as the estimated time is at most this factor of all in int8")
       .option("--search-budget <seconds>", "for int8: no trial of a configuration starts later (default: 120)")
       .option("--no-search", "for int8: take the ranges as they are, with no trials")
       .option("--trials <file>", "for int8: keep the trials in a file, and go on from it")
@@ -148,10 +150,9 @@ export function commands(terminal: Terminal): Command {
   model(program.command("run <model>").description("run a model or a bundle on tensors from files"))
     .option("--input <file>", "in.npz, in.npy or name=file.npy; may be repeated", collect, [])
     .option("--output <file>", "write the results as .npz")
-    .action(
-      async (path: string, flags: ModelFlags & { input: readonly string[]; output?: string }) =>
-        await runCommand(terminal, path, compileOptions(flags, terminal), flags),
-    );
+    .option("--profile", "where the time of a run goes, by segment, layer and node")
+    .option("--trace <file>", "write a trace of the run for ui.perfetto.dev or chrome://tracing (.json)")
+    .action(async (path: string, flags: ModelFlags & RunFlags) => await runCommand(terminal, path, compileOptions(flags, terminal), flags));
 
   model(
     program
@@ -182,6 +183,7 @@ export function commands(terminal: Terminal): Command {
     .option("--input <file>", "in.npz, in.npy or name=file.npy (default: seeded random feeds); may be repeated", collect, [])
     .option("--labels <file>", "classes of the rows of --input, .npy or .npz: top-1 accuracy")
     .option("--model <file>", "the model for the bare run, when a bundle is measured")
+    .option("--trace <file>", "write a trace of some runs under that load, after the measurement")
     .action(async (path: string, flags: ModelFlags & BenchFlags) => await bench(terminal, path, compileOptions(flags, terminal), flags));
 
   addCalibrate(program, terminal);
@@ -221,12 +223,15 @@ const collect = (value: string, before: readonly string[]): readonly string[] =>
 function calibrationOf(flags: ModelFlags): Pick<CompileOptions, "calibration"> {
   const exclude = flags.quantizeExclude ?? [];
   const drop = flags.maxDrop === undefined ? {} : { maxDrop: parseNumber("--max-drop", flags.maxDrop, { least: 0, whole: false }) };
+  const slowdown =
+    flags.maxSlowdown === undefined ? {} : { maxSlowdown: parseNumber("--max-slowdown", flags.maxSlowdown, { least: 1, whole: false }) };
   const budget =
     flags.searchBudget === undefined
       ? {}
       : { budgetSeconds: parseNumber("--search-budget", flags.searchBudget, { least: 0, whole: false }) };
   const search = {
     ...drop,
+    ...slowdown,
     ...budget,
     ...(flags.search === false ? { search: "none" as const } : {}),
     ...(flags.trials === undefined ? {} : { trials: flags.trials }),

@@ -6,14 +6,15 @@ import { replaceFile } from "../atomic.js";
 import { defineError } from "../diagnostics.js";
 import { graphHash } from "../ir/hash.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
-import type { Fact } from "../ops/define.js";
+import type { EngineName, Fact } from "../ops/define.js";
 import { costOf } from "../ops/infer.js";
+import { nodeUs } from "../partition/cost.js";
 import { passedSlots } from "./candidates.js";
 import { observe } from "./observe.js";
 import { quantizable } from "./place.js";
 import { rangesOf } from "./ranges.js";
 import { RANGE_METHODS } from "./scales.js";
-import { type Found, type SearchState, search, type Trial } from "./search.js";
+import { type FloatBudget, type Found, type SearchState, search, type Trial } from "./search.js";
 import type { FeedStore, RangeMethod, Runner } from "./types.js";
 
 export const staleTrials = defineError<{ path: string; why: string }>(
@@ -32,6 +33,11 @@ export interface ChooseOptions {
   readonly maxDrop?: number | undefined;
   /** Share of the quantized multiplications that may go back to float for it, 0 to 1, small first layers not counted. Default 0.1; 0: none. */
   readonly maxFloatShare?: number | undefined;
+  /**
+   * How much longer than all in int8 the model may take, 1.2 for a fifth, by the estimate of times for its target. Where it is given, layers go back to
+   * float as long as anything is won by it, whatever `maxDrop` and `maxFloatShare` say. At least 1.
+   */
+  readonly maxSlowdown?: number | undefined;
   /** No trial starts after this many seconds. Default 120. */
   readonly budgetSeconds?: number | undefined;
   /** A JSON file that keeps every trial; a search that was stopped goes on from it. */
@@ -43,6 +49,8 @@ export interface ChooseContext extends ChooseOptions {
   /** What is known of a graph's values. */
   readonly facts: (g: Graph) => (v: ValueId) => Fact;
   readonly runner: Runner;
+  /** The engine whose times are estimated for `maxSlowdown`. */
+  readonly engine?: EngineName | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onTrial?: ((trial: Trial) => void) | undefined;
 }
@@ -64,6 +72,8 @@ const PROBED = 128;
 /** Fewer feeds than this are not parted: the same ones measure and judge. */
 const FEW = 10;
 
+/** Share of the quantized multiplications that may go back to float where nothing else is said. */
+const MOST_FLOAT = 0.1;
 /** First layers with at most this share of all multiplications may stay float beside the others. */
 const FIRST_LAYER_SHARE = 0.25;
 /**
@@ -83,6 +93,38 @@ function costsOf(g: Graph, facts: (v: ValueId) => Fact, free: number): ReadonlyM
   return costs;
 }
 
+function multiplications(g: Graph, { facts, maxFloatShare = MOST_FLOAT }: ChooseContext): FloatBudget {
+  const costs = costsOf(g, facts(g), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
+  const price = (n: Node): number => (n.op === "Add" ? 0 : (costs.get(n.id) ?? 0));
+  return {
+    price,
+    purse: (products) => maxFloatShare * products.reduce((a, n) => a + price(n), 0),
+    spend: "needed",
+    words: `maxFloatShare ${maxFloatShare} allows no more float layers that would mend it`,
+  };
+}
+/** Times that ONNX Runtime's integer Conv is faster than its float one: 3.5 measured with VNNI instructions (64 channels, 3 x 3, 56 x 56, one thread). */
+const HOST_INT8 = 3.5;
+/** Times are those of nodes by themselves, without what surrounds a segment. */
+function microseconds(g: Graph, { facts, engine = "host" }: ChooseContext, maxSlowdown: number): FloatBudget {
+  const known = facts(g);
+  let all = 0;
+  // By node, which keeps its id in graphs that are made of this one. What int8 leaves in float is float32.
+  const prices = new Map<NodeId, number>();
+  for (const n of g.nodes) {
+    const cost = costOf(g, n, known);
+    const int8 = nodeUs(engine, engine === "host" ? { ...cost, flops: cost.flops / HOST_INT8 } : cost, "int8");
+    all += int8;
+    prices.set(n.id, Math.max(0, nodeUs(engine, cost, "fp32") - int8));
+  }
+  return {
+    price: (n) => prices.get(n.id) ?? 0,
+    purse: () => (maxSlowdown - 1) * all,
+    spend: "all",
+    words: `maxSlowdown ${maxSlowdown} allows no more float layers that would mend it`,
+  };
+}
+
 /** Throws P1650 for a file of other trials, and what running a graph throws. */
 export async function choose(graph: Graph, feeds: FeedStore, context: ChooseContext): Promise<Chosen> {
   const work = graph.nodes.reduce((a, n) => a + costOf(graph, n, context.facts(graph)).flops, 0);
@@ -93,8 +135,6 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   const key = createHash("sha256")
     .update(`${graphHash(graph, "trials/2")} ${feeds.hash} ${context.method ?? ""}`)
     .digest("hex");
-  const maxFloatShare = context.maxFloatShare ?? 0.1;
-  const costs = costsOf(graph, facts(graph), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
   const path = context.trials;
   const state = path === undefined ? undefined : readTrials(path, key);
   const found = await search(
@@ -112,9 +152,8 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
     {
       method: context.method === "auto" ? undefined : context.method,
       maxDrop: context.maxDrop ?? 0.5,
-      maxFloatShare,
+      floatBudget: context.maxSlowdown === undefined ? multiplications(graph, context) : microseconds(graph, context, context.maxSlowdown),
       budgetMs: 1000 * (context.budgetSeconds ?? 120),
-      cost: (n) => costs.get(n.id) ?? 0,
       state,
       signal,
       onTrial(trial, all) {

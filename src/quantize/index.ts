@@ -7,6 +7,7 @@
 import { defineError, didYouMean, type Remarks } from "../diagnostics.js";
 import { displayName, valueAt } from "../ir/graph.js";
 import type { Graph, Node } from "../ir/types.js";
+import type { EngineName } from "../ops/define.js";
 import { type InferOptions, inferGraph } from "../ops/infer.js";
 import { matched } from "../partition/verdicts.js";
 import { type ChooseContext, type ChooseOptions, type Chosen, choose } from "./choose.js";
@@ -74,6 +75,8 @@ export interface QuantizeOptions {
   readonly strict?: boolean | undefined;
   readonly shapes?: InferOptions["shapes"];
   readonly runner: Runner;
+  /** The engine that the graph is meant for. */
+  readonly engine?: EngineName | undefined;
   readonly remarks?: Remarks | undefined;
   readonly signal?: AbortSignal | undefined;
   /** 0 to 1. */
@@ -90,6 +93,7 @@ export interface QuantizationSummary {
   readonly trials: readonly Trial[];
   readonly best?: Trial | undefined;
   readonly stopped?: string | undefined;
+  readonly shortfall?: string | undefined;
   /** Where the graph leaves the float one; measured on the feeds held out. */
   readonly drift?: Drift | undefined;
 }
@@ -155,7 +159,7 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
       configuration: chosen?.best.name ?? (options.ranges !== undefined ? "ranges as given" : byRule),
       decisions,
       trials: chosen?.trials ?? [],
-      ...(chosen === undefined ? {} : { best: chosen.best, stopped: chosen.stopped, drift }),
+      ...(chosen === undefined ? {} : { best: chosen.best, stopped: chosen.stopped, shortfall: chosen.shortfall, drift }),
       ...(observations === undefined ? {} : { observations }),
     },
   };
@@ -186,6 +190,7 @@ function chosenFor(
     ...context,
     method: options.method,
     runner: options.runner,
+    engine: options.engine,
     signal: options.signal,
     // The number of trials is not known beforehand: every one takes a part of what is left.
     onTrial: () => options.onProgress?.(SEARCHING * (1 - 0.85 ** ++done)),

@@ -55,15 +55,24 @@ export interface SearchOptions {
   readonly steps?: readonly SearchStep[] | undefined;
   /** Points of agreement with the float graph (in percent) that may be lost before layers are left float. */
   readonly maxDrop: number;
-  /** Share of the quantized multiplications that may go back to float for it, 0 to 1. */
-  readonly maxFloatShare: number;
+  /** What may be spent on float layers. */
+  readonly floatBudget: FloatBudget;
   /** No trial starts after this many milliseconds. */
   readonly budgetMs: number;
-  /** Multiplications of a node, for the share above. */
-  readonly cost: (n: Node) => number;
   readonly state?: SearchState | undefined;
   readonly onTrial?: ((trial: Trial, state: SearchState) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+/** Prices and the purse in one unit: multiplications, or microseconds. */
+export interface FloatBudget {
+  /** What one node in float costs more than in int8. */
+  readonly price: (n: Node) => number;
+  /** What all may cost, when these are the quantized products. */
+  readonly purse: (products: readonly Node[]) => number;
+  /** "needed": no more than brings the loss of agreement within `maxDrop`; "all": as long as anything is won. */
+  readonly spend: "needed" | "all";
+  /** The purse in words, for what falls short. */
+  readonly words: string;
 }
 export type SearchStep = "equalize" | "correct-bias" | "round" | "mixed-precision";
 
@@ -72,6 +81,8 @@ export interface Found {
   readonly trials: readonly Trial[];
   /** Why the search ended before its last step, if it did. */
   readonly stopped: string | undefined;
+  /** What is lost beyond `maxDrop`, and what would not allow more float layers; undefined where all is within it. */
+  readonly shortfall: string | undefined;
   /** Learnt roundings of weights, by node; empty where they go to the nearest. */
   readonly rounded: ReadonlyMap<NodeId, Int8Array>;
   /** The float graph with equalization and corrected biases: what ranges are to be measured on and quantizers placed in. */
@@ -82,7 +93,7 @@ const METHODS: readonly (RangeMethod | "auto")[] = ["auto", "max", "mse", "entro
 const ALPHAS = [0.5, 0.75, 1] as const;
 /** Layers tried in leave-one-out at most, largest first; and layers left float at most. */
 const SENSITIVITY_LAYERS = 64;
-const FLOAT_LAYERS = 8;
+const FLOAT_LAYERS = 32;
 const NEAREST: ReadonlyMap<NodeId, Int8Array> = new Map();
 /** A loss below this is rounding of the outputs themselves: no weight can mend it. */
 const EXACT = 1e-7;
@@ -139,6 +150,7 @@ class Searching {
       best,
       trials: this.#trials,
       stopped: this.#stopped,
+      shortfall: this.#lost(best) ? this.#shortfall(best) : undefined,
       graph: await this.#graphOf(best.configuration),
       rounded: await this.#roundedOf(best.configuration),
     };
@@ -252,38 +264,71 @@ class Searching {
     return found;
   }
 
-  /** Leaves layers float, most sensitive first, while too much is lost and room is left. */
+  /** Points of agreement that are lost: what was counted, or what is likely where that is more. Without ranked rows: all, unless there is no noise. */
+  #pointsLost(t: Trial): number {
+    return t.loss > NOTHING ? 100 * (1 - Math.min(t.agreement ?? 0, t.likely ?? 0)) : 0;
+  }
+  #lost(t: Trial): boolean {
+    return this.#pointsLost(t) > this.#o.maxDrop;
+  }
+  #shortfall(t: Trial): string | undefined {
+    if (t.agreement === undefined) return undefined;
+    const points = this.#pointsLost(t).toFixed(1);
+    return `about ${points} points of agreement are lost, ${this.#o.maxDrop} were allowed; ${this.#o.floatBudget.words}`;
+  }
+
+  /** Leaves layers float while more is lost than may be and the purse allows it: residuals first, then layers, those that win most for their price. */
   async #mixed(): Promise<void> {
-    const lost = (t: Trial): boolean => t.loss > NOTHING && 100 * (1 - Math.min(t.agreement ?? 0, t.likely ?? 0)) > this.#o.maxDrop;
+    const { price, purse, spend } = this.#o.floatBudget;
+    const goesOn = (): boolean => spend === "all" || this.#lost(this.#leader());
+    if (!goesOn()) return;
+    const { residuals, products } = await this.#quantizedBy(this.#leader().configuration);
+    let left = purse(products);
+    // They cost no multiplication, and every block adds its rounding to the same tensors.
+    const skipping = residuals.reduce((a, n) => a + price(n), 0);
+    if (residuals.length > 0 && skipping <= left) {
+      const before = this.#leader();
+      await this.#try({ ...before.configuration, floats: residuals.map((n) => n.name) });
+      if (this.#leader() !== before) left -= skipping;
+    }
+    if (!goesOn()) return;
     const start = this.#leader();
-    if (!lost(start)) return;
-    const graph = await this.#graphOf(start.configuration);
-    const ranges = this.#c.ranges(graph, await this.#observations(start.configuration.alpha), start.configuration.method);
-    const placed = place(graph, this.#c.facts(graph), ranges, { keepFloat: this.#c.keepFloat });
-    const quantized = new Set<NodeId>(placed.decisions.flatMap((d) => (d.kind === "float" || d.reader === undefined ? [] : [d.reader])));
-    const products = graph.nodes.filter((n) => quantized.has(n.id) && n.op !== "Add" && n.name !== "");
-    const total = products.reduce((a, n) => a + this.#o.cost(n), 0);
+    const floatsWith = (names: readonly string[]): Configuration => ({
+      ...start.configuration,
+      floats: [...start.configuration.floats, ...names],
+    });
     const ranked: { readonly node: Node; readonly loss: number }[] = [];
-    for (const node of [...products].sort((a, b) => this.#o.cost(b) - this.#o.cost(a)).slice(0, SENSITIVITY_LAYERS)) {
-      const affordable = this.#o.cost(node) <= this.#o.maxFloatShare * total;
-      const trial = await this.#try({ ...start.configuration, floats: [node.name] }, affordable);
+    for (const node of [...products].sort((a, b) => price(b) - price(a)).slice(0, SENSITIVITY_LAYERS)) {
+      const trial = await this.#try(floatsWith([node.name]), price(node) <= left);
       if (trial === undefined) break;
       ranked.push({ node, loss: trial.loss });
     }
-    // By what is gained for the multiplications that it costs; free ones first.
-    const gain = (r: { readonly node: Node; readonly loss: number }): number =>
-      (start.loss - r.loss) / Math.max(this.#o.cost(r.node), total * 1e-3, 1);
+    // By what is won for the price; free ones first.
+    const least = Math.max(1e-3 * products.reduce((a, n) => a + price(n), 0), Number.MIN_VALUE);
+    const gain = (r: { readonly node: Node; readonly loss: number }): number => (start.loss - r.loss) / Math.max(price(r.node), least);
     const helpful = ranked.filter((r) => r.loss < start.loss).sort((a, b) => gain(b) - gain(a));
-    let floats: readonly string[] = [];
-    let spent = 0;
+    const names: string[] = [];
     for (const { node } of helpful) {
-      if (!lost(this.#leader()) || floats.length >= FLOAT_LAYERS) break;
-      if (spent + this.#o.cost(node) > this.#o.maxFloatShare * total) continue;
-      const trial = await this.#try({ ...start.configuration, floats: [...floats, node.name] });
+      if (!goesOn() || names.length >= FLOAT_LAYERS) break;
+      if (price(node) > left) continue;
+      const trial = await this.#try(floatsWith([...names, node.name]));
       if (trial === undefined) break;
-      floats = [...floats, node.name];
-      spent += this.#o.cost(node);
+      names.push(node.name);
+      left -= price(node);
     }
+  }
+  /** The products that a configuration quantizes, and the sums whose residual operand it quantizes. */
+  async #quantizedBy(c: Configuration): Promise<{ readonly residuals: readonly Node[]; readonly products: readonly Node[] }> {
+    const graph = await this.#graphOf(c);
+    const ranges = this.#c.ranges(graph, await this.#observations(c.alpha), c.method);
+    const placed = place(graph, this.#c.facts(graph), ranges, { keepFloat: this.#c.keepFloat });
+    const weighted = new Set<NodeId>(placed.decisions.flatMap((d) => (d.kind === "float" || d.reader === undefined ? [] : [d.reader])));
+    const changed = new Set(placed.graph.nodes.filter((n) => n.op === "Add").map((n) => `${n.id} ${n.ins.join()}`));
+    const named = graph.nodes.filter((n) => n.name !== "");
+    return {
+      residuals: named.filter((n) => n.op === "Add" && !changed.has(`${n.id} ${n.ins.join()}`)),
+      products: named.filter((n) => n.op !== "Add" && weighted.has(n.id)),
+    };
   }
 }
 

@@ -23,6 +23,8 @@ export const quantizationSchema = v.strictObject({
   trials: v.array(v.strictObject({ name: v.string(), loss, agreement: v.optional(amount), kept: v.boolean() })),
   /** Why the search ended early, if it did. */
   stopped: v.optional(v.string()),
+  /** What is lost beyond what was allowed. */
+  shortfall: v.optional(v.string()),
   tensors: v.array(
     v.strictObject({
       name: v.string(),
@@ -51,6 +53,7 @@ export interface QuantizationFacts {
   readonly best?: Trial | undefined;
   readonly trials: readonly Trial[];
   readonly stopped?: string | undefined;
+  readonly shortfall?: string | undefined;
   readonly drift?: Drift | undefined;
   readonly decisions: readonly QuantizerDecision[];
 }
@@ -71,6 +74,7 @@ export function quantizationReport(q: QuantizationFacts): QuantizationReport {
       kept: t.kept,
     })),
     ...(q.stopped === undefined ? {} : { stopped: q.stopped }),
+    ...(q.shortfall === undefined ? {} : { shortfall: q.shortfall }),
     tensors: (q.drift?.tensors ?? []).map((t) => ({
       name: t.name,
       ...(t.node === undefined ? {} : { node: t.node }),
@@ -130,6 +134,7 @@ export function quantizationText(q: QuantizationReport, rows: number): readonly 
       );
   }
   if (q.stopped !== undefined) lines.push(`  The search ended early: ${q.stopped}.`);
+  if (q.shortfall !== undefined) lines.push(`  It falls short: ${q.shortfall}.`);
   const noisy = noisiest(q);
   if (noisy.length > 0) {
     lines.push(
@@ -178,6 +183,7 @@ export function quantizationHtml(q: QuantizationReport): string {
 <h2 id="quantization-title">Quantization</h2>
 <p>${escaped(summary(q))}</p>
 ${q.stopped === undefined ? "" : `<p>The search ended early: ${escaped(q.stopped)}.</p>`}
+${q.shortfall === undefined ? "" : `<p>It falls short: ${escaped(q.shortfall)}.</p>`}
 ${table(
   "trials",
   head("trial", "loss", "agreement", "best so far"),

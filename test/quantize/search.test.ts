@@ -142,6 +142,14 @@ describe("the search", () => {
     expect(kept?.configuration).toContain("float: ");
     expect(kept?.loss ?? 1).toBeLessThan(bound?.loss ?? 0);
   });
+  it("spends a time budget on float layers even where nothing is lost, and no more than the budget", async () => {
+    const floats = async (maxSlowdown: number) => {
+      const { report } = await compile(classifier(), { precision: "int8", calibration: { data, maxSlowdown } });
+      return report.data.quantization?.configuration.split("float: ")[1]?.split(", ") ?? [];
+    };
+    expect(await floats(1)).toEqual([]);
+    expect((await floats(10)).length).toBeGreaterThan(1);
+  });
   it("ends when its signal is aborted", async () => {
     const controller = new AbortController();
     const done = compile(classifier(), {

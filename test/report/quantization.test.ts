@@ -9,6 +9,7 @@ const trial = (name: string, loss: number, kept: boolean): Trial => ({
   name,
   configuration: { method: "mse", alpha: undefined, correctBias: false, rounding: false, floats: [] },
   loss,
+  likely: 1,
   agreement: 0.975,
   rows: 40,
   kept,
