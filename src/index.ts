@@ -3,6 +3,8 @@ import type { ModelInput } from "./compile.js";
 import type { CompileOptions, LoadOptions } from "./options.js";
 import type { Report } from "./report/report.js";
 import type { Program } from "./runtime/program.js";
+import type { Verification } from "./runtime/verify.js";
+import type { VerifyModelOptions } from "./verify.js";
 
 // The compiler is loaded when it is first asked for something: a service that imports the package and compiles nothing yet starts at once.
 
@@ -18,6 +20,10 @@ export async function report(model: ModelInput, options: CompileOptions = {}): P
 export async function load(path: string, options: LoadOptions = {}): Promise<Program> {
   return await (await import("./compile.js")).load(path, options);
 }
+/** Compares a model, compiled, or a bundle with ONNX Runtime on the untouched model, and bisects where they differ. docs/observability.md. */
+export async function verify(path: string, options: VerifyModelOptions = {}): Promise<Verification> {
+  return await (await import("./verify.js")).verify(path, options);
+}
 export type { BatchEvent, CacheEvent, Phase, QueueEvent, RunEvent, SegmentEvent } from "./channels.js";
 export type { ModelInput } from "./compile.js";
 export { PartitaError, type Remark, type Verdict, type Where } from "./diagnostics.js";
@@ -27,8 +33,12 @@ export type { CompileOptions, LoadOptions, Precision, ProgressEvent, ShapeOption
 export type { Pin } from "./partition/verdicts.js";
 export type { Report, ReportData } from "./report/report.js";
 export type { Batching } from "./runtime/batching.js";
+export type { LayerProfile, Profile, SegmentTimes } from "./runtime/profile.js";
 export type { Program } from "./runtime/program.js";
 export type { Feeds, Port, SegmentProfile, Session, SessionRunOptions, SessionStats } from "./runtime/session.js";
 export type { SessionOptions } from "./runtime/settings.js";
 export type { Stream, StreamOptions, StreamRunOptions } from "./runtime/stream.js";
+export type { Recording, Trace, TraceEvent } from "./runtime/trace.js";
+export type { Fault, FaultyNode, SegmentCheck, SegmentValue, ValueError, Verification } from "./runtime/verify.js";
 export { Tensor, type TensorData, type TensorDType, type TensorLike } from "./tensor.js";
+export type { VerifyModelOptions } from "./verify.js";

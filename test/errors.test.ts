@@ -24,6 +24,7 @@ import { inferGraph } from "../src/ops/infer.js";
 import { check } from "../src/partition/check.js";
 import { manifestHash } from "../src/runtime/bundle.js";
 import { Tensor } from "../src/tensor.js";
+import { verify as verifyModel } from "../src/verify.js";
 import { intField, messageField, textField } from "./fuzz/proto.js";
 import { attribute, external, FLOAT, INT64, info, intAttribute, model, rawData, tensor } from "./support/onnx-model.js";
 import { transpiled } from "./support/transpile.js";
@@ -700,6 +701,17 @@ const TRIGGERS: readonly Trigger[] = [
       await s.run({ x: new Tensor("float32", [1, 2], [1, 2]) });
     },
     says: ["the session was disposed", "program.createSession()"],
+  },
+  {
+    code: "P3110",
+    title: "a bundle without its model",
+    run: async () => {
+      const at = join(mkdtempSync(join(folder, "alone-")), "b.partita");
+      await (await compile(mlp(), { target: "host" })).save(at);
+      await verifyModel(at);
+    },
+    says: ["a bundle does not hold the untouched model", "Give the model too: --model FILE"],
+    exit: 2,
   },
   // ---- command line --------------------------------------------------------------------------------------------------------------------------
   {
