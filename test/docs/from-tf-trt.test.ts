@@ -4,10 +4,11 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { compile } from "../../src/compile.js";
 import type { Program } from "../../src/index.js";
 import type { Report } from "../../src/report/report.js";
 import { Tensor } from "../../src/tensor.js";
-import type { InferenceGraph, TrtGraphConverterV2 } from "../../src/tftrt.js";
+import { calibGraphToInferGraph, createInferenceGraph, type InferenceGraph, TrtGraphConverterV2 } from "../../src/tftrt.js";
 import {
   bool,
   constant,
@@ -145,5 +146,51 @@ describe("docs/from-tf-trt.md", () => {
     expect(page.converted.engines).toEqual([{ images: { min: [1, 16, 16, 3], opt: [8, 16, 16, 3], max: [8, 16, 16, 3] } }]);
     expect(printed.some((s) => s.includes("operators converted"))).toBe(true);
     await Promise.all([page.converted.dispose(), page.final.dispose()]);
+  });
+
+  const MODELS = { frozen: "net.pb", saved: "net_saved_model" } as const;
+  const TOLERANCE = { FP32: 1e-6, FP16: 2e-3, INT8: 0.02 } as const;
+  const ways = (["frozen", "saved"] as const).flatMap((model) =>
+    (["FP32", "FP16", "INT8"] as const).map((precision) => ({ model, precision })),
+  );
+  function* calibration() {
+    for (let i = 0; i < 16; i++)
+      yield {
+        images: new Tensor(
+          "float32",
+          Float32Array.from({ length: 768 }, (_, k) => Math.sin(k * (i + 1)) / 2 + 0.5),
+          [1, 16, 16, 3],
+        ),
+      };
+  }
+  const probabilitiesOf = (results: Record<string, Tensor>): Tensor => Object.values(results)[0] as Tensor;
+
+  it.each(ways)("compile: a $model graph in $precision", async ({ model, precision }) => {
+    const program = await compile(join(folder, MODELS[model]), {
+      precision: precision.toLowerCase() as "fp32",
+      ...(model === "frozen" ? { outputs: ["probabilities"] } : {}),
+      ...(precision === "INT8" ? { calibration: { data: calibration() } } : {}),
+    });
+    await using session = await program.createSession();
+    near(probabilitiesOf(await session.run({ images })), TOLERANCE[precision]);
+    expect(program.report.toJSON().quantization !== undefined).toBe(precision === "INT8");
+  });
+  it.each(ways)("the old names: a $model graph in $precision", async ({ model, precision }) => {
+    const path = join(folder, MODELS[model]);
+    let graph: InferenceGraph;
+    if (model === "frozen") {
+      graph = await createInferenceGraph(path, ["probabilities"], { precisionMode: precision, maxBatchSize: 8 });
+      if (precision === "INT8") {
+        for (const feeds of calibration()) await graph.run(feeds);
+        const calibrated = graph;
+        graph = await calibGraphToInferGraph(calibrated);
+        await calibrated.dispose();
+      }
+    } else {
+      const converter = new TrtGraphConverterV2({ inputSavedModelDir: path, precisionMode: precision });
+      graph = await converter.convert(precision === "INT8" ? calibration : undefined);
+    }
+    near(probabilitiesOf(await graph.run({ images })), TOLERANCE[precision]);
+    await graph.dispose();
   });
 });
