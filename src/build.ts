@@ -65,9 +65,11 @@ export async function buildSegments<P extends Buildable>(first: P, hooks: BuildH
   const measured = new Map<string, Measurement>();
   const refusals = new Map<NodeId, Map<EngineName, Verdict>>();
   let planned = first;
-  for (let round = 0; ; round++) {
+  for (let round = 0; ; ) {
     const refused = await pass(planned, hooks, made, measured, round >= MAX_ROUNDS);
     if (refused === undefined) break;
+    // A rival's loss moves nothing: it is told, and costs no round.
+    if (!refused.rival) round++;
     for (const id of refused.nodes) {
       const known = refusals.get(id) ?? new Map<EngineName, Verdict>();
       refusals.set(id, known.set(refused.engine, refused.verdict));
@@ -91,6 +93,7 @@ const nodesKey = (s: Segment): string => s.nodes.join();
 const keyOf = (s: Segment): string => `${s.engine} ${nodesKey(s)}`;
 
 interface Refused {
+  readonly rival?: boolean | undefined;
   readonly engine: EngineName;
   readonly nodes: readonly NodeId[];
   readonly verdict: Verdict;
@@ -131,6 +134,7 @@ async function pass<P extends Buildable>(
     const outcome = await measure(planned, hooks, segment, artifact, build);
     if (outcome === undefined) continue;
     measured.set(nodesKey(segment), outcome.measurement);
+    if (outcome.lost !== undefined && !last) return outcome.lost;
     if (outcome.rival === undefined || last) continue;
     const { engine, artifact: faster } = outcome.rival;
     made.set(`${engine} ${nodesKey(segment)}`, faster);
@@ -197,6 +201,8 @@ interface Outcome {
   readonly measurement: Measurement;
   /** The engine that is faster, with what it built. */
   readonly rival?: { readonly engine: EngineName; readonly artifact: Artifact } | undefined;
+  /** The engine that could not build it, with its words: the plan is made again so that the report has them. */
+  readonly lost?: Refused | undefined;
 }
 
 /** Times a segment of an engine on this machine's GPU, and the other engine beside it where that takes it too. */
@@ -223,6 +229,7 @@ async function measure<P extends Buildable>(
   const times = [{ engine: segment.engine, us: own.us }];
   const quantized = settings.precision === "int8";
   let int8 = quantized && segment.engine === "tensorrt" ? await agreement(planned, hooks, segment, { feeds, found: own.found }) : undefined;
+  let lost: Refused | undefined;
   let best: { us: number; engine: EngineName; artifact: Artifact } | undefined;
   for (const engine of rivals) {
     let other: Artifact;
@@ -230,8 +237,10 @@ async function measure<P extends Buildable>(
       other = await build(engine);
     } catch (error) {
       // A rival that cannot be built has lost; the segment has an engine already.
-      if (error instanceof PartitaError) continue;
-      throw error;
+      if (!(error instanceof PartitaError)) throw error;
+      const refused = refusalOf(error, { ...segment, engine }, planned);
+      if (refused !== undefined) lost = { ...refused, nodes: segment.nodes, rival: true };
+      continue;
     }
     const theirs = await timed(hooks.engine(engine), other, feeds);
     if (theirs === undefined) continue;
@@ -240,7 +249,7 @@ async function measure<P extends Buildable>(
     if (theirs.us < own.us) best = { us: theirs.us, engine, artifact: other };
   }
   times.sort((a, b) => a.us - b.us);
-  return { measurement: { times, layers: own.layers, inspection: own.inspection, int8 }, rival: best };
+  return { measurement: { times, layers: own.layers, inspection: own.inspection, int8 }, rival: best, lost };
 }
 
 /** What an engine made of a segment beside what the host's integers make of it; undefined where the host cannot run it. */

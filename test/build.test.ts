@@ -86,10 +86,14 @@ describe("two engines that both take a segment", () => {
       expect(r.built).toHaveLength(1);
     }
   });
-  it("a rival that does not build has lost", async () => {
+  it("a rival that does not build has lost, and its words are at the nodes", async () => {
     const r = await build({ target: ["tensorrt", "cuda"] }, { tensorrt: 10, cuda: 20 }, { tensorrt: () => buildFailed({ why: "no" }) });
     expect(engines(r)).toEqual(["cuda"]);
     expect(r.report.data.segments[0]?.times).toEqual([{ engine: "cuda", us: 20 }]);
+    for (const n of r.report.data.nodes)
+      expect(n.notOn.find((x) => x.engine === "tensorrt")?.why).toBe("TensorRT builds no engine of the segment: no (P2214)");
+    // Telling of it costs a plan, not a build.
+    expect(r.built.map((b) => b.split(" ")[0])).toEqual(["cuda"]);
   });
   it("a pinned node stays where it is pinned, however slow", async () => {
     const r = await build({ target: ["tensorrt", "cuda"], pin: [{ match: "first..fourth", to: "tensorrt" }] }, { tensorrt: 30, cuda: 20 });
