@@ -88,7 +88,7 @@ export class DiskCache {
       if (before !== undefined) return { pieces: before, found: true };
       const lock = await Lock.take(`${this.path(key)}.lock`, this.#staleMs);
       if (lock === "held") {
-        await sleep(50, undefined, { signal });
+        await sleep(50, undefined, { signal }).catch(() => signal?.throwIfAborted());
         continue;
       }
       try {

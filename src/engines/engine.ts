@@ -167,6 +167,8 @@ export interface Engine {
   readonly keeps?: Keep | undefined;
   /** What one build takes: one set of dims, or a range of them. An engine that says neither gets open dims as they are. */
   readonly serves?: "dims" | "range" | undefined;
+  /** What its artifacts depend on besides the segment and the options, where they are worth keeping on disk; larger ones are not kept. */
+  storage?(context: BuildContext): Promise<{ readonly identity: string; readonly maxBytes: number } | undefined>;
   /** Compute capability, times ten, of the device that runs what is opened. Throws where this machine can open nothing. */
   ready?(context: OpenContext): number;
   /** Whether this machine can build and run it, and what is missing otherwise. */

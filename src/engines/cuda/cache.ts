@@ -1,6 +1,6 @@
 /** Compiled kernels on disk, by content: cubins with the compiler's warnings. */
 import { join } from "node:path";
-import { cacheFolder, DiskCache } from "../disk-cache.js";
+import { cacheFolder, DiskCache, type Pieces } from "../disk-cache.js";
 
 /** What a compiler made of a source. */
 export interface Compiled {
@@ -8,6 +8,10 @@ export interface Compiled {
   /** The compiler's warnings; often empty. */
   readonly log: string;
 }
+
+const piecesOf = ({ cubin, log }: Compiled): Pieces => [cubin, Buffer.from(log)];
+const compiledOf = ([cubin, log]: Pieces): Compiled | undefined =>
+  cubin === undefined || log === undefined ? undefined : { cubin, log: Buffer.from(log).toString("utf8") };
 
 export class KernelCache {
   readonly #disk: DiskCache;
@@ -24,11 +28,19 @@ export class KernelCache {
     return this.#disk.path(key);
   }
   async get(key: string): Promise<Compiled | undefined> {
-    const [cubin, log] = (await this.#disk.get(key)) ?? [];
-    return cubin === undefined || log === undefined ? undefined : { cubin, log: Buffer.from(log).toString("utf8") };
+    return compiledOf((await this.#disk.get(key)) ?? []);
   }
-  async put(key: string, { cubin, log }: Compiled): Promise<void> {
-    await this.#disk.put(key, [cubin, Buffer.from(log)]);
+  async put(key: string, entry: Compiled): Promise<void> {
+    await this.#disk.put(key, piecesOf(entry));
+  }
+  /** The entry; where there is none, `make` makes it, in one process at a time. */
+  async once(key: string, make: () => Promise<Compiled>): Promise<Compiled> {
+    let made: Compiled | undefined;
+    const { pieces } = await this.#disk.once(key, async () => {
+      made = await make();
+      return piecesOf(made);
+    });
+    return made ?? compiledOf(pieces) ?? (await make());
   }
   async prune(): Promise<void> {
     await this.#disk.prune();

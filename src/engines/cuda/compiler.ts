@@ -111,10 +111,12 @@ export async function compileSource(source: string, arch: string, options: Compi
   if (entry === undefined) {
     const make = async (): Promise<Compiled> => {
       try {
-        const made = await c.compile(source, name, flags);
-        inspectCubin(made.cubin);
-        if (cache !== false) await cache.put(key, made);
-        return made;
+        const compiled = async (): Promise<Compiled> => {
+          const made = await c.compile(source, name, flags);
+          inspectCubin(made.cubin);
+          return made;
+        };
+        return cache === false ? await compiled() : await cache.once(key, compiled);
       } catch (error) {
         throw error instanceof PartitaError ? error : compileFailed({ name, arch, log: logOf(error) }, {}, error);
       }

@@ -11,6 +11,7 @@ import type { Graph, NodeId } from "../../ir/types.js";
 import { byShape } from "../by-shape.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext } from "../engine.js";
 import { hostEngine } from "../host/index.js";
+import { stored } from "../stored.js";
 import { compilerInfo, compileSource } from "./compiler.js";
 import { firstPlace, gpuVerdict, openDevice } from "./device.js";
 import { brokenArtifact, notEmitted, otherArch } from "./errors.js";
@@ -27,6 +28,12 @@ const VERSION = "cuda/1";
 const fixedEngine: Engine = {
   name: "cuda",
   serves: "dims",
+  // Kernels are kept one by one, and tactics as well: what is left to save is the emission, not worth writing large weights for.
+  async storage({ tune: level = "none" }) {
+    const { kind, version } = await compilerInfo();
+    const timed = level === "none" || !gpuVerdict().ok ? "" : openDevice().properties.name;
+    return { identity: `${VERSION} ${kind} ${version} ${timed}`, maxBytes: 64 << 20 };
+  },
   ready: ({ device }) => openDevice(device).properties.sm,
   keeps: (_, n) => emits(n),
   async available(): Promise<Verdict> {
@@ -60,7 +67,7 @@ const fixedEngine: Engine = {
     return { sharedBytes: plan.weightsBytes, streamBytes: plan.arenaBytes + ports };
   },
 };
-export const cudaEngine: Engine = byShape(fixedEngine, () => hostEngine);
+export const cudaEngine: Engine = byShape(stored(fixedEngine), () => hostEngine);
 
 /** Nodes that the engine's rules refuse at their dims, with the reason: what the operators' own verdicts cannot know. */
 export function cudaRefusals(g: Graph, precision: LowerOptions["precision"], sm: number): ReadonlyMap<NodeId, Verdict> {

@@ -11,6 +11,7 @@ import type { Graph } from "../../ir/types.js";
 import { byShape } from "../by-shape.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext, TensorRtOptions } from "../engine.js";
 import { hostEngine } from "../host/index.js";
+import { stored } from "../stored.js";
 import { builtElsewhere, noGpuToRun, otherGpu, planIncomplete } from "./errors.js";
 import { openEngine } from "./executable.js";
 import { parserRefused } from "./failures.js";
@@ -28,6 +29,13 @@ const rangeEngine: Engine = {
   name: "tensorrt",
   serves: "range",
   ready,
+  async storage({ tensorrt, target }) {
+    const { version, library } = (await loadLibrary({ flavor: tensorrt?.library, sm: target.sm })).rt;
+    return {
+      identity: `${VERSION} ${version.product} ${version.text} ${library} ${presentGpu()?.properties.name ?? ""}`,
+      maxBytes: 2 ** 30,
+    };
+  },
   async available(): Promise<Verdict> {
     try {
       await loadLibrary({ sm: presentGpu()?.properties.sm ?? 0 });
@@ -40,7 +48,7 @@ const rangeEngine: Engine = {
   build,
   open,
 };
-export const tensorrtEngine: Engine = byShape(rangeEngine, () => hostEngine);
+export const tensorrtEngine: Engine = byShape(stored(rangeEngine), () => hostEngine);
 
 /** Throws P2206. */
 function ready(): number {

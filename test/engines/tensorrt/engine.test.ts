@@ -45,7 +45,10 @@ describe.skipIf(missing !== undefined)(`the TensorRT engine${missing === undefin
     process.env["PARTITA_TENSORRT_DIR"] = installed;
     process.env["PARTITA_CACHE_DIR"] = join(folder, "cache");
   });
+  // Each test builds its own engines.
+  const forget = (): void => rmSync(join(folder, "cache", "engines"), { recursive: true, force: true });
   afterEach(() => {
+    forget();
     delete process.env["FAKE_TENSORRT_FAIL"];
     delete process.env["FAKE_TENSORRT_CALLS"];
   });
@@ -174,8 +177,12 @@ describe.skipIf(missing !== undefined)(`the TensorRT engine${missing === undefin
     expect(first.subarray(0, 8).toString()).toBe("PTTIME01");
     await compile(net("relu", "Relu", "4"), options);
     expect(readFileSync(timing)).toEqual(first);
+    forget();
+    await compile(net("relu", "Relu", "4"), options);
+    expect(readFileSync(timing)).toEqual(first);
     // A damaged file counts as none, and is replaced.
     writeFileSync(timing, first.subarray(0, first.length - 1));
+    forget();
     await compile(net("relu", "Relu", "4"), options);
     expect(readFileSync(timing)).toEqual(first);
     expect(readdirSync(join(folder, "cache", "tensorrt"))).toContain("TensorRT-11.2.1-Fake-GPU-0-sm_90.timing");
