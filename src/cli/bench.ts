@@ -97,7 +97,11 @@ export function benchText(r: BenchResult): string {
     lines.push(
       `batch ${c.batch}: ${c.ratio.toFixed(2)} times the throughput of onnxruntime-node (95 %: ${c.low.toFixed(2)} to ${c.high.toFixed(2)})`,
     );
-  for (const row of r.rows) lines.push(...notes(row));
+  for (const row of r.rows) {
+    lines.push(...notes(row));
+    if (r.load.kind === "open" && row.itemsPerSecond.mean < 0.95 * r.load.rate * row.batch)
+      lines.push(`batch ${row.batch}, ${row.contender}: more calls come than it can answer: latency only tells how long the rounds are`);
+  }
   lines.push(`energy: ${r.method.energy}`);
   return lines.join("\n");
 }

@@ -115,7 +115,8 @@ export function profileText(p: Profile, rows: number): string {
     lines.push(`${time(s.us)}${percent(s.us)}  ${s.segment} (${s.engine})`);
     const shown = s.layers.filter((l) => l.inside === undefined).sort((a, b) => (b.us ?? 0) - (a.us ?? 0));
     for (const l of shown.slice(0, rows)) {
-      const from = l.origin.filter((o) => o !== l.name);
+      const all = l.origin.filter((o) => o !== l.name);
+      const from = all.length > 4 ? [...all.slice(0, 3), `${all.length - 3} more`] : all;
       lines.push(
         `${time(l.us ?? 0)}${percent(l.us ?? 0)}    ${l.name}${l.op === undefined ? "" : ` (${l.op})`}${from.length === 0 ? "" : `, from ${from.join(", ")}`}`,
       );

@@ -306,18 +306,29 @@ class Search {
     return undefined;
   }
 
-  /** The first node that gives, on ONNX Runtime, something else than the model's value of that name. */
+  /**
+   * The first node that gives, on ONNX Runtime, something else than the model's value of that name, and whose difference reaches an output: values that
+   * passes scale on purpose, and scale back before an output, are no fault.
+   */
   async rewritten(values: ModelValues): Promise<FaultyNode | undefined> {
+    const errors = new Map<string, ValueError>();
     for (const group of this.#groups()) {
       const model = await values(group);
       const actual = await runGraph(this.#with(group), feedsOf(this.#graph, this.#inputs));
       for (const name of group) {
         const e = model.get(name);
-        if (e === undefined) continue;
-        const error = errorOf(name, actual.get(name), e);
-        if (!(error.relative <= this.#tolerance)) return await this.#describe(name, error, false);
+        if (e !== undefined) errors.set(name, errorOf(name, actual.get(name), e));
       }
     }
+    const right = (v: ValueId): boolean => (errors.get(valueAt(this.#graph, v).name)?.relative ?? Number.NaN) <= this.#tolerance;
+    const suspect = new Set<ValueId>(this.#graph.outputs.filter((v) => !right(v)));
+    for (const n of this.#graph.nodes.toReversed())
+      if (n.outs.some((v) => v !== undefined && suspect.has(v))) for (const v of readsOf(n)) if (!right(v)) suspect.add(v);
+    for (const n of this.#graph.nodes)
+      for (const v of n.outs) {
+        const error = v !== undefined && suspect.has(v) ? errors.get(valueAt(this.#graph, v).name) : undefined;
+        if (error !== undefined) return await this.#describe(error.name, error, false);
+      }
     return undefined;
   }
 

@@ -125,6 +125,56 @@ describe("verify", () => {
     expect(v.fault).toMatchObject({ segment: "cuda_2", cause: "rewriting", node: { name: "second/tanh", op: "Sigmoid" } });
   });
 
+  it("does not blame values that are scaled on purpose and scaled back", async () => {
+    // The value named d holds 2 d, and is halved where it is read: as channels are that were scaled for quantization.
+    const doubled: Change = (g) => {
+      const add = g.nodes.find((n) => n.op === "Add");
+      const tanh = g.nodes.find((n) => n.op === "Tanh");
+      const [d] = add?.outs ?? [];
+      if (add === undefined || tanh === undefined || d === undefined) return g;
+      const [plain, half, back] = [0, 1, 2].map((k) => (g.values.length + k) as never);
+      const value = (id: never, name: string) => ({ ...valueAt(g, d), id, name });
+      const scalar = [
+        ...parse(`graph "c" opset {"": 18} (%v: float32) -> (%w) { const %s = float32[] [2.0]  %w = Mul(%v, %s) }`).constants.values(),
+      ][0] as never;
+      const made = (k: number, op: string, ins: readonly never[], outs: readonly never[]): Node => ({
+        ...add,
+        id: (g.nodeLimit + k) as never,
+        name: `own/${op}`,
+        op,
+        attrs: {},
+        ins,
+        outs,
+      });
+      return {
+        ...g,
+        nodeLimit: g.nodeLimit + 2,
+        values: [
+          ...g.values,
+          value(plain as never, "d/plain"),
+          { ...value(half as never, "two"), type: { kind: "tensor", dtype: "float32", shape: [] } },
+          value(back as never, "d/back"),
+        ],
+        constants: new Map(g.constants).set(half as never, scalar),
+        nodes: g.nodes.flatMap((n) =>
+          n === add
+            ? [
+                { ...n, outs: [plain as never] },
+                made(0, "Mul", [plain as never, half as never], [d as never]),
+                made(1, "Div", [d as never, half as never], [back as never]),
+              ]
+            : n === tanh
+              ? [{ ...n, ins: [back as never] }]
+              : [n],
+        ),
+      };
+    };
+    const fine = await verified(hostEngine, doubled);
+    expect(fine.ok).toBe(true);
+    const v = await verified(hostEngine, (g) => swapped((n) => n.op === "Softsign", "Tanh")(doubled(g)));
+    expect(v.fault).toMatchObject({ segment: "cuda_2", cause: "rewriting", node: { name: "second/out", op: "Tanh" } });
+  });
+
   it("takes errors that only add up for what they are", async () => {
     // Every segment is off by a little, in its last node.
     const off: Change = (g) => {

@@ -60,6 +60,12 @@ export function layersOf(events: readonly ProfileEvent[], runs: number, graph: G
 /** What ONNX Runtime's rewrites append to the name of a node or of the value it makes. */
 const SUFFIX = /(_nchwc|_token_\d+|_fused|_quant)+$/;
 
+/** What a fused node begins with, and what ONNX Runtime fuses behind one rather than before it. */
+const HEADS: ReadonlySet<string> = new Set(["Conv", "ConvTranspose", "MatMul", "Gemm", "MaxPool", "AveragePool", "GlobalAveragePool"]);
+const TAILS: ReadonlySet<string> = new Set(
+  "Add Sub Mul Div Sum Relu Clip Sigmoid Tanh LeakyRelu HardSigmoid HardSwish Elu Gelu".split(" "),
+);
+
 /**
  * The segment's nodes behind each node that ran. Those keep a name of the segment's, or are named after a value that they make; nodes that did not run on
  * their own were fused, with one that reads them or else one that they read.
@@ -78,14 +84,17 @@ function nodesBehind(g: Graph, ran: readonly string[]): ReadonlyMap<string, read
   }
   const owner = new Map<Node, string>(anchors);
   // Backwards: what a fused node reads and did not run is part of it.
-  for (const n of g.nodes.toReversed()) {
-    const mine = owner.get(n);
-    if (mine === undefined) continue;
-    for (const v of readsOf(n)) {
-      const p = made[v];
-      if (p !== undefined && !owner.has(p)) owner.set(p, mine);
+  const backwards = (all: boolean): void => {
+    for (const n of g.nodes.toReversed()) {
+      const mine = owner.get(n);
+      if (mine === undefined) continue;
+      for (const v of readsOf(n)) {
+        const p = made[v];
+        if (p !== undefined && !owner.has(p) && (all || !(HEADS.has(n.op) && TAILS.has(p.op)))) owner.set(p, mine);
+      }
     }
-  }
+  };
+  backwards(false);
   // Forwards: what is left was fused into the node before it.
   for (const n of g.nodes) {
     if (owner.has(n)) continue;
@@ -94,6 +103,7 @@ function nodesBehind(g: Graph, ran: readonly string[]): ReadonlyMap<string, read
       .find((p) => p !== undefined && owner.has(p));
     if (before !== undefined) owner.set(n, owner.get(before) as string);
   }
+  backwards(true);
   const nodes = new Map<string, string[]>();
   for (const n of g.nodes) {
     const name = owner.get(n);
