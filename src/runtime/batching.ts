@@ -77,38 +77,35 @@ export function joining(plan: Plan, values: Values): Pick<Joinable, "key" | "ite
 }
 
 /**
- * Chooses the first batch that is full, or whose first run has waited long enough. `spread`: engines that are free share what there is, as each has
- * processors of its own.
+ * Chooses the batch of the run that came first, once that has waited long enough; before, one that is full. `spread`: engines that are free share what
+ * there is, as each has processors of its own.
  */
 export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }: Batching, spread: boolean): Choice<J, R> {
   return (waiting, now, free) => {
-    const groups = new Map<string, { readonly members: Ticket<J, R>[]; items: number; full: boolean }>();
-    let soonest = Number.POSITIVE_INFINITY;
-    const shared = (members: readonly Ticket<J, R>[]): readonly Ticket<J, R>[] =>
-      spread ? members.slice(0, Math.max(1, Math.ceil(waiting.size / Math.max(1, free)))) : members;
+    const most = spread ? Math.max(1, Math.ceil(waiting.size / Math.max(1, free))) : waiting.size;
+    const [head] = waiting;
+    if (head === undefined) return [];
+    const left = head.since + maxDelayMs - now;
+    const groups = new Map<string, { readonly members: Ticket<J, R>[]; items: number }>();
     for (const t of waiting) {
       const { key, items } = t.job;
-      if (key === undefined || items >= maxBatch) return [t];
-      let group = groups.get(key);
-      if (group === undefined) {
-        group = { members: [], items: 0, full: false };
-        groups.set(key, group);
+      if (left <= 0 && key !== head.job.key) continue;
+      if (key === undefined || items >= maxBatch) {
+        if (left > 0 || t === head) return [t];
+        break;
       }
+      const group = groups.get(key) ?? { members: [], items: 0 };
+      groups.set(key, group);
       // In the order they came: a small run does not overtake a large one of its kind.
-      group.full ||= group.items + items > maxBatch;
-      if (!group.full) {
+      if (group.items + items <= maxBatch) {
         group.members.push(t);
         group.items += items;
-        group.full = group.items === maxBatch;
+        if (group.items < maxBatch && group.members.length < most) continue;
       }
-      if (group.full) return shared(group.members);
+      if (left <= 0 || group.items === maxBatch) return group.members;
     }
-    for (const { members } of groups.values()) {
-      const since = members[0]?.since ?? 0;
-      if (now - since >= maxDelayMs) return shared(members);
-      soonest = Math.min(soonest, since + maxDelayMs - now);
-    }
-    return Math.max(1, soonest);
+    if (left > 0) return Math.max(1, left);
+    return groups.get(head.job.key ?? "")?.members ?? [head];
   };
 }
 

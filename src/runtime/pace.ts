@@ -2,7 +2,6 @@
  * How many runs should be inside at once, that no engine waits for the event loop between two: as many as take a few milliseconds together. More would
  * only wait in there, where they are started even when nobody wants them any more.
  */
-import { performance } from "node:perf_hooks";
 
 /** Milliseconds of work inside. */
 const AHEAD = 4;
