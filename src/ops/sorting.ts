@@ -101,9 +101,13 @@ export const nonMaxSuppression = defineOp({
   infer: () => [fact("int64", [UNKNOWN, 3])],
   cost: perInput(50),
   int8: absent("box coordinates need float"),
-  on: {
-    ...hostOnly("the number of boxes it keeps depends on the data", "cut the graph before it with `outputs`, or leave it to the host"),
-  },
+  on: on(
+    absent("the number of boxes it keeps depends on the data", "cut the graph before it with `outputs`, or leave it to the host"),
+    absent(
+      "TensorRT looks at 5,000 boxes at most and orders those of all classes by score: its results are others than ONNX's",
+      "cut the graph before it with `outputs`, or leave it to the host",
+    ),
+  ),
   *samples() {
     yield {
       name: "overlap",

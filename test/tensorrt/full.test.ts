@@ -179,6 +179,11 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
       await e.dispose();
     }
   };
+  /** The GPU to build on, where there is one. */
+  const gpuOf = (): { readonly context?: NonNullable<ReturnType<typeof presentGpu>>["context"] } => {
+    const context = presentGpu()?.context;
+    return context === undefined ? {} : { context };
+  };
   const deserialized = async (plan: Uint8Array): Promise<Engine> => await rt.deserialize(plan, { context: presentGpu()?.context });
   const ordered = (engine: Engine, feeds: Readonly<Record<string, Tensor>>): readonly Tensor[] =>
     engine.io.filter((t) => t.mode === "input").map((t) => feeds[t.name] as Tensor);
@@ -266,9 +271,8 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
     if (rt.version.product === "TensorRT-RTX") throw new LeftOut("TensorRT-RTX times nothing when it builds: its timing cache is empty");
     const s = all.find((x) => x.name === "resnet50") ?? first;
     const model = dry ? encodeOnnx(parse(mlp("slow", { bias: "fake:slow:400" }))) : readFileSync(s.path);
-    const asked = { profiles: s.batch === undefined ? undefined : [profiles(s)], context: presentGpu()?.context };
-    const build = async (timingCache: Uint8Array) =>
-      await rt.build(model, { ...Object.fromEntries(Object.entries(asked).filter(([, v]) => v !== undefined)), timingCache });
+    const range = s.batch === undefined ? {} : { profiles: [profiles(s)] };
+    const build = async (timingCache: Uint8Array) => await rt.build(model, { ...range, ...gpuOf(), timingCache });
     const one = await build(new Uint8Array());
     const two = await build(one.timingCache ?? new Uint8Array());
     Object.assign(figures, {
@@ -286,13 +290,7 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
     const g = importOnnx(first.path);
     const other = rescaled(g);
     const range = first.batch === undefined ? {} : { profiles: [profiles(first)] };
-    const context = presentGpu()?.context;
-    const { plan } = await rt.build(readFileSync(first.path), {
-      ...range,
-      refit: "all",
-      tf32: false,
-      ...(context === undefined ? {} : { context }),
-    });
+    const { plan } = await rt.build(readFileSync(first.path), { ...range, refit: "all", tf32: false, ...gpuOf() });
     const engine = await deserialized(plan);
     const names = await engine.refittable();
     figures["refittable"] = names.all.length;
@@ -382,27 +380,20 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
       [6, 7],
     );
     const feeds = dry ? (main ?? {}) : { x };
-    const program = await compile(path, {
-      target: "tensorrt",
-      minimumSegmentSize: 1,
-      tune: "none",
-      ...(dry ? { shapes: first.shapes } : {}),
-    });
-    only(program.report.data);
-    const session = await program.createSession();
-    try {
-      const expected = (await onnxRuntime(path, feeds))["y"] as Tensor;
+    // The planner leaves such operators to the host: this is of the engine alone.
+    const { plan } = await rt.build(readFileSync(path), { ...(dry ? { profiles: [profiles(first)] } : {}), ...gpuOf() });
+    const engine = await deserialized(plan);
+    const expected = (await onnxRuntime(path, feeds))["y"] as Tensor;
+    await opened(engine, async (e) => {
       for (let i = 0; i < 3; i++) {
-        const { y } = await session.run(feeds);
+        const [y] = await e.run(ordered(engine, feeds));
         figures["dims"] = y?.dims;
         if (!dry)
           expect([y?.dims, Array.from(y?.data as BigInt64Array)]).toEqual([expected.dims, Array.from(expected.data as BigInt64Array)]);
         // The stand-in keeps the rows that do not begin with zero.
         else expect(y?.dims).toEqual([Array.from({ length: ROWS.opt }, (_, k) => expected.data[16 * k]).filter((v) => v !== 0).length, 16]);
       }
-    } finally {
-      await session.dispose();
-    }
+    });
   });
 
   check("1,000 runs from 8 callers; the end of a session while they run", async (figures) => {
@@ -501,10 +492,9 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
   check("the log at its most talkative comes from all of TensorRT's threads", async (figures) => {
     const said: Record<string, number> = {};
     const range = first.batch === undefined ? {} : { profiles: [profiles(first)] };
-    const context = presentGpu()?.context;
     await rt.build(readFileSync(first.path), {
       ...range,
-      ...(context === undefined ? {} : { context }),
+      ...gpuOf(),
       logLevel: "verbose",
       onLog: ({ severity }) => {
         said[severity] = (said[severity] ?? 0) + 1;
