@@ -360,7 +360,7 @@ class OpenExecutable implements Executable {
     return await this.#cache.serve<readonly (Tensor | DeviceTensor)[]>(shapes, {
       wanted: bindings === undefined ? undefined : this.#rules.wanted(bindings),
       work: (engine, range) => this.#on(engine, range, bindings ?? new Map(), inputs, keep, options),
-      host: async () => await (await this.#original()).run(await fetched(inputs), { signal: options.signal }),
+      host: async () => await (await this.#original()).run(await fetched(inputs), { signal: options.signal, phases: options.phases }),
     });
   }
 
@@ -386,7 +386,7 @@ class OpenExecutable implements Executable {
       const fill = (axis: number): Fill => (padded.some((s) => this.#rules.masked(s) && mentions(declared[axis], s)) ? "zero" : "last");
       return resized(t, boundDims(declared, larger) ?? t.dims, fill);
     });
-    const results = await engine.run(feeds, { signal: options.signal });
+    const results = await engine.run(feeds, { signal: options.signal, phases: options.phases });
     const dims = this.#rules.outputDims(bindings);
     return results.map((t, i) => resized(t, dims?.[i] ?? t.dims) as Tensor);
   }

@@ -12,6 +12,8 @@ import { tensorRtFacts } from "../engines/tensorrt/doctor.js";
 import { presentGpu } from "../engines/tensorrt/load.js";
 import { probeTensorRt } from "../engines/tensorrt/probe.js";
 
+import { energyMeter } from "./energy.js";
+
 export interface MachineFact {
   readonly name: string;
   readonly ok: boolean;
@@ -43,8 +45,22 @@ export async function doctor(env: Environment = process.env): Promise<readonly M
       const { kind, version, path, archs } = probeCompiler();
       return `${kind === "nvrtc" ? "NVRTC" : "nvcc"} ${version}, ${path}${archs.length === 0 ? "" : `, sm_${archs[0]} to sm_${archs.at(-1)}`}`;
     }),
+    energyFact(),
     ...(await tensorRtFacts(presentGpu()?.properties.sm, env, ({ library, parser }) => probeTensorRt({ library, parser }))),
   ];
+}
+
+/** Whether a benchmark can tell the GPU's energy. */
+function energyFact(): MachineFact {
+  const meter = energyMeter();
+  return "how" in meter
+    ? { name: "Energy", ok: true, detail: meter.how }
+    : {
+        name: "Energy",
+        ok: false,
+        detail: meter.missing,
+        remedy: "install NVIDIA's driver (it brings libnvidia-ml.so.1), for joules in partita bench",
+      };
 }
 
 /** What `find` says, or the coded error's reason and remedy. */

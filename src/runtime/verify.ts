@@ -109,8 +109,9 @@ export async function verifyProgram(
   });
   const ok = rows.every((r) => r.relative <= tolerance);
   const result = { schema: "partita.verify/2" as const, ok, tolerance, outputs: rows, segments };
-  const wrong = segments.findIndex((s) => !s.ok);
-  if (ok && wrong < 0) return result;
+  const failing = segments.findIndex((s) => !s.ok);
+  if (ok && failing < 0) return result;
+  const wrong = failing >= 0 ? failing : checker.rewritten(rows);
   onProgress("the first wrong node", 0.9);
   const fault =
     wrong >= 0
@@ -160,6 +161,8 @@ class Checker {
   readonly #values: Map<string, TensorLike>;
   /** As compiled, from segment to segment. */
   readonly #own: Map<string, TensorLike>;
+  /** Values that are what the compiled graph says, and not what the model does. */
+  readonly #rewritten = new Set<string>();
 
   constructor(
     compiled: Verifiable,
@@ -196,23 +199,26 @@ class Checker {
     for (const [k, name] of step.outputs.entries()) {
       const found = results[k] as Tensor;
       const same = this.#expected.get(name);
-      if (same !== undefined) {
-        outputs.push({ ...errorOf(name, found, same), against: "model" });
-        this.#values.set(name, same);
+      const first = same === undefined ? undefined : errorOf(name, found, same);
+      this.#values.set(name, same ?? found);
+      if (first !== undefined && first.relative <= this.#tolerance) {
+        outputs.push({ ...first, against: "model" });
         continue;
       }
-      this.#values.set(name, found);
-      const origin = this.#origin(name);
+      const origin = same === undefined ? this.#origin(name) : undefined;
       if (origin !== undefined && measure(found, origin).relative <= this.#tolerance) {
         outputs.push({ ...errorOf(name, found, origin), against: "origin" });
         continue;
       }
       alone ??= await this.#oracle(i, inputs);
       const e = alone?.get(name);
-      if (e !== undefined) {
-        outputs.push({ ...errorOf(name, found, e), against: "segment" });
+      const asCompiled = e === undefined ? undefined : errorOf(name, found, e);
+      if (e !== undefined && asCompiled !== undefined && (first === undefined || asCompiled.relative <= this.#tolerance)) {
+        // The engine does as it was told. What follows was compiled for this value, not for the model's.
+        outputs.push({ ...asCompiled, against: "segment" });
         this.#values.set(name, e);
-      }
+        if (first !== undefined) this.#rewritten.add(name);
+      } else if (first !== undefined) outputs.push({ ...first, against: "model" });
     }
     const ok = outputs.every((o) => o.relative <= this.#tolerance);
     return { segment: step.segment, engine: artifact.engine, ok, outputs };
@@ -244,6 +250,20 @@ class Checker {
     const rewritten = await search.rewritten(values);
     if (rewritten !== undefined) return { ...found, cause: "rewriting", node: rewritten };
     return { ...found, cause: "fusion", node: await search.fused() };
+  }
+
+  /** The first segment that makes a rewritten value which a wrong output comes from, through such values alone. */
+  rewritten(outputs: readonly ValueError[]): number {
+    const { steps } = this.#compiled.plan;
+    const suspect = new Set(outputs.filter((o) => !(o.relative <= this.#tolerance)).map((o) => o.name));
+    let first = -1;
+    for (let i = steps.length - 1; i >= 0; i--) {
+      const made = steps[i]?.outputs.filter((name) => suspect.has(name)) ?? [];
+      if (made.length === 0) continue;
+      if (made.some((name) => this.#rewritten.has(name))) first = i;
+      for (const name of steps[i]?.inputs ?? []) if (this.#rewritten.has(name) || !this.#expected.has(name)) suspect.add(name);
+    }
+    return first;
   }
 
   /** The first segment whose own values, from the compiled model's own, leave the tolerance. */

@@ -1,4 +1,5 @@
 /** Runs a deserialized engine: a pool of slots for runs that overlap, each with an execution context of its own. */
+import { performance } from "node:perf_hooks";
 import type { Tensor, TensorLike } from "../../tensor.js";
 import type { Device } from "../cuda/device.js";
 import { ResidentPool } from "../cuda/resident.js";
@@ -50,8 +51,16 @@ export async function openEngine(engine: Engine, options: OpenEngineOptions): Pr
   const kept = new ResidentPool(device, "memory for results that stay on the GPU");
   return {
     memory: { activations: engine.deviceMemoryBytes, contexts: slots.length },
-    run: (feeds: readonly TensorLike[], { signal }: RunOptions = {}) =>
-      pool.using((s) => s.run(feeds), signal) as Promise<readonly Tensor[]>,
+    run: (feeds: readonly TensorLike[], { signal, phases }: RunOptions = {}) => {
+      const called = performance.now();
+      return pool.using(async (s) => {
+        const start = performance.now();
+        const results = await s.run(feeds);
+        // Copies are inside: a run's graph holds them.
+        phases?.push({ name: "wait", startMs: called, endMs: start }, { name: "compute", startMs: start, endMs: performance.now() });
+        return results;
+      }, signal) as Promise<readonly Tensor[]>;
+    },
     runResident: (feeds, keep, { signal } = {}) => pool.using((s) => s.run(feeds, keep, kept), signal),
     async timeUs(feeds) {
       const samples = await pool.using((s) => s.time(feeds, 5, 50));
