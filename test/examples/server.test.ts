@@ -26,7 +26,7 @@ import {
 const TYPES = ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "string"];
 const folder = mkdtempSync(join(tmpdir(), "partita-server-"));
 const children: RunningServer[] = [];
-let models: Readonly<Record<"digits" | "types" | "slow" | "pair", string>>;
+let models: Readonly<Record<"digits" | "types" | "slow" | "pair" | "fails", string>>;
 let server: RunningServer;
 
 beforeAll(async () => {
@@ -41,6 +41,11 @@ beforeAll(async () => {
       `graph "types" opset {"": 18} (${ports("", true)}) -> (${ports("y_", false)}) {\n${TYPES.map((t) => `%y_${t} = Identity(%${t})`).join("\n")}\n}`,
     ),
     slow: await bundleOf(folder, "slow", SLOW),
+    fails: await bundleOf(
+      folder,
+      "fails",
+      `graph "fails" opset {"": 18} (%x: float32[N], %shape: int64[R]) -> (%y) { %y = Reshape(%x, %shape) }`,
+    ),
     pair: await bundleOf(
       folder,
       "pair",
@@ -411,6 +416,25 @@ describe("more than it can do", () => {
     await until(async () => (await metric('partita_requests_total{model="slow",code="499"}')) === 1);
     expect(await metric('partita_queue_events_total{model="slow",event="cancel"}')).toBe(1);
     expect((await first).status).toBe(200);
+  });
+});
+
+describe("a model that fails on its inputs", () => {
+  it("is 500 with the error's code; the log has the reason, and the next request is served", async () => {
+    const asked = (rows: number): Asked =>
+      json({
+        inputs: [
+          { name: "x", shape: [4], datatype: "FP32", data: [1, 2, 3, 4] },
+          { name: "shape", shape: [2], datatype: "INT64", data: [rows, 2] },
+        ],
+      });
+    const failed = await infer("fails", asked(3));
+    expect([failed.status, jsonOf(failed)]).toEqual([
+      500,
+      { error: expect.stringMatching(/^P20\d\d: the model could not be run on these inputs$/) },
+    ]);
+    await until(async () => /"level":50,.*P20\d\d/.test(server.output()));
+    expect(jsonOf(await infer("fails", asked(2)))["outputs"]).toEqual([{ name: "y", shape: [2, 2], datatype: "FP32", data: [1, 2, 3, 4] }]);
   });
 });
 
