@@ -5,7 +5,7 @@
 import { Editor } from "../ir/edit.js";
 import { valueAt } from "../ir/graph.js";
 import { int64Constant, makeConstant } from "../ir/payload.js";
-import type { Body, Graph, Node, ValueId, ValueType } from "../ir/types.js";
+import type { Body, Graph, Node, NodeId, ValueId, ValueType } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
 import { inferGraph } from "../ops/infer.js";
 import { spellBody } from "./inline-body.js";
@@ -23,7 +23,7 @@ export function unrollLoops(g: Graph, takes: (n: Node) => boolean): Graph {
     const body = n.op === "Loop" && n.domain === "" ? n.attrs["body"] : undefined;
     if (body?.kind !== "graph") continue;
     const trips = tripsOf(n, body.value, facts, takes);
-    if (trips !== undefined) unroll(draft, n, body.value, trips);
+    if (trips !== undefined) unroll(draft, n.id, trips);
   }
   return draft.changed ? draft.finish() : g;
 }
@@ -51,11 +51,13 @@ function tripsOf(n: Node, { graph: body }: Body, facts: (v: ValueId) => Fact, ta
 /** Of a type and rank that are known, without dims that only a run reveals. */
 const settled = (t: ValueType): boolean => t.kind === "tensor" && t.shape?.includes("?") === false;
 
-function unroll(draft: Editor, n: Node, body: Body, trips: number): void {
-  const now = draft.node(n.id);
-  if (now === undefined) return;
-  draft.remove(n.id);
-  const { graph } = body;
+function unroll(draft: Editor, id: NodeId, trips: number): void {
+  // The draft's node: what its body captures may be the result of a loop that is spelled out by now.
+  const now = draft.node(id);
+  const body = now?.attrs["body"];
+  if (now === undefined || body?.kind !== "graph") return;
+  draft.remove(id);
+  const { graph } = body.value;
   const stem = now.name === "" ? "loop" : now.name;
   const origin = now.origin ?? [now.name];
   const going = draft.addConstant(`${stem}.going`, makeConstant("bool", [], [1]));
@@ -73,7 +75,7 @@ function unroll(draft: Editor, n: Node, body: Body, trips: number): void {
     variables.forEach((v, i) => {
       bound.set(v, state[i] as ValueId);
     });
-    const at = spellBody(draft, body, bound);
+    const at = spellBody(draft, body.value, bound);
     state = graph.outputs.slice(1, 1 + carried).map(at);
     graph.outputs.slice(1 + carried).forEach((v, i) => {
       const [row] = draft.add({ op: "Unsqueeze", ins: [at(v), first], outs: 1, name: `${stem}.row`, origin }).outs;

@@ -43,6 +43,34 @@ describe("unrolled loops", () => {
     for (const [i, e] of expected.entries())
       expect(compareTensors(found[i] as Tensor, e, { rtolOfMax: 0 }).message).toContain("max error 0 ");
   });
+  it("a loop whose body captures what another loop made", async () => {
+    const body = (name: string, capture: string, of: string): string => `Loop(%three, %yes, %x) {
+      body = graph "body" opset {"": 18} (%i: int64[], %c: bool[], %v: float32[3]) captures (%${capture} = %${of}) -> (%d, %w, %s) {
+        %d: bool[] = Identity(%c)
+        %r: float32[3] = Gather(%${capture.split(":", 1)[0]}, %i) {axis = 0}
+        %w: float32[3] = Add(%v, %r)
+        %s: float32[3] = Neg(%w)
+      }
+    } @"${name}"`;
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[3], %z: float32[3, 3]) -> (%b) {
+      const %three = int64[] [3]
+      const %yes = bool[] [1]
+      %a: float32[3], %rows: float32[3, 3] = ${body("first", "t: float32[3, 3]", "z")}
+      %b: float32[3], %more: float32[3, 3] = ${body("second", "u: float32[3, 3]", "rows")}
+    }`);
+    const floats = (...dims: readonly number[]): Tensor =>
+      new Tensor(
+        "float32",
+        Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => 0.5 * i - 1),
+        dims,
+      );
+    const inputs = [floats(3), floats(3, 3)];
+    const made = unrollLoops(g, () => true);
+    expect(made.nodes.filter((n) => n.op === "Loop")).toEqual([]);
+    const [expected, found] = [await reference({ title: "", graph: g, inputs }), await reference({ title: "", graph: made, inputs })];
+    if (expected === undefined || found === undefined) throw new Error("ONNX Runtime does not run it");
+    expect(compareTensors(found[0] as Tensor, expected[0] as Tensor, { rtolOfMax: 0 }).message).toContain("max error 0 ");
+  });
   it.each([
     ["a count that only a run reveals", loop("%n", "%yes", "Identity(%c)")],
     ["a condition that is false", loop("%three", "%no", "Identity(%c)")],
