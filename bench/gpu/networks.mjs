@@ -75,10 +75,12 @@ class Net {
   }
 }
 
-/** [batch, 3, 224, 224] to [batch, 1000]; BatchNorm already folded, as it is after compilation. */
-export function resnet50(batch) {
+/** [batch, 3, 224, 224] to [batch, 1000]; BatchNorm already folded, as it is after compilation. `bytes`: pixels of 0 to 255, scaled to -1 to 1 first. */
+export function resnet50(batch, { bytes = false } = {}) {
   const n = new Net("resnet50", 1);
-  const x = n.e.addInput("input", { kind: "tensor", dtype: "float32", shape: [batch, 3, 224, 224] });
+  const input = n.e.addInput("input", { kind: "tensor", dtype: bytes ? "uint8" : "float32", shape: [batch, 3, 224, 224] });
+  const scalar = (v) => n.e.addConstant(`s${n.count++}`, makeConstant("float32", [], [v]));
+  const x = bytes ? n.add("Sub", [n.add("Mul", [n.add("Cast", [input], { to: int(1) }), scalar(1 / 127.5)]), scalar(1)]) : input;
   const conv = (v, cin, cout, k, stride, pad) =>
     n.add("Conv", [v, n.weight([cout, cin, k, k], cin * k * k), n.weight([cout], 10000)], {
       kernel_shape: ints(k, k),
