@@ -256,6 +256,11 @@ class Search {
         return t.v === x ? both(t.at, order.indexOf(t.at)) : both(order[t.at], t.at);
       }
       case "Reshape":
+        if (t.at === (t.v === x ? from : to).length - 1) {
+          const [first, last] = t.v === x ? [n, this.#joinedHeads(n)] : [this.#partedHeads(n), n];
+          if (first !== undefined && last !== undefined) return t.join(first.ins[0], t.at) && t.join(last.outs[0], t.at);
+        }
+        return t.v === x ? both(t.at, landing(from, to, t.at)) : both(landing(to, from, t.at), t.at);
       case "Flatten":
       case "Squeeze":
       case "Unsqueeze":
@@ -280,6 +285,50 @@ class Search {
       default:
         return REDUCE.has(n.op) && this.#reduced(n, from, to, t, both);
     }
+  }
+
+  /**
+   * Values of attention: [batch, length, heads * size] is parted into heads by a Reshape and a Transpose, weighed by the scores, and joined again
+   * by a Transpose and a Reshape. Sums over the length do not mix channels. From the first Reshape to the last one.
+   */
+  #joinedHeads(first: Node): Node | undefined {
+    const parted = this.#only(first, "Transpose", 0);
+    const attention = parted === undefined ? undefined : this.#only(parted, "Attention", 2);
+    const weighed =
+      attention === undefined || attention.outs.slice(1).some((v) => v !== undefined) ? undefined : this.#only(attention, "Transpose", 0);
+    const last = weighed === undefined ? undefined : this.#only(weighed, "Reshape", 0);
+    if (parted === undefined || weighed === undefined || last === undefined) return undefined;
+    const swaps = [parted, weighed].every((n) => n.attrs["perm"]?.kind === "ints" && n.attrs["perm"].value.join() === "0,2,1,3");
+    const shapes = [first.ins[0], first.outs[0], last.ins[0], last.outs[0]].map((v) => (v === undefined ? undefined : this.shape(v)));
+    const [whole, heads, back, joined] = shapes;
+    const [count, size] = heads?.slice(2) ?? [];
+    const fits =
+      whole?.length === 3 &&
+      joined?.length === 3 &&
+      heads?.length === 4 &&
+      typeof count === "number" &&
+      typeof size === "number" &&
+      whole[2] === count * size &&
+      joined[2] === whole[2] &&
+      back?.[2] === count &&
+      back[3] === size;
+    return swaps && fits ? last : undefined;
+  }
+  /** The first Reshape of the chain that ends in this one. */
+  #partedHeads(last: Node): Node | undefined {
+    let n: Node | undefined = last;
+    for (const slot of [0, 0, 2, 0]) {
+      const v: ValueId | undefined = n?.ins[slot];
+      n = v === undefined ? undefined : this.#producers[v];
+    }
+    return n?.op === "Reshape" && this.#joinedHeads(n) === last ? n : undefined;
+  }
+  /** The one node that reads a node's result, when it is of this kind and reads it in this place alone. */
+  #only(n: Node, op: string, slot: number): Node | undefined {
+    const [y] = n.outs;
+    const [reader, ...more] = y === undefined || this.#outputs.has(y) ? [] : (this.#users[y] ?? []);
+    const fits = reader?.op === op && reader.domain === "" && more.length === 0 && reader.ins.every((v, i) => (v === y) === (i === slot));
+    return fits ? reader : undefined;
   }
 
   #sum(n: Node, y: ValueId, to: readonly Dim[], t: Touch): boolean {

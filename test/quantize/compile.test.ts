@@ -1,5 +1,5 @@
 /** Compiling with precision int8: what must be supplied, what is honoured, and that a program keeps its results through a bundle. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -13,6 +13,8 @@ import { inferGraph } from "../../src/ops/infer.js";
 import { parseCalibration } from "../../src/options.js";
 import { type Calibration, writeCalibration } from "../../src/quantize/calibration.js";
 import { quantize } from "../../src/quantize/index.js";
+import { rangesOf } from "../../src/quantize/ranges.js";
+import { tableText } from "../../src/quantize/table.js";
 import { Tensor } from "../../src/tensor.js";
 import { generator } from "../support/integer-kernels.js";
 
@@ -45,6 +47,30 @@ const small = model();
 const data = feeds(40);
 /** Without the search: it has tests of its own. */
 const calibration = { data, search: "none" } as const;
+
+describe("a calibration table of TensorRT", () => {
+  test("that calibration wrote gives the program that the ranges behind it give, to the bit", async () => {
+    const { calibration: found, graph } = await calibrate(small, { data });
+    const ranges = rangesOf(graph, found.observations, "max");
+    const table = join(folder, "ranges.table");
+    writeFileSync(table, tableText(ranges));
+    const [byTable, byFeeds] = [
+      await compile(small, { precision: "int8", calibration: { table } }),
+      await compile(small, { precision: "int8", calibration: { ...calibration, method: "max" } }),
+    ];
+    expect(byTable.report.data.quantization).toMatchObject({ source: "table", configuration: "ranges as given" });
+    const quantizers = (p: typeof byTable) => p.report.data.nodes.filter((n) => n.op === "QuantizeLinear").map((n) => n.name);
+    expect(quantizers(byTable).length).toBeGreaterThan(0);
+    expect(quantizers(byTable)).toEqual(quantizers(byFeeds));
+    await using a = await byTable.createSession({ threads: 1 });
+    await using b = await byFeeds.createSession({ threads: 1 });
+    for (const feed of data.slice(0, 5)) expect((await a.run(feed))["y"]?.data).toEqual((await b.run(feed))["y"]?.data);
+    // And it is the table's: half the range of the input clips it.
+    writeFileSync(table, tableText(new Map([...ranges].map(([name, r]) => [name, name === "x" ? r / 2 : r]))));
+    await using c = await (await compile(small, { precision: "int8", calibration: { table } })).createSession({ threads: 1 });
+    expect((await c.run(data[0] ?? {}))["y"]?.data).not.toEqual((await a.run(data[0] ?? {}))["y"]?.data);
+  });
+});
 
 describe("what int8 needs", () => {
   test("ranges: without them compiling is refused, and a report says so", async () => {

@@ -57,6 +57,32 @@ const tokens = (): Graph =>
     %y = Add(%x, %o)
   }`);
 
+/** Values of two heads of four, weighed and joined, then projected. */
+const attending = (joining = "0, 2, 1, 3"): Graph =>
+  parse(`graph "attending" opset {"": 24} (%x: float32[2, 5, 8]) -> (%y) {
+    ${weights("wq", 8, 8)}
+    ${weights("wk", 8, 8)}
+    ${weights("wv", 8, 8)}
+    ${weights("bv", 8)}
+    ${weights("wo", 8, 8)}
+    const %heads = int64[4] [0, 0, 2, 4]
+    const %whole = int64[3] [0, 0, 8]
+    %q = MatMul(%x, %wq) @"q"
+    %k = MatMul(%x, %wk) @"k"
+    %v = MatMul(%x, %wv) @"v"
+    %vb = Add(%v, %bv)
+    %q4 = Reshape(%q, %heads)
+    %k4 = Reshape(%k, %heads)
+    %v4 = Reshape(%vb, %heads)
+    %qh = Transpose(%q4) {perm = [0, 2, 1, 3]}
+    %kh = Transpose(%k4) {perm = [0, 2, 1, 3]}
+    %vh = Transpose(%v4) {perm = [0, 2, 1, 3]}
+    %ah = Attention(%qh, %kh, %vh)
+    %a4 = Transpose(%ah) {perm = [${joining}]}
+    %a = Reshape(%a4, %whole)
+    %y = MatMul(%a, %wo) @"o"
+  }`);
+
 const feed = (g: Graph): Record<string, TensorLike> =>
   Object.fromEntries(
     g.inputs.map((v) => {
@@ -108,6 +134,16 @@ describe("classes", () => {
       [["k", "q"].sort().reverse(), ["o"], 1],
     ]);
   });
+  it("go through the values of attention, from their projection to that of what is joined", () => {
+    const g = attending();
+    expect(classesOf(g).map((c) => [c.tensors.map((t) => g.values[t.value]?.name), names(g, c.producers), names(g, c.consumers)])).toEqual([
+      [["a", "vb", "v"], ["v"], ["o"]],
+    ]);
+    // Not where something else sees the weighed values, nor where other heads join them.
+    const value = g.values.find((v) => v?.name === "ah")?.id;
+    expect(classesOf({ ...g, outputs: [...g.outputs, value as never] })).toEqual([]);
+    expect(classesOf(attending("0, 2, 3, 1"))).toEqual([]);
+  });
   it.each([
     ["a graph output", "%r = Relu(%c)\n%y = Conv(%r, %w1)", "%y, %r"],
     ["a bound above", "const %lo = float32[] [0]\nconst %hi = float32[] [6]\n%r = Clip(%c, %lo, %hi)\n%y = Conv(%r, %w1)", "%y"],
@@ -129,6 +165,7 @@ describe("scaling", () => {
   it.each([
     ["convolutions", net],
     ["tokens", tokens],
+    ["attention", () => attending()],
   ])("by factors from 1/1000 to 1000 leaves the outputs: %s", async (_, make) => {
     const g = make();
     const chosen = classesOf(g).map((of) => ({ of, factors: Float64Array.from({ length: of.channels }, () => 10 ** (3 * random())) }));
