@@ -214,7 +214,7 @@ describe("an engine of fixed dims", () => {
     const [large] = await e.run([rows(6)]);
     const [small] = await e.run([rows(4)]);
     expect(log.built).toEqual(["6x4"]);
-    expect(small?.data).toEqual((large?.data as Float32Array).subarray(0, 16));
+    expect([...(small?.data ?? [])]).toEqual([...(large?.data ?? [])].slice(0, 16));
     await e.dispose();
   });
   it("what cannot be built runs on the host, and a remark says why, once", async () => {
