@@ -33,12 +33,13 @@ export type { CompileOptions, LoadOptions, Precision, ProgressEvent, ShapeOption
 export type { Pin } from "./partition/verdicts.js";
 export type { Report, ReportData } from "./report/report.js";
 export type { Batching } from "./runtime/batching.js";
+export type { FaultyNode, ValueError } from "./runtime/bisect.js";
 export type { LayerProfile, Profile, SegmentTimes } from "./runtime/profile.js";
 export type { Program } from "./runtime/program.js";
 export type { Feeds, Port, SegmentProfile, Session, SessionRunOptions, SessionStats } from "./runtime/session.js";
 export type { SessionOptions } from "./runtime/settings.js";
 export type { Stream, StreamOptions, StreamRunOptions } from "./runtime/stream.js";
 export type { Recording, Trace, TraceEvent } from "./runtime/trace.js";
-export type { Fault, FaultyNode, SegmentCheck, SegmentValue, ValueError, Verification } from "./runtime/verify.js";
+export type { Fault, SegmentCheck, SegmentValue, Verification } from "./runtime/verify.js";
 export { Tensor, type TensorData, type TensorDType, type TensorLike } from "./tensor.js";
 export type { VerifyModelOptions } from "./verify.js";

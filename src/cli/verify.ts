@@ -1,7 +1,8 @@
 /** `partita verify`: prints what verification found. */
 import type { CompileOptions } from "../options.js";
 import { parseNumber } from "../options.js";
-import type { Fault, FaultyNode, ValueError, Verification } from "../runtime/verify.js";
+import type { FaultyNode, ValueError } from "../runtime/bisect.js";
+import type { Fault, Verification } from "../runtime/verify.js";
 import { verify } from "../verify.js";
 import { readFeeds } from "./files.js";
 import type { Terminal } from "./terminal.js";

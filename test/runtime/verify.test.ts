@@ -8,8 +8,10 @@ import { compile, plan } from "../../src/compile.js";
 import type { Engine } from "../../src/engines/engine.js";
 import { hostEngine } from "../../src/engines/host/index.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
+import { Editor } from "../../src/ir/edit.js";
 import { valueAt } from "../../src/ir/graph.js";
 import { parse } from "../../src/ir/parse.js";
+import { makeConstant } from "../../src/ir/payload.js";
 import type { Graph, Node } from "../../src/ir/types.js";
 import { randomFeeds } from "../../src/runtime/measure.js";
 import { planOf } from "../../src/runtime/plan.js";
@@ -125,79 +127,52 @@ describe("verify", () => {
     expect(v.fault).toMatchObject({ segment: "cuda_2", cause: "rewriting", node: { name: "second/tanh", op: "Sigmoid" } });
   });
 
-  it("does not blame values that are scaled on purpose and scaled back", async () => {
-    // The value named d holds 2 d, and is halved where it is read: as channels are that were scaled for quantization.
+  it.each([
+    ["inside a segment", "d"],
+    ["from segment to segment", "c"],
+  ])("does not blame values that are scaled on purpose and scaled back, %s", async (_, value) => {
+    // Under its own name goes twice the value, and who reads it halves it: as with channels that are scaled for quantization.
     const doubled: Change = (g) => {
-      const add = g.nodes.find((n) => n.op === "Add");
-      const tanh = g.nodes.find((n) => n.op === "Tanh");
-      const [d] = add?.outs ?? [];
-      if (add === undefined || tanh === undefined || d === undefined) return g;
-      const [plain, half, back] = [0, 1, 2].map((k) => (g.values.length + k) as never);
-      const value = (id: never, name: string) => ({ ...valueAt(g, d), id, name });
-      const scalar = [
-        ...parse(`graph "c" opset {"": 18} (%v: float32) -> (%w) { const %s = float32[] [2.0]  %w = Mul(%v, %s) }`).constants.values(),
-      ][0] as never;
-      const made = (k: number, op: string, ins: readonly never[], outs: readonly never[]): Node => ({
-        ...add,
-        id: (g.nodeLimit + k) as never,
-        name: `own/${op}`,
-        op,
-        attrs: {},
-        ins,
-        outs,
-      });
-      return {
-        ...g,
-        nodeLimit: g.nodeLimit + 2,
-        values: [
-          ...g.values,
-          value(plain as never, "d/plain"),
-          { ...value(half as never, "two"), type: { kind: "tensor", dtype: "float32", shape: [] } },
-          value(back as never, "d/back"),
-        ],
-        constants: new Map(g.constants).set(half as never, scalar),
-        nodes: g.nodes.flatMap((n) =>
-          n === add
-            ? [
-                { ...n, outs: [plain as never] },
-                made(0, "Mul", [plain as never, half as never], [d as never]),
-                made(1, "Div", [d as never, half as never], [back as never]),
-              ]
-            : n === tanh
-              ? [{ ...n, ins: [back as never] }]
-              : [n],
-        ),
-      };
+      const e = new Editor(g);
+      const v = g.values.find((x) => x?.name === value)?.id;
+      const producer = g.nodes.find((n) => n.outs.includes(v));
+      if (v === undefined || (producer === undefined && !g.inputs.includes(v))) return g;
+      const { type } = valueAt(g, v);
+      const two = e.addConstant("two", makeConstant("float32", [], [2]));
+      if (g.nodes.some((n) => n.ins.includes(v))) {
+        const back = e.declare(`${value}/back`, type);
+        e.replaceUses(v, back);
+        e.add({ op: "Div", name: "back", ins: [v, two], outs: [back] });
+      }
+      if (producer !== undefined) {
+        const plain = e.declare(`${value}/plain`, type);
+        e.patch(producer.id, { outs: [plain] });
+        e.add({ op: "Mul", name: "double", ins: [plain, two], outs: [v] });
+      }
+      return e.finish();
     };
     const fine = await verified(hostEngine, doubled);
-    expect(fine.ok).toBe(true);
+    expect(fine.outputs[0]?.relative).toBeLessThan(1e-5);
+    expect(fine).toMatchObject({ ok: true });
+    expect(fine.fault).toBeUndefined();
+    if (value === "c") expect(fine.segments[0]?.outputs.find((o) => o.name === "c")?.against).toBe("segment");
     const v = await verified(hostEngine, (g) => swapped((n) => n.op === "Softsign", "Tanh")(doubled(g)));
     expect(v.fault).toMatchObject({ segment: "cuda_2", cause: "rewriting", node: { name: "second/out", op: "Tanh" } });
+    const broken = await verified(sabotaged(swapped((n) => n.op === "Tanh", "Sigmoid")), doubled);
+    expect(broken.fault).toMatchObject({ segment: "cuda_2", cause: "engine", node: { name: "second/tanh", op: "Tanh" } });
   });
 
   it("takes errors that only add up for what they are", async () => {
     // Every segment is off by a little, in its last node.
     const off: Change = (g) => {
       const last = g.nodes.at(-1);
-      if (last === undefined || !["Mul", "Softsign"].includes(last.op)) return g;
-      const [v] = last.outs;
-      if (v === undefined) return g;
-      const text = `graph "off" opset {"": 18} (%v: float32[4, 8]) -> (%w) { const %s = float32[] [1.0007]  %w = Mul(%v, %s) }`;
-      const part = parse(text);
-      const at = g.values.length;
-      const scaled = valueAt(g, v);
-      const constants = new Map(g.constants).set((at + 1) as never, [...part.constants.values()][0] as never);
-      const values = [
-        ...g.values,
-        { ...scaled, id: at as never, name: `${scaled.name}/exact` },
-        { ...valueAt(part, [...part.constants.keys()][0] as never), id: (at + 1) as never, name: "scale" },
-      ];
-      const nodes = [
-        ...g.nodes.slice(0, -1),
-        { ...last, outs: [at as never] },
-        { ...last, id: g.nodeLimit as never, op: "Mul", attrs: {}, ins: [at as never, (at + 1) as never], outs: [v] },
-      ];
-      return { ...g, nodes, values, constants, nodeLimit: g.nodeLimit + 1 };
+      const [v] = last?.outs ?? [];
+      if (last === undefined || v === undefined || !["Mul", "Softsign"].includes(last.op)) return g;
+      const e = new Editor(g);
+      const exact = e.declare("exact", valueAt(g, v).type);
+      e.patch(last.id, { outs: [exact] });
+      e.add({ op: "Mul", name: "off", ins: [exact, e.addConstant("factor", makeConstant("float32", [], [1.0007]))], outs: [v] });
+      return e.finish();
     };
     const each = await verified(sabotaged(off), undefined, 0.01);
     const worst = Math.max(...each.segments.flatMap((s) => s.outputs.map((o) => o.relative)));
