@@ -166,7 +166,8 @@ async function measure(m, precision) {
     await session.dispose();
   }
 }
-const base = () => new URL(`${process.env.DIST === undefined ? new URL("../../dist", import.meta.url) : `file://${resolve(process.env.DIST)}`}/`);
+const base = () =>
+  new URL(`${process.env.DIST === undefined ? new URL("../../dist", import.meta.url) : `file://${resolve(process.env.DIST)}`}/`);
 const tensor = (t, Tensor) => (t instanceof Tensor ? t : new Tensor(t.type, t.data, t.dims));
 
 /** Segments, the share of the arithmetic on the GPU, and what is left for the host: operators with how many and why. */

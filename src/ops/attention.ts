@@ -102,10 +102,10 @@ export const attention = defineOp({
   },
   int8: absent("the products of activations stay in float; quantize the projections around it"),
   on: on(
-    when("no cache of keys and values, no softcap, the result alone", (at) => {
-      if (at.in["pastKey"] !== undefined || at.in["lengths"] !== undefined)
-        return no("the fused kernel takes no key-value cache", "concatenate the cache in front of the operator");
-      if (at.out.length > 1) return no("the fused kernel gives the result alone", "drop the unused outputs");
+    when("no lengths of rows, no softcap, no scores given out", (at) => {
+      if (at.in["lengths"] !== undefined) return no("the fused kernel takes no lengths of rows", "mask the keys behind them");
+      if (at.out.length > (at.in["pastKey"] === undefined ? 1 : 3))
+        return no("the fused kernel gives the result and the grown cache", "drop the unused outputs");
       if (at.attrs["softcap"] !== 0) return no("the fused kernel does not cap the scores");
       return yes;
     }),

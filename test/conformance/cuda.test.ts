@@ -9,7 +9,7 @@ import { type LowerOptions, lower } from "../../src/engines/cuda/lower.js";
 import { a100, type DeviceModel, h200 } from "../../src/engines/cuda/templates/index.js";
 import type { Graph } from "../../src/ir/types.js";
 import { compilerMissing, needsCompiler } from "../support/cuda.js";
-import { attentions, convolutions, matrices, recurrences } from "../support/cuda-cases.js";
+import { attentions, cachedAttentions, convolutions, matrices, recurrences } from "../support/cuda-cases.js";
 import { emittedSamples } from "../support/emitted.js";
 
 /** Most shared memory of a block with opt-in, bytes (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"). */
@@ -24,7 +24,7 @@ const devices: Readonly<Record<string, DeviceModel>> = {
 
 describe.skipIf(compilerMissing !== undefined)(needsCompiler("emitted sources compile"), () => {
   const samples: readonly { readonly title: string; readonly graph: Graph }[] = emittedSamples();
-  const sized = [...matrices(), ...convolutions(), ...attentions(), ...recurrences()];
+  const sized = [...matrices(), ...convolutions(), ...attentions(), ...cachedAttentions(), ...recurrences()];
   it(`covers many operators: ${samples.length} samples`, () => {
     expect(new Set(samples.map((s) => s.title.split(":")[0])).size).toBeGreaterThan(125);
   });

@@ -1,7 +1,7 @@
 /** Every template, on the GPU, over awkward sizes: 1, primes, no multiples of 8; the ways to compute a product each by itself. Against ONNX Runtime. */
 import { describe, expect, it } from "vitest";
 import { lower, type Problem } from "../../src/engines/cuda/lower.js";
-import { attentions, type Case, convolutions, matrices, recurrences } from "../support/cuda-cases.js";
+import { attentions, type Case, cachedAttentions, convolutions, matrices, recurrences } from "../support/cuda-cases.js";
 import { reference } from "../support/emitted.js";
 import { figure, gpuMissing, needsGpu } from "./gpu.js";
 import { device, onGpu, type Precision, pooled, tolerance } from "./run.js";
@@ -23,7 +23,7 @@ function ways(c: Case, precision: Precision): ReadonlyMap<string, ReadonlyMap<st
 }
 
 describe.skipIf(gpuMissing !== undefined)(needsGpu("templates on the GPU"), () => {
-  const families = { matrices, convolutions, attentions, recurrences };
+  const families = { matrices, convolutions, attentions, cachedAttentions, recurrences };
   describe.each(Object.entries(families))("%s", (family, make) => {
     it.each(Object.keys(tolerance) as Precision[])("%s", async (precision) => {
       const wrong: string[] = [];

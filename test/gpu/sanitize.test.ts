@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { compile, readNpz, report } from "../../src/index.js";
 import type { TensorLike } from "../../src/tensor.js";
-import { attentions, convolutions, matrices, recurrences } from "../support/cuda-cases.js";
+import { attentions, cachedAttentions, convolutions, matrices, recurrences } from "../support/cuda-cases.js";
 import { dataDir } from "../support/data.js";
 import { emittedSamples, reference } from "../support/emitted.js";
 import { figure, gpuMissing, needsGpu } from "./gpu.js";
@@ -38,7 +38,7 @@ describe.skipIf(gpuMissing !== undefined || tool === undefined)(needsGpu(`under 
     const seen = new Set<string>();
     // Long recurrences take long under racecheck, and their steps are all alike.
     const layers = recurrences().filter((c) => / (1|17|256|200) units/.test(c.title));
-    await pooled([...matrices(), ...convolutions(), ...attentions(), ...layers], WIDTH, async (c) => {
+    await pooled([...matrices(), ...convolutions(), ...attentions(), ...cachedAttentions(), ...layers], WIDTH, async (c) => {
       const result = await onGpu(
         c.graph,
         c.inputs,

@@ -115,6 +115,43 @@ export function attentions(): readonly Case[] {
   ];
 }
 
+/** Attention behind a cache: [batch, heads, queries, channels], heads of keys, keys in the cache, and what is asked for besides the result. */
+export function cachedAttentions(): readonly Case[] {
+  const cached = (
+    title: string,
+    [batch, heads, queries, size]: readonly [number, number, number, number],
+    [kvHeads, past]: readonly [number, number],
+    more: { mask?: readonly number[]; attributes?: string; grown?: boolean; flat?: boolean } = {},
+  ): Case => {
+    const { mask, attributes = "", grown = true, flat = false } = more;
+    const [q, now] = [heads, kvHeads].map((h) => (flat ? [batch, queries, h * size] : [batch, h, queries, size])) as [number[], number[]];
+    const cache = [batch, kvHeads, past, size];
+    const whole = shape([batch, kvHeads, past + queries, size]);
+    const counts = flat ? `q_num_heads = ${heads}, kv_num_heads = ${kvHeads}` : "";
+    const list = [attributes, counts].filter((a) => a !== "").join(", ");
+    return made(
+      title,
+      { q, k: now, v: now, ...(mask === undefined ? {} : { m: mask }), pk: cache, pv: cache },
+      grown ? "%y, %gk, %gv" : "%y",
+      `%y: ${shape(q)}, %gk: ${whole}, %gv: ${whole} = Attention(%q, %k, %v, ${mask === undefined ? "_" : "%m"}, %pk, %pv)${list === "" ? "" : ` {${list}}`}`,
+    );
+  };
+  return [
+    cached("a step behind 300 keys", [1, 4, 1, 64], [4, 300]),
+    cached("a step of grouped heads", [2, 8, 1, 64], [2, 77]),
+    cached("a step of wide heads behind many keys", [1, 2, 1, 128], [1, 2000]),
+    cached("a step of odd channels", [1, 3, 1, 19], [3, 33]),
+    cached("a step behind nothing", [1, 2, 1, 32], [2, 0]),
+    cached("a step whose cache nobody asks for", [1, 4, 1, 32], [2, 41], { grown: false }),
+    cached("a step with a mask", [2, 4, 2, 32], [4, 30], { mask: [2, 1, 2, 32] }),
+    cached("four steps, causal", [1, 6, 4, 16], [2, 9], { attributes: "is_causal = 1" }),
+    cached("steps of heads side by side", [2, 4, 3, 24], [2, 50], { flat: true, attributes: "scale = 0.3" }),
+    cached("many queries behind a cache, causal", [1, 4, 70, 64], [2, 45], { attributes: "is_causal = 1" }),
+    cached("many queries of heads side by side", [2, 3, 40, 32], [3, 20], { flat: true }),
+    cached("many queries, with a mask", [1, 2, 33, 32], [2, 31], { mask: [33, 64], grown: false }),
+  ];
+}
+
 export function recurrences(): readonly Case[] {
   const gates = { LSTM: 4, GRU: 3, RNN: 1 };
   const layer = (

@@ -34,6 +34,7 @@ export interface Ledger {
 const instances: Readonly<Record<string, readonly string[]>> = {
   attention: ["attention"],
   attention_simt: ["attention"],
+  attention_step: ["attention-step", "contraction"],
   depthwise: ["depthwise"],
   mma: ["tiled", "contraction"],
   recurrent: ["recurrent"],

@@ -4,16 +4,18 @@ import { type Operand, Refused, type Site } from "./site.js";
 import { storage } from "./storage.js";
 import type { AttentionProblem } from "./templates/index.js";
 
-/** The sizes of an Attention node; throws `Refused` for what the kernel does not do. */
-export function attentionShape(
-  s: Site,
-): Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "causal"> {
+type Sizes = Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "causal">;
+
+/** The sizes of an Attention node, `keys` with those of the cache; `past` where there is one. Throws `Refused` for what the kernels do not do. */
+export function attentionShape(s: Site): Sizes & { readonly past: number | undefined } {
   const [q, k, v] = [s.ins[0], s.ins[1], s.ins[2]];
   if (q === undefined || k === undefined || v === undefined) throw new Refused("an operand is missing");
   if (storage(q.dtype).register !== "float" || k.dtype !== q.dtype || v.dtype !== q.dtype) throw new Refused("its operands differ in type");
-  if (s.ins[4] !== undefined || s.ins[5] !== undefined || s.ins[6] !== undefined)
-    throw new Refused("a cache of keys and values has no kernel", "concatenate it in front");
-  if (s.outs.slice(1).some((o) => o !== undefined)) throw new Refused("its further outputs are not given out");
+  const [pastK, pastV] = [s.ins[4], s.ins[5]];
+  if ((pastK === undefined) !== (pastV === undefined)) throw new Refused("half a cache has no kernel");
+  if (s.ins[6] !== undefined) throw new Refused("lengths of rows have no kernel", "mask the keys behind them");
+  if (s.outs[3] !== undefined || (pastK === undefined && s.outs.slice(1).some((o) => o !== undefined)))
+    throw new Refused("its further outputs are not given out");
   if (s.attrs.softcap !== 0) throw new Refused("capped scores have no kernel");
   const flat = q.dims.length === 3;
   const heads: number = flat ? s.attrs.q_num_heads : (q.dims[1] as number);
@@ -22,15 +24,23 @@ export function attentionShape(
   const length = (x: Operand): number => x.dims[flat ? 1 : 2] as number;
   if (product(q.dims) === 0 || product(k.dims) === 0 || product(v.dims) === 0) throw new Refused("an empty operand has no kernel");
   if (size(q, heads) > 256 || size(v, kvHeads) > 256) throw new Refused(`heads of ${size(q, heads)} channels have no kernel`);
+  const past = pastK?.dims[2];
+  for (const [cache, x] of [
+    [pastK, k],
+    [pastV, v],
+  ] as const)
+    if (cache !== undefined && cache.dims.join() !== [q.dims[0], kvHeads, past, size(x, kvHeads)].join())
+      throw new Refused(`a cache of dims [${cache.dims}] does not go with its keys`);
   return {
+    past,
     batch: q.dims[0] as number,
     heads,
     kvHeads,
     queries: length(q),
-    keys: length(k),
+    keys: length(k) + (past ?? 0),
     dim: size(q, heads),
     dimV: size(v, kvHeads),
     scale: s.attrs.scale ?? 1 / Math.sqrt(size(q, heads)),
-    causal: s.attrs.is_causal ? { offset: 0 } : undefined,
+    causal: s.attrs.is_causal ? { offset: past ?? 0 } : undefined,
   };
 }

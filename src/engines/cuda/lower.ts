@@ -81,7 +81,7 @@ const buffered: Readonly<Record<HeavyKind["kind"], readonly number[]>> = {
   matmul: [0, 1],
   gemm: [0, 1],
   conv: [0, 1],
-  attention: [0, 1, 2, 3],
+  attention: [0, 1, 2, 3, 4, 5],
   recurrent: [0, 1, 2, 3, 4, 5, 6, 7],
   topk: [0],
 };
@@ -312,7 +312,7 @@ class Lowering {
         emitRecurrent(this.#e, s, f, nodes);
         return;
       case "attention":
-        emitAttention(this.#e, s, f, out, tail, nodes);
+        emitAttention(this.#e, s, f, tail, nodes);
         return;
       default:
         emitMatrix(this.#e, heavy.kind, s, out, tail, nodes);

@@ -7,6 +7,7 @@ import { tiledConv, tiledGemm } from "./tiled.js";
 
 export type { AttentionProblem, HeadStrides } from "./attention.js";
 export { attentionKernel, attentionTactics } from "./attention.js";
+export { type AttentionStep, attentionStepKernel, type CachePart, takesStep } from "./attention-step.js";
 export { depthwiseKernel, depthwiseTactics, isDepthwise } from "./depthwise.js";
 export type { ConvProblem, GemmProblem, Operand, Precision } from "./problem.js";
 export { convDepth, convFlops, convRows, gemmFlops } from "./problem.js";
