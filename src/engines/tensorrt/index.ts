@@ -179,14 +179,14 @@ function tell(log: readonly LogMessage[], options: TensorRtOptions, context: Bui
   }
 }
 
-/** Throws P2201, P2202, P2203, P2206, P2216. */
+/** Throws P2103, P2201, P2202, P2203, P2206, P2216. */
 async function open(artifact: Artifact, context: OpenContext): Promise<Executable> {
   const settings = artifact.settings ?? {};
   const flavor: Flavor = settings["product"] === "TensorRT-RTX" ? "rtx" : "tensorrt";
   const sm = Number(settings["sm"] ?? 0);
   const plan = fileOf(artifact, "engine.plan");
   if (plan === undefined) throw planIncomplete({ what: "it has no 'engine.plan'" });
-  const device = presentGpu();
+  const device = presentGpu(context.device);
   if (device === undefined)
     throw noGpuToRun({
       why: `the plan is for compute capability ${smText(sm)}, and there is no usable NVIDIA GPU`,

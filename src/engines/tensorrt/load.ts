@@ -18,8 +18,8 @@ export interface Loaded {
 const opened = new Map<string, TensorRt>();
 
 /** This machine's GPU, where there is one that works. */
-export function presentGpu(): Device | undefined {
-  return gpuVerdict().ok ? openDevice() : undefined;
+export function presentGpu(ordinal?: number): Device | undefined {
+  return gpuVerdict().ok ? openDevice(ordinal) : undefined;
 }
 
 /**

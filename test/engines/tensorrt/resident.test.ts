@@ -17,7 +17,7 @@ import { affinePlan } from "../cuda/plans.js";
 
 const N = 12;
 const sessionOf = (plan: Plan, executables: readonly Executable[]): Session => new Session(plan, [new Lane(plan, executables)]);
-const noDriver = useFakeDriver({ memory: 256 << 20 });
+const noDriver = useFakeDriver({ memory: 256 << 20, devices: 2 });
 const { folder: installed, missing: noLibrary } = standInFolder("11");
 const missing = noDriver ?? noLibrary;
 
@@ -34,10 +34,10 @@ describe.skipIf(missing !== undefined)(`tensors on the device${missing === undef
   });
 
   /** y = relu(x) + x. */
-  const trt = async (streams: number): Promise<Executable> => {
+  const trt = async (streams: number, device = 0): Promise<Executable> => {
     const g = parse(`graph "net" opset {"": 18} (%x: float32[${N}]) -> (%y) { %r = Relu(%x)\n %y = Add(%r, %x) }`);
     const artifact = await tensorrtEngine.build(g, { target: { sm: 90, tensorrt: 110_201, precision: "fp32" } });
-    return await tensorrtEngine.open(artifact, { streams, threads: 1 });
+    return await tensorrtEngine.open(artifact, { streams, threads: 1, device });
   };
   const weights = new Uint8Array(256 + N * 4);
   new Float32Array(weights.buffer, 256).set(Array.from({ length: N }, (_, i) => i));
@@ -107,6 +107,20 @@ describe.skipIf(missing !== undefined)(`tensors on the device${missing === undef
       await session.dispose();
     }
     expect(addon.live()).toEqual(start);
+  });
+
+  it("a plan is opened on the device asked for", async () => {
+    for (const device of [0, 1]) {
+      const e = await trt(1, device);
+      const [kept] = (await e.runResident?.([feed(1)], [true])) ?? [];
+      if (kept === undefined || !("fetch" in kept)) throw new Error("it is not on the device");
+      expect(kept.device).toBe(device);
+      const relu = (v: number): number => Math.max(v, 0) + v;
+      expect([...((await kept.fetch()).data as Float32Array)]).toEqual([...(feed(1).data as Float32Array)].map(relu));
+      kept.release();
+      await e.dispose();
+    }
+    await expect(trt(1, 5)).rejects.toMatchObject({ code: "P2103" });
   });
 
   it("an executable's own results stay as they are when the next run writes elsewhere", async () => {
