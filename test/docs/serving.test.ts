@@ -5,12 +5,8 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { encodeOnnx } from "../../src/import/onnx/export.js";
-import { parse } from "../../src/ir/parse.js";
-import { npzBytes } from "../../src/npz.js";
-import { Tensor } from "../../src/tensor.js";
 import { parseText, problems } from "../support/pbtxt.js";
-import { ask, cliFile, jsonOf, serverFile } from "../support/serving.js";
+import { ask, calibrationFiles, cliFile, jsonOf, serverFile } from "../support/serving.js";
 
 const root = join(import.meta.dirname, "../..");
 const text = readFileSync(join(root, "docs/serving.md"), "utf8");
@@ -40,15 +36,7 @@ beforeAll(async () => {
   const built = join(dirname(serverFile()), "../..");
   cpSync(join(root, "examples/digits"), join(built, "examples/digits"), { recursive: true });
   symlinkSync(built, join(folder, "node_modules/partita"));
-  const weights = Array.from({ length: 512 }, (_, i) => ((i * 37) % 19) / 10 - 0.9).join(", ");
-  writeFileSync(
-    join(folder, "model.onnx"),
-    encodeOnnx(
-      parse(`graph "g" opset {"": 18} (%x: float32[N, 32]) -> (%y) {\nconst %w = float32[32, 16] [${weights}]\n%y = MatMul(%x, %w)\n}`),
-    ),
-  );
-  const rows = Float32Array.from({ length: 64 * 32 }, (_, i) => Math.sin(i * i));
-  writeFileSync(join(folder, "feeds.npz"), npzBytes([["x", new Tensor("float32", rows, [64, 32])]]));
+  calibrationFiles(folder);
 }, 60_000);
 
 const env = () => ({ ...process.env, NO_COLOR: "1", PATH: `${join(folder, "bin")}${delimiter}${process.env["PATH"]}` });

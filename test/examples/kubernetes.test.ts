@@ -13,12 +13,8 @@ import ts from "typescript";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseAllDocuments } from "yaml";
 import { calibrate } from "../../src/calibrate.js";
-import { encodeOnnx } from "../../src/import/onnx/export.js";
-import { parse } from "../../src/ir/parse.js";
-import { npzBytes } from "../../src/npz.js";
 import { calibrationText } from "../../src/quantize/calibration.js";
-import { Tensor } from "../../src/tensor.js";
-import { ask, bundleOf, cliFile, serverFile, startServer } from "../support/serving.js";
+import { ask, bundleOf, calibrationFiles, cliFile, serverFile, startServer } from "../support/serving.js";
 
 const root = join(import.meta.dirname, "../..");
 const manifests = join(root, "examples/kubernetes");
@@ -131,15 +127,7 @@ const expanded = (text: string, env: Readonly<Record<string, string>>): string =
 
 describe("the calibration jobs", () => {
   beforeAll(() => {
-    const weights = Array.from({ length: 32 * 16 }, (_, i) => ((i * 37) % 19) / 10 - 0.9).join(", ");
-    const net = `graph "net" opset {"": 18} (%x: float32[N, 32]) -> (%y) {
-      const %w = float32[32, 16] [${weights}]
-      %h = MatMul(%x, %w)
-      %y = Relu(%h)
-    }`;
-    writeFileSync(join(folder, "model.onnx"), encodeOnnx(parse(net)));
-    const rows = Float32Array.from({ length: 64 * 32 }, (_, i) => Math.sin(i * i));
-    writeFileSync(join(folder, "feeds.npz"), npzBytes([["x", new Tensor("float32", rows, [64, 32])]]));
+    calibrationFiles(folder);
     mkdirSync(join(folder, "bin"));
     writeFileSync(join(folder, "bin/partita"), `#!/bin/sh\nexec "${process.execPath}" "${cliFile()}" "$@"\n`, { mode: 0o755 });
   }, 60_000);

@@ -4,7 +4,10 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFile
 import { type Agent, type IncomingHttpHeaders, request } from "node:http";
 import { dirname, join } from "node:path";
 import { compile } from "../../src/compile.js";
+import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { parse } from "../../src/ir/parse.js";
+import { npzBytes } from "../../src/npz.js";
+import { Tensor } from "../../src/tensor.js";
 import { transpiled } from "./transpile.js";
 
 const root = join(import.meta.dirname, "../..");
@@ -34,6 +37,18 @@ function put(path: string, content: Buffer): void {
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(`${path}.${process.pid}`, content);
   renameSync(`${path}.${process.pid}`, path);
+}
+
+/** Writes model.onnx, one product, and feeds.npz, 64 rows for it: what calibration takes. */
+export function calibrationFiles(folder: string): void {
+  const weights = Array.from({ length: 512 }, (_, i) => ((i * 37) % 19) / 10 - 0.9).join(", ");
+  const net = `graph "net" opset {"": 18} (%x: float32[N, 32]) -> (%y) {
+    const %w = float32[32, 16] [${weights}]
+    %y = MatMul(%x, %w)
+  }`;
+  writeFileSync(join(folder, "model.onnx"), encodeOnnx(parse(net)));
+  const rows = Float32Array.from({ length: 64 * 32 }, (_, i) => Math.sin(i * i));
+  writeFileSync(join(folder, "feeds.npz"), npzBytes([["x", new Tensor("float32", rows, [64, 32])]]));
 }
 
 /** Saves a bundle of a graph, given as text, and gives its path. */
