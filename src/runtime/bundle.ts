@@ -2,7 +2,7 @@
  * Bundles on disk: manifest.json, report.json, and a folder of files per artifact, named by content. Saving writes a folder beside and
  * renames it; loading verifies the schema and every hash, and leaves the folder for nothing.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import {
   closeSync,
   copyFileSync,
@@ -19,7 +19,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join, resolve, sep } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as v from "valibot";
+import { isRunning, temporariesOf, temporaryFor } from "../atomic.js";
 import { defineError } from "../diagnostics.js";
 import type { Artifact } from "../engines/engine.js";
 import { operatorCalled, operatorNeeded } from "../engines/host/operators.js";
@@ -103,8 +105,9 @@ export interface BundleContent {
 /** Throws P3005; whatever stood at `path` is untouched then. */
 export async function saveBundle(path: string, content: BundleContent): Promise<void> {
   const target = resolve(path);
-  const staging = join(dirname(target), `.${randomBytes(6).toString("hex")}.partita.tmp`);
+  const staging = temporaryFor(target);
   try {
+    recoverBundle(target);
     if (existsSync(target) && !existsSync(join(target, "manifest.json")))
       throw cannotSave({ what: "something that is not a bundle is in the way" }, { file: path });
     mkdirSync(staging, { recursive: false });
@@ -155,7 +158,7 @@ const codeOf = (error: unknown): unknown => (error instanceof Error && "code" in
 /** Puts the new folder in the old one's place; the old one steps aside first, as a rename does not replace a full folder. */
 function swap(staging: string, target: string): void {
   for (let attempt = 0; ; attempt++) {
-    const aside = `${staging}.old${attempt}`;
+    const aside = temporaryFor(target);
     let old = false;
     try {
       if (existsSync(target)) {
@@ -175,6 +178,8 @@ function swap(staging: string, target: string): void {
           rmSync(aside, { recursive: true, force: true });
         }
       }
+      // A reader that took this process for dead has put the bundle in its place.
+      if (!existsSync(staging) && existsSync(join(target, "manifest.json"))) return;
       if (!existsSync(staging) || attempt >= 100 || !RACE.has(codeOf(error))) throw error;
     }
   }
@@ -195,8 +200,49 @@ async function fileHash(path: string): Promise<string> {
   return h.digest("hex");
 }
 
+/** A folder that a dead process left is removed after so long: it may be at work on another machine. */
+const LITTER_MS = 3_600_000;
+
+/**
+ * A full folder cannot be replaced in one step: a save that is killed between its two leaves the whole new bundle beside the place, and the old one
+ * under another name. Puts one of them there; removes what older saves left.
+ */
+export function recoverBundle(path: string): void {
+  const target = resolve(path);
+  try {
+    const left = temporariesOf(target).filter((t) => !isRunning(t.pid));
+    if (existsSync(target)) {
+      for (const t of left) if (Date.now() - lstatSync(t.path).mtimeMs > LITTER_MS) rmSync(t.path, { recursive: true, force: true });
+      return;
+    }
+    const whole = left.find((t) => isWhole(t.path));
+    if (whole !== undefined) renameSync(whole.path, target);
+  } catch {
+    // No such folder, or another process was faster: whoever needs the bundle says what is wrong with it.
+  }
+}
+/** The manifest is written last. */
+function isWhole(folder: string): boolean {
+  try {
+    const raw = JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8")) as Record<string, unknown>;
+    return raw["sha256"] === manifestHash(raw);
+  } catch {
+    return false;
+  }
+}
+/** Between the two steps of another process's save there is no bundle for a moment. */
+async function awaitSwap(path: string): Promise<void> {
+  recoverBundle(path);
+  for (let i = 0; i < 40 && !existsSync(path); i++) {
+    const parent = dirname(resolve(path));
+    if (!existsSync(parent) || temporariesOf(resolve(path)).length === 0) return;
+    await sleep(5);
+  }
+}
+
 /** Reads and verifies a bundle. Throws P3001 to P3004. Nothing in it is executed. */
 export async function loadBundle(path: string): Promise<BundleContent> {
+  if (!existsSync(path)) await awaitSwap(path);
   const manifestPath = join(path, "manifest.json");
   let text: string;
   try {
