@@ -10,7 +10,8 @@
  *
  * M is for a product whose one reader is a quantizer, with Relu and Clip alone between them (each with one reader): they are bounds on the steps then,
  * Q(bound), as rounding keeps the order. A product that anything else reads is made real first, and its quantizer divides. So does every other
- * quantizer: an Add of a sum and a residual is fl(real + fl(q s)), then what follows it.
+ * quantizer: an Add of a sum and a residual is fl(real + fl(q s)), then what follows it. A mean over all positions is an int32 sum times one
+ * multiplier; a mean over windows is real, and its quantizer divides.
  *
  * fl is rounding to float32, to nearest, ties to even; fl32 the same of an int32. No fused multiply-add, no flush to zero. Padding is 0.
  * A NaN becomes -128. Products of float32 are exact in float64, and quotients and sums of float32 that are rounded to float64 first and
@@ -284,14 +285,21 @@ export function maxPool(x: Int8, kernel: readonly number[], window: Window): Int
     return most;
   });
 }
-/** The mean of each window: the sum of its n steps times fl(s_x / fl(s_y n)). `includePads`: n counts padding. */
+/** The mean of each channel over its n positions: the sum of their steps times fl(s_x / fl(s_y n)). */
+export function globalAveragePool(x: Int8, xScale: number, yScale: number): Int8 {
+  return pooled(x, x.dims.slice(2), {}, (hits, base) => {
+    let sum = 0;
+    for (let t = 0; t < hits.length; t += 2) sum += x.data[base + (hits[t] as number)] as number;
+    return toStep(fl(fl(sum) * fl(xScale / fl(yScale * (hits.length / 2)))));
+  });
+}
+/** The mean of each window's n elements: float32 sums of fl(q s_x) in the window's row-major order, divided by n and by s_y. `includePads`: n counts padding. */
 export function averagePool(x: Int8, xScale: number, yScale: number, kernel: readonly number[], window: Window, includePads = false): Int8 {
   const all = product(kernel);
   return pooled(x, kernel, window, (hits, base) => {
     let sum = 0;
-    for (let t = 0; t < hits.length; t += 2) sum += x.data[base + (hits[t] as number)] as number;
-    const n = includePads ? all : hits.length / 2;
-    return toStep(fl(fl(sum) * fl(xScale / fl(yScale * n))));
+    for (let t = 0; t < hits.length; t += 2) sum = fl(sum + fl((x.data[base + (hits[t] as number)] as number) * xScale));
+    return toStep(fl(fl(sum / (includePads ? all : hits.length / 2)) / yScale));
   });
 }
 function pooled(x: Int8, kernel: readonly number[], window: Window, f: (hits: readonly number[], base: number) => number): Int8 {

@@ -174,7 +174,7 @@ export function evaluateIntegers(
         const [q] = uses[y] ?? [];
         if (x?.scales === undefined || q?.op !== "QuantizeLinear") throw new Error("GlobalAveragePool is not quantized");
         const [scale = 1] = real(q.ins[1]).data;
-        const mean = arithmetic.averagePool(x as arithmetic.Int8, x.scales[0] as number, scale, x.dims.slice(2), {});
+        const mean = arithmetic.globalAveragePool(x as arithmetic.Int8, x.scales[0] as number, scale);
         put({ kind: "real", data: arithmetic.dequantize(mean.data, scale), dims: mean.dims });
         break;
       }

@@ -10,6 +10,7 @@ import {
   convTranspose,
   dequantize,
   gemm,
+  globalAveragePool,
   type Int8,
   matmul,
   maxPool,
@@ -283,7 +284,28 @@ async function pools(t: Tally, d: Draw): Promise<void> {
     { type: "int8", ...x },
     (c) => [c("float32", [], [xs]), c("int8", [], one), c("float32", [], [ys]), c("int8", [], one)],
   );
-  compare(t, averagePool(x, xs, ys, x.dims.slice(2), {}).data, mean, `GlobalAveragePool x[${x.dims}] ${xs} ${ys}`);
+  compare(t, globalAveragePool(x, xs, ys).data, mean, `GlobalAveragePool x[${x.dims}] ${xs} ${ys}`);
+  // Scales in ratios that make ties, too.
+  const included = d.whole(0, 1);
+  const to = d.whole(0, 1) === 0 ? ys : Math.fround(xs * 2 ** d.whole(-2, 1));
+  const kernel = d.list(2, 2, 3);
+  const means = await run(
+    {
+      op: "QLinearAveragePool",
+      domain: "com.microsoft",
+      out: "int8",
+      rank: 4,
+      attrs: { kernel_shape: ints(kernel), strides: ints(window.strides), pads: ints(window.pads), count_include_pad: int(included) },
+    },
+    { type: "int8", ...x },
+    (c) => [c("float32", [], [xs]), c("int8", [], one), c("float32", [], [to]), c("int8", [], one)],
+  );
+  compare(
+    t,
+    averagePool(x, xs, to, kernel, window, included === 1).data,
+    means,
+    `AveragePool [${kernel}] x[${x.dims}] ${xs} ${to} ${JSON.stringify(window)}`,
+  );
 }
 
 const families = {
