@@ -223,8 +223,11 @@ function deadlineOf(asked, most) {
   return Math.min(Number(asked), most);
 }
 
-/** By the runtime's error codes, what HTTP says: feeds that do not fit, a full queue, a deadline, a session that ends. @type {Readonly<Record<string, number>>} */
-const STATUS = { P3101: 400, P3102: 400, P3103: 400, P3104: 400, P3105: 503, P3106: 503, P3107: 504, P3108: 400 };
+/**
+ * By the runtime's error codes, what HTTP says: feeds that do not fit the graph or an engine's range, a full queue or GPU, a deadline, a session that ends.
+ * @type {Readonly<Record<string, number>>}
+ */
+const STATUS = { P2104: 503, P2111: 400, P2204: 400, P3101: 400, P3102: 400, P3103: 400, P3104: 400, P3105: 503, P3106: 503, P3107: 504 };
 
 /** @param {unknown} error */
 function answerTo(error) {
