@@ -23,6 +23,7 @@ import type {
   DynamicShapes,
   Engine,
   Executable,
+  LayerFacts,
   MemoryPlan,
   OpenContext,
   RunOptions,
@@ -85,14 +86,13 @@ export function byShape(engine: Engine, host: () => Engine): Engine {
     },
     memory(artifact): MemoryPlan | undefined {
       if (artifact.settings?.["dynamic"] === undefined) return engine.memory?.(artifact);
-      const plans = storedOf(artifact).built.map((_, i) => engine.memory?.(builtArtifact(artifact, i)));
-      return plans.reduce<MemoryPlan | undefined>(
-        (sum, p) =>
-          p === undefined
-            ? sum
-            : { sharedBytes: (sum?.sharedBytes ?? 0) + p.sharedBytes, streamBytes: (sum?.streamBytes ?? 0) + p.streamBytes },
-        undefined,
-      );
+      const engines = storedOf(artifact).built.flatMap(({ range }, i) => {
+        const plan = engine.memory?.(builtArtifact(artifact, i));
+        return plan === undefined ? [] : [{ shape: textOf(range), ...plan }];
+      });
+      if (engines.length === 0) return undefined;
+      const sum = (key: "sharedBytes" | "streamBytes"): number => engines.reduce((n, p) => n + p[key], 0);
+      return { sharedBytes: sum("sharedBytes"), streamBytes: sum("streamBytes"), byShape: engines };
     },
   };
 }
@@ -355,12 +355,55 @@ class OpenExecutable implements Executable {
   }
 
   async #serve(inputs: Values, keep: readonly boolean[], options: RunOptions): Promise<readonly (Tensor | DeviceTensor)[]> {
+    return await this.#with<readonly (Tensor | DeviceTensor)[]>(inputs, {
+      engine: (engine, range, bindings) => this.#on(engine, range, bindings, inputs, keep, options),
+      host: async (host) => await host.run(await fetched(inputs), { signal: options.signal, phases: options.phases }),
+    });
+  }
+
+  /** Layers of whatever serves these dims. */
+  async layers(inputs: readonly TensorLike[]): Promise<readonly LayerFacts[]> {
+    return await this.#with<readonly LayerFacts[]>(inputs, {
+      engine: async (engine, range, bindings) => (await engine.layers?.(this.#padded(inputs, this.#toPad(range, bindings), range))) ?? [],
+      host: async (host) => (await host.layers?.(inputs)) ?? [],
+    });
+  }
+  async timeUs(inputs: readonly TensorLike[]): Promise<number | undefined> {
+    return await this.#with<number | undefined>(inputs, {
+      engine: async (engine, range, bindings) => await engine.timeUs?.(this.#padded(inputs, this.#toPad(range, bindings), range)),
+      host: async () => undefined,
+    });
+  }
+
+  async #with<R>(
+    inputs: Values,
+    work: {
+      readonly engine: (engine: Executable, range: ShapeRange, bindings: ReadonlyMap<string, number>) => Promise<R>;
+      readonly host: (host: Executable) => Promise<R>;
+    },
+  ): Promise<R> {
     const bindings = this.#rules.segment.bind(inputs.map((t) => t.dims));
     const shapes: Shapes | undefined = bindings === undefined ? undefined : Object.fromEntries([...bindings].map(([s, n]) => [s, [n]]));
-    return await this.#cache.serve<readonly (Tensor | DeviceTensor)[]>(shapes, {
+    return await this.#cache.serve<R>(shapes, {
       wanted: bindings === undefined ? undefined : this.#rules.wanted(bindings),
-      work: (engine, range) => this.#on(engine, range, bindings ?? new Map(), inputs, keep, options),
-      host: async () => await (await this.#original()).run(await fetched(inputs), { signal: options.signal, phases: options.phases }),
+      work: (engine, range) => work.engine(engine, range, bindings ?? new Map()),
+      host: async () => await work.host(await this.#original()),
+    });
+  }
+
+  /** Symbols along which feeds must grow: of an engine that takes one set of dims alone, where those are others. */
+  #toPad(range: ShapeRange, bindings: ReadonlyMap<string, number>): readonly string[] {
+    return this.#rules.fixed ? this.#rules.segment.symbols.filter((s) => range[s]?.max[0] !== bindings.get(s)) : [];
+  }
+  /** Feeds at an engine's dims. */
+  #padded(inputs: readonly TensorLike[], padded: readonly string[], range: ShapeRange): readonly TensorLike[] {
+    if (padded.length === 0) return inputs;
+    const { graph, facts, symbols } = this.#rules.segment;
+    const larger = new Map(symbols.map((s) => [s, range[s]?.max[0] ?? 0]));
+    return inputs.map((t, i) => {
+      const declared = shapeOf(facts(graph.inputs[i] as never)) ?? [];
+      const fill = (axis: number): Fill => (padded.some((s) => this.#rules.masked(s) && mentions(declared[axis], s)) ? "zero" : "last");
+      return resized(t, boundDims(declared, larger) ?? t.dims, fill);
     });
   }
 
@@ -373,19 +416,13 @@ class OpenExecutable implements Executable {
     keep: readonly boolean[],
     options: RunOptions,
   ): Promise<readonly (Tensor | DeviceTensor)[]> {
-    const { graph, facts, symbols } = this.#rules.segment;
-    const padded = this.#rules.fixed ? symbols.filter((s) => range[s]?.max[0] !== bindings.get(s)) : [];
+    const padded = this.#toPad(range, bindings);
     if (padded.length === 0) {
       if (engine.runResident !== undefined && (keep.includes(true) || inputs.some(isResident)))
         return await engine.runResident(inputs, keep, options);
       return await engine.run(await fetched(inputs), options);
     }
-    const larger = new Map(symbols.map((s) => [s, range[s]?.max[0] ?? 0]));
-    const feeds = (await fetched(inputs)).map((t, i) => {
-      const declared = shapeOf(facts(graph.inputs[i] as never)) ?? [];
-      const fill = (axis: number): Fill => (padded.some((s) => this.#rules.masked(s) && mentions(declared[axis], s)) ? "zero" : "last");
-      return resized(t, boundDims(declared, larger) ?? t.dims, fill);
-    });
+    const feeds = this.#padded(await fetched(inputs), padded, range);
     const results = await engine.run(feeds, { signal: options.signal, phases: options.phases });
     const dims = this.#rules.outputDims(bindings);
     return results.map((t, i) => resized(t, dims?.[i] ?? t.dims) as Tensor);
