@@ -1,23 +1,11 @@
 // GPT-2's decoder step with seeded random weights, its cache of fixed room: one token in, the next one out, so that every step is the same CUDA graph and
 // all that goes from step to step can stay on the device. The weights go to a file in the order of `weights`, for peers that load the same numbers.
 import { Editor, makeConstant } from "../../dist/ir.js";
+import { random } from "./networks.mjs";
 
 const int = (value) => ({ kind: "int", value });
 const ints = (...value) => ({ kind: "ints", value });
 const tensor = (dtype, ...shape) => ({ kind: "tensor", dtype, shape });
-
-/** Uniform in [-a, a) by a linear congruential generator. */
-function random(seed) {
-  let s = seed >>> 0;
-  return (n, a) => {
-    const out = new Float32Array(n);
-    for (let i = 0; i < n; i++) {
-      s = (Math.imul(s, 1664525) + 1013904223) >>> 0;
-      out[i] = (s / 2 ** 31 - 1) * a;
-    }
-    return out;
-  };
-}
 
 /**
  * Inputs: ids [1, 1] and position [1, 1] int64, past_key_i and past_value_i [1, heads, room, size]. Outputs: next [1, 1] (the token of the largest logit),

@@ -3,7 +3,7 @@
 import { Editor, makeConstant } from "../../dist/ir.js";
 
 /** Uniform in [-a, a) by a linear congruential generator. */
-function random(seed) {
+export function random(seed) {
   let s = seed >>> 0;
   return (n, a) => {
     const out = new Float32Array(n);
