@@ -2,7 +2,6 @@
  * From a plan to artifacts: every segment built by its engine. What TensorRT refuses is planned again without it, with the reason; where two
  * engines can take a segment and a GPU can time both, both are built, and the faster one keeps it.
  */
-import { type Agreement, agreementOf } from "./agreement.js";
 import { no, PartitaError, type Verdict } from "./diagnostics.js";
 import type { Artifact, BuildContext, DimRanges, DynamicShapes, Engine, Executable, LayerFacts } from "./engines/engine.js";
 import { substitute } from "./ir/dims.js";
@@ -14,6 +13,7 @@ import type { Partition, Segment } from "./partition/assign.js";
 import { extractSegment } from "./partition/extract.js";
 import type { Verdicts } from "./partition/verdicts.js";
 import { keepAll, lower } from "./passes/lower.js";
+import { type Agreement, agreementOf } from "./runtime/agreement.js";
 import { randomFeeds } from "./runtime/measure.js";
 import { portOf } from "./runtime/session.js";
 import type { TensorLike } from "./tensor.js";

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
-import { agreementOf } from "../src/agreement.js";
-import { parse } from "../src/ir/parse.js";
-import { Tensor } from "../src/tensor.js";
+import { parse } from "../../src/ir/parse.js";
+import { agreementOf } from "../../src/runtime/agreement.js";
+import { Tensor } from "../../src/tensor.js";
 
 const floats = (...values: readonly number[]): Tensor => new Tensor("float32", values, [values.length]);
 

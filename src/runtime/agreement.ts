@@ -2,10 +2,10 @@
  * How far an engine's INT8 is from the reference arithmetic (quantize/arithmetic.ts): a segment's outputs beside those of the host engine, whose integers
  * are that arithmetic's, counted in quantization steps.
  */
-import { producersOf } from "./ir/graph.js";
-import { typedOf } from "./ir/payload.js";
-import type { Graph } from "./ir/types.js";
-import type { TensorLike } from "./tensor.js";
+import { producersOf } from "../ir/graph.js";
+import { typedOf } from "../ir/payload.js";
+import type { Graph } from "../ir/types.js";
+import type { TensorLike } from "../tensor.js";
 
 /** Elements of float outputs. A difference of half a step or more is one: the element is nearest to another step. */
 export interface Agreement {
