@@ -3,7 +3,7 @@
 // is said, and nothing runs. --full --dry-run makes the same checks over stand-ins for the library and the GPU, to prove the run itself.
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
@@ -44,5 +44,5 @@ const { status } = spawnSync(
   { cwd: root, stdio: "inherit" },
 );
 const results = process.env.PARTITA_TENSORRT_RESULTS ?? ".cache/tensorrt/results.json";
-if (full && existsSync(join(root, results))) process.stdout.write(`test:tensorrt --full: ${results}\n`);
+if (full && existsSync(resolve(root, results))) process.stdout.write(`test:tensorrt --full: ${results}\n`);
 process.exit(status ?? 1);
