@@ -5,6 +5,8 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Metrics } from "../../examples/server/metrics.js";
+import { publishBatch, publishCache } from "../../src/channels.js";
 import { compile, load } from "../../src/compile.js";
 import { readNpz } from "../../src/npz.js";
 import { Tensor } from "../../src/tensor.js";
@@ -446,6 +448,32 @@ describe("metrics", () => {
     expect(await metric('partita_requests_total{model="pair",code="400"}')).toBeGreaterThanOrEqual(30);
     expect(await metric("partita_requests_in_flight")).toBe(0);
     expect(await metric("process_resident_memory_bytes")).toBeGreaterThan(1e6);
+  });
+  it("count the engine cache's events, and batches, and stop when they are closed", async () => {
+    const metrics = new Metrics({ process: false });
+    metrics.add({ name: "m", session: { id: 7, stats: () => ({ queued: 3, running: 2 }) } as never });
+    const cache = { segment: "cuda_1", key: "k", dims: { x: [4, 3] } };
+    const tell = (): void => {
+      publishCache(() => ({ event: "miss", ...cache }));
+      publishCache(() => ({ event: "built", ms: 2500, ...cache }));
+      publishBatch(() => ({ session: 7, batch: 1, runs: [2, 3], requests: 2, items: 5, waitedMs: 4 }));
+      publishBatch(() => ({ session: 8, batch: 4, runs: [5, 6], requests: 2, items: 5, waitedMs: 4 }));
+    };
+    tell();
+    const text = await metrics.text();
+    for (const line of [
+      'partita_engine_cache_events_total{segment="cuda_1",event="miss"} 1',
+      'partita_engine_cache_events_total{segment="cuda_1",event="built"} 1',
+      'partita_engine_build_seconds_sum{segment="cuda_1"} 2.5',
+      'partita_batch_requests_sum{model="m"} 2',
+      'partita_batch_wait_seconds_sum{model="m"} 0.004',
+      'partita_queue_waiting{model="m"} 3',
+      'partita_queue_running{model="m"} 2',
+    ])
+      expect(text.split("\n")).toContain(line);
+    metrics.close();
+    tell();
+    expect(await metrics.text()).toBe(text);
   });
 });
 
