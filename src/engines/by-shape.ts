@@ -15,6 +15,7 @@ import { shapeOf } from "../ops/define.js";
 import { inferGraph } from "../ops/infer.js";
 import { keepAll, lower } from "../passes/lower.js";
 import type { Tensor, TensorLike } from "../tensor.js";
+import { isResident } from "./cuda/resident.js";
 import type {
   Artifact,
   BuildContext,
@@ -279,7 +280,6 @@ function builtArtifact(artifact: Artifact, i: number): Artifact {
 
 /** Tensors of a run, some of them perhaps on the device. */
 type Values = readonly (TensorLike | DeviceTensor)[];
-const isResident = (t: TensorLike | DeviceTensor): t is DeviceTensor => "memory" in t && "release" in t;
 
 class OpenExecutable implements Executable {
   readonly #rules: Rules;

@@ -3,9 +3,10 @@
  * again one by one, so that an error reaches the run whose it is.
  */
 import { defineError } from "../diagnostics.js";
+import { isResident } from "../engines/cuda/resident.js";
 import { symbolsOf } from "../ir/dims.js";
 import { Tensor, type TensorDType, type TensorLike } from "../tensor.js";
-import { isResident, isSymbol, type Values } from "./feeds.js";
+import { isSymbol, type Values } from "./feeds.js";
 import type { Choice, Ticket } from "./queue.js";
 import type { Plan } from "./session.js";
 

@@ -1,5 +1,6 @@
 /** What a graph takes and gives, by name: checks feeds against it, finds the outputs that are asked for, and picks results. */
 import { defineError, didYouMean } from "../diagnostics.js";
+import { isResident } from "../engines/cuda/resident.js";
 import type { DeviceTensor } from "../engines/engine.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import type { Feeds, Plan, Port } from "./session.js";
@@ -27,7 +28,6 @@ export const wrongFeed = defineError<{ expected: string; found: string }>(
 
 /** Values of a run by name: feeds, what segments made of them, on the host or on a device. */
 export type Values = Map<string, TensorLike | DeviceTensor>;
-export const isResident = (t: object): t is DeviceTensor => "memory" in t && "release" in t;
 
 /** Whether a dim's name stands for one size throughout; anything else is an expression, which is not checked. */
 export const isSymbol = (dim: string): boolean => /^[A-Za-z_][\w.]*$/.test(dim);

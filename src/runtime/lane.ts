@@ -1,10 +1,11 @@
 /** One opened copy of a program: an executable per segment, all on one device where they use one. Independent segments run at once. */
 import { performance } from "node:perf_hooks";
 import { segmentChannel, traced } from "../channels.js";
+import { isResident } from "../engines/cuda/resident.js";
 import type { DeviceTensor, Executable } from "../engines/engine.js";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { TensorLike } from "../tensor.js";
-import { isResident, type Values } from "./feeds.js";
+import type { Values } from "./feeds.js";
 import type { Plan, Step } from "./session.js";
 
 export interface LaneSettings {

@@ -1,11 +1,12 @@
 /** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
 import { nextNumber, publishBatch, runChannel, traced } from "../channels.js";
+import { isResident } from "../engines/cuda/resident.js";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { ValueType } from "../ir/types.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining } from "./batching.js";
 import { badSession } from "./errors.js";
-import { Interface, isResident, type Values } from "./feeds.js";
+import { Interface, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { randomFeeds } from "./measure.js";
 import { Pace } from "./pace.js";

@@ -3,9 +3,10 @@
  * run on the device they stay there, and only what the caller asks for crosses to the host.
  */
 
+import { isResident } from "../engines/cuda/resident.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import { badSession } from "./errors.js";
-import { type Interface, isResident, isSymbol, type Values } from "./feeds.js";
+import { type Interface, isSymbol, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { disposedError } from "./queue.js";
 import type { Feeds, Pinned, Plan, Port, SessionRunOptions } from "./session.js";

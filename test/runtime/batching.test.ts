@@ -256,6 +256,41 @@ describe("on the host engine", () => {
   });
 });
 
+describe("with engines by shape", () => {
+  it("joined runs fill buckets, and each gets its own rows", async () => {
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[N, 3]) -> (%y) {
+      const %w = float32[3, 2] [1.0, -2.0, 3.0, 0.5, 0.25, -1.0]
+      %p = MatMul(%x, %w)
+      %y = Softmax(%p)
+    }`);
+    const program = await compile(g, { target: "host", dynamic: { buckets: { N: [4, 8] }, padding: true } });
+    const session = await program.createSession({ threads: 1, batching: { maxBatch: 8 }, maxConcurrency: 1 });
+    const rows = (n: number, seed: number) => ({
+      x: new Tensor(
+        "float32",
+        Array.from({ length: 3 * n }, (_, i) => Math.sin(i + seed)),
+        [n, 3],
+      ),
+    });
+    const all = Array.from({ length: 14 }, (_, i) => rows(1 + (i % 3), i));
+    const found = await Promise.all(all.map((f) => session.run(f)));
+    const plain = await (await compile(g, { target: "host" })).createSession({ threads: 1 });
+    for (const [i, f] of all.entries()) expect(listed(found[i] ?? {})).toEqual(listed(await plain.run(f)));
+    const { cache, batches, retriedBatches } = session.stats();
+    // The buckets' engines were built beforehand; every batch found one.
+    expect(batches).toBeGreaterThan(1);
+    expect({ ...cache, hits: cache.hits >= batches, retriedBatches }).toEqual({
+      hits: true,
+      misses: 0,
+      builds: 0,
+      evictions: 0,
+      fallbacks: 0,
+      retriedBatches: 0,
+    });
+    await Promise.all([session.dispose(), plain.dispose()]);
+  });
+});
+
 describe("graphs whose runs cannot be joined: P3108", () => {
   const refusal = async (text: string): Promise<string> =>
     await (await compile(parse(text), { target: "host" })).createSession({ batching: { maxBatch: 4 } }).then(

@@ -48,4 +48,4 @@ it(`${THREADS} threads load a bundle and run it at once${missing === undefined ?
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
-});
+}, 120_000);
