@@ -7,7 +7,7 @@ import { machineTargets } from "./auto.js";
 import { type Buildable, buildSegments, contextOf, type Refusals, segmentFor } from "./build.js";
 import { no, type Remark, type Remarks, type Verdict } from "./diagnostics.js";
 import { cudaEngine, cudaRefusals } from "./engines/cuda/index.js";
-import type { Artifact, Engine } from "./engines/engine.js";
+import type { Artifact, Engine, MemoryPlan } from "./engines/engine.js";
 import { hostEngine } from "./engines/host/index.js";
 import { withOperators } from "./engines/host/operators.js";
 import { hostRunner } from "./engines/host/runner.js";
@@ -75,13 +75,31 @@ export async function compileKept(
   const { settings, partition: parts, inferred } = planned;
   settings.onProgress({ stage: "done", fraction: 1 });
   const sources = new Map(parts.segments.map((s, i) => [s.name, emitted(artifacts[i])] as const).filter(([, text]) => text !== ""));
+  const memory = new Map(
+    parts.segments.flatMap((s, i) => {
+      const found = deviceMemory(s.engine, engine(s.engine).memory?.(artifacts[i] as Artifact), settings.maxWorkspaceSizeBytes);
+      return found === undefined ? [] : [[s.name, found] as const];
+    }),
+  );
   const made = { plan: planOf(inferred.graph, parts.segments), artifacts, engines: engine };
-  const program = new Program({ ...made, report: planned.report.withSources(sources).withMeasurements(measured) });
+  const program = new Program({ ...made, report: planned.report.withSources(sources).withDeviceMemory(memory).withMeasurements(measured) });
   const segment: Verifiable["segment"] = (i) => {
     const s = parts.segments[i];
     return s === undefined ? undefined : { graph: segmentFor(engine(s.engine), planned, s), context: contextOf(planned) };
   };
   return { program, verifiable: { ...made, segment } };
+}
+
+/** What a segment's engines take on the device, for the report: as far as the artifact tells, and TensorRT's scratch at most. */
+function deviceMemory(engine: EngineName, plan: MemoryPlan | undefined, workspaceLimitBytes: number) {
+  const limit = engine === "tensorrt" ? { workspaceLimitBytes } : {};
+  if (plan === undefined) return engine === "tensorrt" ? [limit] : undefined;
+  const figures = (p: Pick<MemoryPlan, "sharedBytes" | "streamBytes">) => ({
+    weightsBytes: p.sharedBytes,
+    streamBytes: p.streamBytes,
+    ...limit,
+  });
+  return plan.byShape?.map(({ shape, ...p }) => ({ shape, ...figures(p) })) ?? [figures(plan)];
 }
 
 /** The CUDA text among an artifact's files, for the report. */

@@ -184,6 +184,8 @@ export interface MemoryPlan {
   readonly sharedBytes: number;
   /** For each stream: intermediate results, inputs, outputs. */
   readonly streamBytes: number;
+  /** The same of each engine that was built beforehand, where there is one for each of several shapes. */
+  readonly byShape?: readonly (Pick<MemoryPlan, "sharedBytes" | "streamBytes"> & { readonly shape: string })[] | undefined;
 }
 /** Checks an engine against the interface without widening it. */
 export const defineEngine = <E extends Engine>(engine: E): E => engine;

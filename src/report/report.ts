@@ -82,6 +82,18 @@ export const reportSchema = v.strictObject({
       times: v.optional(v.array(v.strictObject({ engine, us: amount }))),
       /** Layers that the engine made of it, with the time of each in one run where it was measured. */
       layers: v.optional(v.array(v.strictObject({ name: v.string(), us: v.optional(amount) }))),
+      /** What its engines take on the device, known before it is taken: weights once, results and copies for each stream, scratch at most. */
+      deviceMemory: v.optional(
+        v.array(
+          v.strictObject({
+            /** The shapes that the engine is for, where there are several. */
+            shape: v.optional(v.string()),
+            weightsBytes: v.optional(amount),
+            streamBytes: v.optional(amount),
+            workspaceLimitBytes: v.optional(amount),
+          }),
+        ),
+      ),
       /** What the engine's inspector says of it, as it says it. */
       inspection: v.optional(v.unknown()),
       /**
@@ -219,6 +231,15 @@ export class Report {
     const segments = this.data.segments.map((s) => {
       const source = sources.get(s.name);
       return source === undefined ? s : { ...s, source };
+    });
+    return new Report({ ...this.data, segments });
+  }
+  /** The same report with what engines take on the device, by segment name. */
+  withDeviceMemory(memory: ReadonlyMap<string, NonNullable<ReportData["segments"][number]["deviceMemory"]>>): Report {
+    if (memory.size === 0) return this;
+    const segments = this.data.segments.map((s) => {
+      const deviceMemory = memory.get(s.name);
+      return deviceMemory === undefined ? s : { ...s, deviceMemory };
     });
     return new Report({ ...this.data, segments });
   }

@@ -27,6 +27,12 @@ export const humanUs = (us: number): string =>
 const percent = (x: number): string => `${(100 * x).toFixed(x > 0 && x < 0.0995 ? 2 : 1)} %`;
 const COLORS = { host: "yellow", cuda: "green", tensorrt: "cyan" } as const;
 
+const memoryText = (m: NonNullable<ReportData["segments"][number]["deviceMemory"]>[number]): string =>
+  [
+    ...(m.weightsBytes === undefined ? [] : [`weights ${human(m.weightsBytes, "B")}`]),
+    ...(m.streamBytes === undefined ? [] : [`${human(m.streamBytes, "B")} a stream`]),
+    ...(m.workspaceLimitBytes === undefined ? [] : [`at most ${human(m.workspaceLimitBytes, "B")} of scratch`]),
+  ].join(", ");
 const counted = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
 
 export function renderText(r: ReportData, options: TextOptions = {}): string {
@@ -87,6 +93,8 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
     lines.push(paint(COLORS[s.engine], text));
     if (s.times !== undefined && s.times.length > 0)
       lines.push(paint("dim", `    measured: ${s.times.map((t) => `${t.engine} ${humanUs(t.us)}`).join(", ")}`));
+    for (const m of s.deviceMemory ?? [])
+      lines.push(paint("dim", `    on the device${m.shape === undefined ? "" : ` for ${m.shape}`}: ${memoryText(m)}`));
     if (s.int8 !== undefined) lines.push(paint("dim", `    TensorRT's int8: ${agreementText(s.int8)}`));
   }
   if (shown.length < r.segments.length)

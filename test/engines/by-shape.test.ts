@@ -12,6 +12,7 @@ import { parse } from "../../src/ir/parse.js";
 import type { CompileOptions } from "../../src/options.js";
 import { Tensor, type TensorLike } from "../../src/tensor.js";
 import { compareTensors } from "../support/compare.js";
+import { compilerMissing, needsCompiler } from "../support/cuda.js";
 
 const folder = mkdtempSync(join(tmpdir(), "partita-by-shape-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -253,5 +254,24 @@ describe("an engine of fixed dims", () => {
     expect((await e.runResident?.([there(13)], [false, false]))?.[0]?.dims).toEqual([13, 4]);
     expect(fetches).toBe(2);
     await e.dispose();
+  });
+});
+
+describe.skipIf(compilerMissing !== undefined)(needsCompiler("the report"), () => {
+  it("says what each engine takes on the device, before anything is allocated", async () => {
+    const program = await compile(NET, {
+      target: "cuda",
+      computeCapability: 9,
+      minimumSegmentSize: 1,
+      tune: "none",
+      dynamic: { buckets: { batch: [1, 64] } },
+    });
+    const [segment] = program.report.toJSON().segments;
+    const [small, large] = segment?.deviceMemory ?? [];
+    expect([small?.shape, large?.shape]).toEqual(["batch[1]", "batch[2..64]"]);
+    // A weight of 4 x 4 floats; 64 rows in, twice 64 rows out.
+    for (const m of [small, large]) expect(m?.weightsBytes).toBeGreaterThanOrEqual(64);
+    expect(large?.streamBytes).toBeGreaterThanOrEqual(3 * 64 * 16);
+    expect(program.report.toText()).toMatch(/on the device for batch\[2\.\.64\]: weights \d+ .?B, [\d.]+ .?B a stream/);
   });
 });
