@@ -69,7 +69,8 @@ export class Search {
     this.#engine = engine;
     // What the engine's spelling of a graph adds has no types yet.
     this.#graph = inferGraph(graph).graph;
-    this.#context = context;
+    // What is built here runs once.
+    this.#context = { ...context, tune: "none" };
     this.#inputs = inputs;
     this.#tolerance = tolerance;
     this.#made = producersOf(this.#graph);

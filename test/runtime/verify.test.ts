@@ -3,8 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { contextOf, segmentFor } from "../../src/build.js";
-import { compile, plan } from "../../src/compile.js";
+import { compile } from "../../src/compile.js";
 import type { Engine } from "../../src/engines/engine.js";
 import { hostEngine } from "../../src/engines/host/index.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
@@ -13,12 +12,9 @@ import { valueAt } from "../../src/ir/graph.js";
 import { parse } from "../../src/ir/parse.js";
 import { makeConstant } from "../../src/ir/payload.js";
 import type { Graph, Node } from "../../src/ir/types.js";
-import { randomFeeds } from "../../src/runtime/measure.js";
-import { planOf } from "../../src/runtime/plan.js";
-import { Program } from "../../src/runtime/program.js";
-import { untouched } from "../../src/runtime/untouched.js";
-import { type Verifiable, type Verification, verifyProgram } from "../../src/runtime/verify.js";
+import type { Verification } from "../../src/runtime/verify.js";
 import { verify } from "../../src/verify.js";
+import { type Change, sabotaged, swapped, verifiedOn } from "../support/sabotage.js";
 
 const folder = mkdtempSync(join(tmpdir(), "partita-verify-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -37,43 +33,8 @@ const NET = `graph "net" opset {"": 18} (%x: float32[4, 8]) -> (%y) {
   %y = Softsign(%f) @"second/out"
 }`;
 
-type Change = (g: Graph) => Graph;
-const swapped =
-  (wrong: (n: Node, g: Graph) => boolean, op: string): Change =>
-  (g) => ({ ...g, nodes: g.nodes.map((n) => (wrong(n, g) ? { ...n, op } : n)) });
-/** An engine that computes another graph than it was given. */
-const sabotaged = (change: Change): Engine => ({ ...hostEngine, build: async (g, context) => await hostEngine.build(change(g), context) });
-
-/** The model compiled for the CUDA engine, whose segments that other engine runs; `rewrite` changes what it is given. */
-async function verified(engine: Engine, rewrite: Change = (g) => g, tolerance = 1e-3): Promise<Verification> {
-  const planned = await plan(model, { target: "cuda", minimumSegmentSize: 1, pin: [{ match: "mask", to: "host" }] });
-  const { segments } = planned.partition;
-  const engines: Verifiable["engines"] = (name) => (name === "host" ? hostEngine : engine);
-  const segment: Verifiable["segment"] = (i) => {
-    const s = segments[i];
-    return s === undefined
-      ? undefined
-      : {
-          graph: (s.engine === "host" ? (g: Graph) => g : rewrite)(segmentFor(engines(s.engine), planned, s)),
-          context: contextOf(planned),
-        };
-  };
-  const artifacts = await Promise.all(
-    segments.map(async (s, i) => {
-      const built = segment(i);
-      if (built === undefined) throw new Error("no segment");
-      return { ...(await engines(s.engine).build(built.graph, built.context)), engine: s.engine };
-    }),
-  );
-  const made = { plan: planOf(planned.inferred.graph, segments), artifacts, engines };
-  const session = await new Program({ ...made, report: planned.report }).createSession();
-  try {
-    const feeds = randomFeeds(session.inputs, 1);
-    return await verifyProgram({ ...made, segment }, await untouched(model), feeds, await session.run(feeds), { tolerance });
-  } finally {
-    await session.dispose();
-  }
-}
+const verified = (engine: Engine, rewrite?: Change, tolerance?: number): Promise<Verification> =>
+  verifiedOn(model, engine, rewrite, tolerance, { pin: [{ match: "mask", to: "host" }] });
 
 beforeAll(() => writeFileSync(model, encodeOnnx(parse(NET))));
 
