@@ -35,10 +35,12 @@ export interface Seen {
 export async function killed({ moments, seed, compile, within }: CrashOptions): Promise<Seen> {
   const folder = mkdtempSync(join(tmpdir(), "partita-crash-"));
   const random = generator(seed);
+  const cuda = compile && compilerMissing === undefined;
+  const js = cuda ? transpiled("kernels") : transpiled();
   const seen: Seen = { bundles: new Set(), calibrations: new Set(), feeds: new Set(), entries: 0 };
   try {
     for (let i = 0; i < moments; i++) {
-      await one(folder, random() * within, compile && compilerMissing === undefined);
+      await one(js, folder, random() * within, cuda);
       await look(folder, seen);
     }
     return seen;
@@ -47,8 +49,7 @@ export async function killed({ moments, seed, compile, within }: CrashOptions): 
   }
 }
 
-async function one(folder: string, after: number, cuda: boolean): Promise<void> {
-  const js = cuda ? transpiled("kernels") : transpiled();
+async function one(js: string, folder: string, after: number, cuda: boolean): Promise<void> {
   const script = join(import.meta.dirname, "crash-child.mjs");
   const child = spawn(process.execPath, [script, join(js, "src"), folder, cuda ? "1" : "0"], {
     stdio: ["ignore", "pipe", "inherit"],
