@@ -10,6 +10,7 @@ import { int64Constant, makeConstant } from "../ir/payload.js";
 import type { Attr, Dim, DType, Graph, Node, ValueId, Verbatim } from "../ir/types.js";
 import type { EngineName, Fact, Target } from "../ops/define.js";
 import { doneSite, inferGraph } from "../ops/infer.js";
+import { fusedSpellings } from "./fused.js";
 import { alwaysFinite, unguarded, withoutMark } from "./masks.js";
 import { dimsOf } from "./match.js";
 import { deep } from "./pass.js";
@@ -30,13 +31,14 @@ export const keepAccepted =
       return done !== undefined && lowering !== undefined && !("absent" in lowering) && lowering.supports(done.site, target).ok;
     });
 
-/** Spells out every raised operator that is not kept, in the graph and its bodies. What has no spelling here stays. */
+/** Spells out every raised or fused operator that is not kept, in the graph and its bodies. What has no spelling here stays. */
 export function lower(g: Graph, keep: Keep): Graph {
-  return deep(g, (inner) => lowered(inner, keep));
+  // What ONNX Runtime fused may hold operators that are spelled out in turn, once their types are known.
+  return deep(g, (inner) => lowered(lowered(inner, keep, "com.microsoft", fusedSpellings), keep, "", spellings));
 }
 
-function lowered(g: Graph, keep: Keep): Graph {
-  if (!g.nodes.some((n) => n.domain === "" && Object.hasOwn(spellings, n.op))) return g;
+function lowered(g: Graph, keep: Keep, from: string, known: Readonly<Record<string, Spelling>>): Graph {
+  if (!g.nodes.some((n) => n.domain === from && Object.hasOwn(known, n.op))) return g;
   const draft = draftOf(g, { facts: (graph) => inferGraph(graph).facts });
   const fact = (v: ValueId): Fact => {
     const c = draft.constant(v);
@@ -44,19 +46,20 @@ function lowered(g: Graph, keep: Keep): Graph {
   };
   const scalars = new Map<string, ValueId>();
   for (const { id, domain, op } of g.nodes) {
-    const spell = domain === "" && Object.hasOwn(spellings, op) ? spellings[op] : undefined;
+    const spell = domain === from && Object.hasOwn(known, op) ? known[op] : undefined;
     // A first step may leave a node of the same operator that is then kept.
-    for (let n = draft.edit.node(id); spell !== undefined && n !== undefined && n.op === op && !keep(g, n, fact); ) {
+    for (let n = draft.edit.node(id); spell !== undefined && n?.op === op && n.domain === from && !keep(g, n, fact); ) {
       const made = spell(n, new Speller(draft, n, scalars));
       if (made === undefined) break;
-      n = draft.edit.patch(n.id, { ...made, attrs: made.attrs ?? {}, outs: made.outs ?? n.outs, origin: n.origin ?? [n.name] });
+      const { outs = n.outs, attrs = {} } = made;
+      n = draft.edit.patch(n.id, { ...made, domain: "", attrs, outs, origin: n.origin ?? [n.name] });
     }
   }
   return draft.edit.finish();
 }
 
 /** Writes the nodes in front of the one that takes the raised node's place. */
-class Speller {
+export class Speller {
   readonly draft: Draft;
   readonly #node: Node;
   readonly #scalars: Map<string, ValueId>;
@@ -70,12 +73,32 @@ class Speller {
   }
   /** A node; its result takes the raised node's name and the operator's. */
   emit(op: string, ins: readonly (ValueId | undefined)[], attrs: Readonly<Record<string, Attr>> = {}, out?: ValueId): ValueId {
-    const { name, outs } = this.#node;
-    const [first] = outs;
-    const stem = name !== "" ? name : first === undefined ? this.#node.op : this.#edit.value(first).name;
-    const y = out ?? this.#edit.declare(`${stem}/${op}`);
-    this.#edit.add({ op, ins, outs: [y], attrs, name: `${stem}/${op}`, origin: this.#node.origin ?? [name] });
+    const y = out ?? this.fresh(op);
+    this.emitAll(op, ins, attrs, [y]);
     return y;
+  }
+  /** The same for several results. */
+  emitAll(op: string, ins: readonly (ValueId | undefined)[], attrs: Readonly<Record<string, Attr>>, outs: readonly ValueId[]): void {
+    this.#edit.add({ op, ins, outs, attrs, name: `${this.#stem}/${op}`, origin: this.#node.origin ?? [this.#node.name] });
+  }
+  /** The parts of a value along an axis. */
+  split(x: ValueId, sizes: readonly number[], axis: number): readonly ValueId[] {
+    const parts = sizes.map((_, i) => this.fresh(`part${i}`));
+    this.emitAll("Split", [x, this.ints(sizes)], { axis: { kind: "int", value: axis } }, parts);
+    return parts;
+  }
+  /** A value named after the raised node. */
+  fresh(suffix: string): ValueId {
+    return this.#edit.declare(`${this.#stem}/${suffix}`);
+  }
+  /** Whether anybody reads a value. */
+  used(v: ValueId | undefined): boolean {
+    return v !== undefined && (this.#edit.isOutput(v) || this.#edit.uses(v).length > 0);
+  }
+  get #stem(): string {
+    const { name, op, outs } = this.#node;
+    const [first] = outs;
+    return name !== "" ? name : first === undefined ? op : this.#edit.value(first).name;
   }
   scalar(dtype: DType, x: number): ValueId {
     const key = `${dtype} ${x}`;
@@ -115,7 +138,7 @@ class Speller {
   }
 }
 /** `extra`, where the node that stays behind shall not have that of the old one. */
-type Spelling = (n: Node, s: Speller) => (Replacement & { readonly extra?: Verbatim | undefined }) | undefined;
+export type Spelling = (n: Node, s: Speller) => (Replacement & { readonly extra?: Verbatim | undefined }) | undefined;
 const to = (dtype: DType): Readonly<Record<string, Attr>> => ({ to: { kind: "int", value: onnxNumber(dtype) } });
 
 /** x (1 + erf(x / sqrt 2)) / 2, or the tanh form, bracketed as ONNX Runtime's fusions want them. */

@@ -10,6 +10,8 @@ import { dtypeOf, type Fact, shapeOf } from "../../ops/define.js";
 import type { Keep } from "../../passes/lower.js";
 
 export const keeps: Keep = (_, n, facts) => {
+  // What ONNX Runtime fused is its own.
+  if (n.domain !== "") return true;
   if (n.op !== "Attention") return false;
   const [q, , , mask] = n.ins;
   const [x, m] = [q, mask].map((v) => (v === undefined ? undefined : facts(v)));
