@@ -28,7 +28,8 @@ function smallModel(path) {
   };
   let v = e.addInput("x", { kind: "tensor", dtype: "float32", shape: ["N", 64] });
   for (const [i, width] of [64, 64, 10].entries()) {
-    v = e.add({ op: "Gemm", ins: [v, weight(`w${i}`, [64, width]), weight(`b${i}`, [width])], outs: 1, name: `layer${i}`, attrs: {} }).outs[0];
+    v = e.add({ op: "Gemm", ins: [v, weight(`w${i}`, [64, width]), weight(`b${i}`, [width])], outs: 1, name: `layer${i}`, attrs: {} })
+      .outs[0];
     if (width > 10) v = e.add({ op: "Relu", ins: [v], outs: 1, name: `relu${i}`, attrs: {} }).outs[0];
   }
   v = e.add({ op: "Softmax", ins: [v], outs: 1, name: "softmax", attrs: {} }).outs[0];
@@ -41,6 +42,7 @@ async function driven(run) {
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
   let runs = 0;
+  const before = process.cpuUsage();
   const start = performance.now();
   const end = start + 1000 * seconds;
   await Promise.all(
@@ -53,7 +55,8 @@ async function driven(run) {
   );
   const elapsed = (performance.now() - start) / 1000;
   delay.disable();
-  return { runsPerSecond: runs / elapsed, loopDelayP99Ms: delay.percentile(99) / 1e6 };
+  const { user, system } = process.cpuUsage(before);
+  return { runsPerSecond: runs / elapsed, cpuMicroseconds: (user + system) / runs, loopDelayP99Ms: delay.percentile(99) / 1e6 };
 }
 
 async function compared(path, dims) {
@@ -83,7 +86,11 @@ async function compared(path, dims) {
   const figures = Object.fromEntries(
     Object.entries(measured).map(([n, m]) => [
       n,
-      { runsPerSecond: Math.round(median(m.map((r) => r.runsPerSecond))), loopDelayP99Ms: +median(m.map((r) => r.loopDelayP99Ms)).toFixed(2) },
+      {
+        runsPerSecond: Math.round(median(m.map((r) => r.runsPerSecond))),
+        cpuMicroseconds: +median(m.map((r) => r.cpuMicroseconds)).toFixed(1),
+        loopDelayP99Ms: +median(m.map((r) => r.loopDelayP99Ms)).toFixed(2),
+      },
     ]),
   );
   const best = Math.max(figures.bare.runsPerSecond, figures.bareOneThread.runsPerSecond);
@@ -101,7 +108,7 @@ try {
   smallModel(small);
   const digits = join(dirname(fileURLToPath(import.meta.url)), "../examples/digits/resnet.onnx");
   record("serving", {
-    what: `${CALLERS} callers, each with its next run when its last is answered; medians of ${rounds} rounds of ${seconds} s, interleaved`,
+    what: `${CALLERS} callers, each with its next run when its last is answered; medians of ${rounds} rounds of ${seconds} s, interleaved; processor time of all threads by run`,
     callers: CALLERS,
     small: await compared(small, [1, 64]),
     digits: await compared(digits, [1, 1, 16, 16]),
