@@ -115,8 +115,8 @@ export function createServer(options) {
     metadataOf(params.name, modelOf(params.name)),
   );
   app.get("/v2/models/:name/ready", async (/** @type {import("fastify").FastifyRequest<Named>} */ { params }, reply) => {
-    const there = models.has(params.name) || modelOf(params.name) !== undefined;
-    return reply.code(there && ready() ? 200 : 503).send({ name: params.name, ready: there && ready() });
+    modelOf(params.name);
+    return reply.code(ready() ? 200 : 503).send({ name: params.name, ready: ready() });
   });
 
   /** When a request came. @type {WeakMap<object, number>} */
