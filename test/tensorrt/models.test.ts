@@ -194,6 +194,7 @@ describe.skipIf(skipped !== "")(`models${skipped}`, () => {
     await expect(compile(g, { ...options, strict: true })).rejects.toMatchObject({
       code: "P2214",
       message: expect.stringContaining("Compute capability is invalid or not supported"),
+      fix: expect.stringMatching(/^compile the segment with --target cuda or host/),
     });
     const program = await compile(g, options);
     expect(program.report.data.segments.map((s) => s.engine)).toEqual(["host"]);

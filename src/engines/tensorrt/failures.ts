@@ -4,6 +4,11 @@ import type { LogMessage, ParserError, TensorRtFailure } from "./native.js";
 
 const KNOWN = "TensorRT 10.x and 11.x, TensorRT-RTX 1.3 to 1.7";
 
+/** TensorRT-RTX of a GPU that it does not know at all. */
+const OTHER_GPU = /does not support this compute capability|Compute capability is invalid or not supported/;
+const UNSERVED =
+  "compile the segment with --target cuda or host, or with TensorRT itself in the place of TensorRT-RTX, which does not serve this GPU";
+
 export const libraryFailed = defineError<{ library: string; why: string }>(
   "P2210",
   "a TensorRT library cannot be loaded",
@@ -41,7 +46,9 @@ export const parserRefused = defineError<{ why: string }>("P2213", "TensorRT's O
 export const buildFailed = defineError<{ why: string }>("P2214", "TensorRT cannot build an engine", ({ why }) => ({
   what: "TensorRT builds no engine of the segment",
   why,
-  fix: "give a profile for every open dim, more workspace, or compile the segment with --target cuda or host",
+  fix: OTHER_GPU.test(why)
+    ? UNSERVED
+    : "give a profile for every open dim, more workspace, or compile the segment with --target cuda or host",
 }));
 export const planRefused = defineError<{ why: string }>(
   "P2216",
@@ -49,7 +56,9 @@ export const planRefused = defineError<{ why: string }>(
   ({ why }) => ({
     what: "TensorRT does not load the plan",
     why,
-    fix: "compile again on the machine that runs it: a plan is of one version and one kind of GPU, unless it was built to be compatible",
+    fix: OTHER_GPU.test(why)
+      ? UNSERVED
+      : "compile again on the machine that runs it: a plan is of one version and one kind of GPU, unless it was built to be compatible",
   }),
   3,
 );

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { buildFailed, planRefused } from "../../../src/engines/tensorrt/failures.js";
 import { loadLibrary, presentGpu, servesThisGpu } from "../../../src/engines/tensorrt/load.js";
 import { openTensorRt } from "../../../src/engines/tensorrt/open.js";
 import { compile, Tensor } from "../../../src/index.js";
@@ -14,6 +15,15 @@ import { batch, layer } from "../../support/tensorrt-models.js";
 const noDriver = useFakeDriver();
 const [ten, eleven, twelve] = [compileStandIn("10"), compileStandIn("11"), compileStandIn("11", { version: 120000 })];
 const missing = noDriver ?? [ten, eleven, twelve].find((s): s is string => typeof s === "string");
+
+it("a GPU that TensorRT-RTX does not serve has a remedy of its own; other refusals keep theirs", () => {
+  const served = /^compile the segment with --target cuda or host, or with TensorRT itself/;
+  const words = "the engine cannot run on this GPU: TensorRT-RTX does not support this compute capability";
+  expect(planRefused({ why: words }).fix).toMatch(served);
+  expect(buildFailed({ why: "Compute capability is invalid or not supported" }).fix).toMatch(served);
+  expect(planRefused({ why: "checksum failed" }).fix).toMatch(/^compile again on the machine that runs it/);
+  expect(buildFailed({ why: "no tactic" }).fix).toMatch(/^give a profile for every open dim/);
+});
 
 describe.skipIf(missing !== undefined)(`several versions${missing === undefined ? "" : ` (skipped: ${missing})`}`, () => {
   const top = mkdtempSync(join(tmpdir(), "partita-versions-"));
