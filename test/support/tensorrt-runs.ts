@@ -280,7 +280,8 @@ export function runs({ plan, load, recorded, failing, gpu, library, family }: Ha
       for (const r of requests) r.release();
     });
     it("of what a run uses is refused until it settles", async () => {
-      const engine = await slow();
+      // Long enough that a busy machine looks while it runs.
+      const engine = await load(await plan({}, layer({ name: "fake:slow:300" })));
       const context = await engine.createContext();
       const { request, release } = gpu().request(ramp(2));
       const running = context.run(request);
