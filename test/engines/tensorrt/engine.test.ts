@@ -162,6 +162,26 @@ describe.skipIf(missing !== undefined)(`the TensorRT engine${missing === undefin
     });
   });
 
+  it("with dynamic shapes a plan is built for the batch that comes, serves smaller ones, and comes from the disk in the next session", async () => {
+    const path = join(folder, "open.partita");
+    await (await compile(net(), { ...target, dynamic: true })).save(path);
+    for (const round of [0, 1]) {
+      const session = await (await load(path)).createSession();
+      for (const rows of [5, 3, 5]) expect(numbers(await session.run({ x: x(rows) }))).toEqual([...(await hostValues(net(), x(rows)))]);
+      expect(session.stats().cache, `round ${round}`).toEqual({ hits: 2, misses: 1, builds: 1, evictions: 0, fallbacks: 0 });
+      await session.dispose();
+    }
+  });
+
+  it("buckets are ranges of a plan, one for each, built beforehand", async () => {
+    const program = await compile(net(), { ...target, dynamic: { buckets: { N: [2, 8] } } });
+    expect(program.report.data.segments[0]?.deviceMemory).toEqual([{ workspaceLimitBytes: 2 ** 30 }]);
+    const session = await program.createSession();
+    for (const rows of [1, 2, 3, 8]) expect(numbers(await session.run({ x: x(rows) }))).toEqual([...(await hostValues(net(), x(rows)))]);
+    expect(session.stats().cache).toMatchObject({ hits: 4, builds: 0 });
+    await session.dispose();
+  });
+
   it("TensorRT does not build for a GPU that is not here: P2232", async () => {
     await expect(compile(net("relu", "Relu", "4"), { ...target, strict: true, computeCapability: 8.9 })).rejects.toMatchObject({
       code: "P2232",
