@@ -5,9 +5,12 @@
 // Constants: M N (of a batch element or group), WARPGROUPS (consumers), ROWS (64 or 128 per warpgroup), BN (tile columns), KB (bytes of a shared row = swizzle
 //   width, 64 or 128), BLOCKS_K (k-blocks of KB bytes), STAGES, PING_PONG (every warpgroup takes its own tiles, so one's epilogue runs beside another's
 //   products; otherwise they share a tile of ROWS * WARPGROUPS rows), PRODUCER_GROUP (the producer is a whole warpgroup and hands its registers over; consumers get CONSUMER_REGISTERS),
-//   RESIDENT_B (the B rows of a block's columns are fetched once: the grid is a multiple of TILES_N, RASTER is 1), CHUNK (columns staged at a time), AHEAD_MOST (early reads held at a time), V, N_BASE, TILES (all), and those of tiles.cu;
+//   RESIDENT_B (the B rows of a block's columns are fetched once: the grid is a multiple of TILES_N, RASTER is 1), HELD (neighbouring columns that a thread holds: the rows of B arrive in the order that makes it so), CHUNK (columns finished at a
+//   time, a multiple of 4 HELD), AHEAD_MOST (early reads held at a time), V (divides HELD), N_BASE, TILES (all), and those of tiles.cu;
 //   TILE_STORE (results leave through shared memory by TMA, a warp's 16 rows x CHUNK columns at a time), RESIDUAL (the epilogue's early read comes the
 //   same way, in the same bytes, SLOTS - 1 chunks ahead), SLOTS (chunks of a warp in flight), OUT_BYTES (of a result).
+// A wgmma leaves a thread the columns 8 j + 2 q + i of rows r and r + 8, where q is the lane's place among four. Row 8 h + 2 q + i of every 4 HELD rows of
+//   B in shared memory is therefore row HELD q + 2 h + i of B: a thread's columns become neighbours, and results leave from the registers.
 // Traps kept from the measured prototypes: a ring stage may be waited for only by one warpgroup at a time (main loops take turns in ping-pong); a
 //   trap in the wait loop costs spills; wgmma under a condition the compiler cannot fold is serialised.
 // Launch: min(TILES, resident blocks) blocks of THREADS threads.
@@ -19,16 +22,9 @@ typedef unsigned short u16;
 struct alignas(64) TensorMap {
   u64 opaque[16];
 };
-struct alignas(8) Pair {
-  Acc v[2];
-};
-struct alignas(16) Quad {
-  Acc v[4];
-};
-constexpr int BM = PING_PONG ? ROWS : ROWS * WARPGROUPS, STAGE_A = BM * KB, STAGE_B = BN * KB, PITCH = CHUNK + 8, WARP_STAGING = 16 * PITCH * 4;
+constexpr int BM = PING_PONG ? ROWS : ROWS * WARPGROUPS, STAGE_A = BM * KB, STAGE_B = BN * KB;
 constexpr int SLOT_ROW = CHUNK * OUT_BYTES, SLOT_BYTES = 16 * SLOT_ROW, WARPS = WARPGROUPS * 4;
-constexpr int AT_B = STAGES * STAGE_A, AT_SLOTS = AT_B + (RESIDENT_B ? BLOCKS_K : STAGES) * STAGE_B, AT_STAGING = AT_SLOTS + WARPS * SLOTS * SLOT_BYTES;
-constexpr int AT_BARRIERS = AT_STAGING + WARPS * WARP_STAGING;
+constexpr int AT_B = STAGES * STAGE_A, AT_SLOTS = AT_B + (RESIDENT_B ? BLOCKS_K : STAGES) * STAGE_B, AT_BARRIERS = AT_SLOTS + WARPS * SLOTS * SLOT_BYTES;
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 __device__ __forceinline__ void barrier_init(u32 b, u32 count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(b), "r"(count)); }
@@ -58,20 +54,6 @@ __device__ __forceinline__ u64 descriptor(u32 address) {
 
 namespace tile {
 //@tile
-// Staged quads are exchanged by the columns' bits 5 and 6, so that eight lanes reading 8 or 16 columns each meet every bank once.
-__device__ __forceinline__ int staged_column(int c) { return c ^ (c >> 3 & 12); }
-template <int COUNT> __device__ __forceinline__ void read_columns(Acc (&v)[COUNT], const Acc* row, int column) {
-  if constexpr (COUNT % 4 == 0) {
-#pragma unroll
-    for (int i = 0; i < COUNT; i += 4) {
-      const Quad q = *(const Quad*)(row + staged_column(column + i));
-      v[i] = q.v[0], v[i + 1] = q.v[1], v[i + 2] = q.v[2], v[i + 3] = q.v[3];
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) v[i] = row[staged_column(column + i)];
-  }
-}
 // A slot holds the rows of a chunk as the copy engine swizzles them: 16-byte pieces exchanged by the row.
 __device__ __forceinline__ int slot_place(int row, int column) {
   const int byte = column * OUT_BYTES, turned = SLOT_ROW == 128 ? row & 7 : SLOT_ROW == 64 ? (row >> 1) & 3 : (row >> 2) & 1;
@@ -92,10 +74,18 @@ __device__ __forceinline__ void tile_load(const TensorMap* map, u32 to, u32 barr
 // Tiles that lie inside the result wholly need no test, which would keep the reads of one vector behind the arithmetic of another.
 constexpr bool WHOLE_ROWS = M % BM == 0, WHOLE_COLUMNS = N % BN == 0;
 __device__ __forceinline__ bool exists(int m, int n) { return (WHOLE_ROWS || m < M) && (WHOLE_COLUMNS || n < N); }
-// The places a lane finishes in a chunk: `turn` counts its vectors.
-constexpr int TURNS = 16 * CHUNK / (32 * V), AHEAD = TURNS <= AHEAD_MOST ? TURNS : AHEAD_MOST;
-__device__ __forceinline__ int turn_row(int turn, int lane) { return (lane * V + turn * 32 * V) / CHUNK; }
-__device__ __forceinline__ int turn_column(int turn, int lane) { return (lane * V + turn * 32 * V) % CHUNK; }
+// The places a lane finishes in a chunk: `turn` counts its vectors, first those of one row, then those of the row 8 below, then the next 4 HELD columns.
+constexpr int PARTS = HELD / V, TURNS = CHUNK / (2 * V), AHEAD = TURNS <= AHEAD_MOST ? TURNS : AHEAD_MOST;
+__device__ __forceinline__ int turn_row(int turn, int lane) { return turn / PARTS % 2 * 8 + (lane >> 2); }
+__device__ __forceinline__ int turn_column(int turn, int lane) { return turn / (2 * PARTS) * (4 * HELD) + (lane & 3) * HELD + turn % PARTS * V; }
+// The sums of a turn in chunk c. Every index is known once the loops are unrolled.
+__device__ __forceinline__ void take(Acc (&v)[V], const Acc (&d)[BN / 2], int c, int turn) {
+#pragma unroll
+  for (int i = 0; i < V; i++) {
+    const int e = turn % PARTS * V + i;
+    v[i] = d[c * (CHUNK / 2) + (turn / (2 * PARTS) * (HELD / 2) + e / 2) * 4 + turn / PARTS % 2 * 2 + e % 2];
+  }
+}
 __device__ __forceinline__ void read_ahead(Early (&early)[AHEAD], int m0, int n0, const Place& place, int lane, int turn EPILOGUE_PARAMETERS) {
 #pragma unroll
   for (int i = 0; i < AHEAD; i++) {
@@ -152,7 +142,6 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
   } else {
     if constexpr (PRODUCER_GROUP) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(CONSUMER_REGISTERS));
     const int group = warp >> 2;
-    Acc* const staged = (Acc*)(shared_bytes + offset + AT_STAGING + warp * WARP_STAGING);
     int stage = PING_PONG ? group * BLOCKS_K % STAGES : 0;
     u32 parity = PING_PONG ? group * BLOCKS_K / STAGES & 1 : 0, round = 0;
     const int step = PING_PONG ? WARPGROUPS * gridDim.x : gridDim.x, first = blockIdx.x + (PING_PONG ? group * gridDim.x : 0);
@@ -196,20 +185,11 @@ KERNEL(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b 
         parity ^= SKIP / STAGES & 1;
         if (stage >= STAGES) stage -= STAGES, parity ^= 1;
       }
-      // Epilogue: a warp stages 16 rows x CHUNK columns of its own, then takes V columns a lane; early reads run one step ahead.
+      // Epilogue: a warp's 16 rows x CHUNK columns at a time; early reads run one step ahead.
 #pragma unroll
       for (int r = 0; r < ROWS / 64; r++)
 #pragma unroll
         for (int c = 0; c < BN / CHUNK; c++) {
-          __syncwarp();
-#pragma unroll
-          for (int h = 0; h < 2; h++)
-#pragma unroll
-            for (int j = 0; j < CHUNK / 8; j++) {
-              const int at = (c * (CHUNK / 8) + j) * 4 + h * 2;
-              *(Pair*)(staged + (h * 8 + (lane >> 2)) * PITCH + staged_column(j * 8 + (lane & 3) * 2)) = {d[r][at], d[r][at + 1]};
-            }
-          __syncwarp();
 //@finish
         }
     }

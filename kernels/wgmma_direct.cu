@@ -1,5 +1,5 @@
           // Straight from registers to global memory; early reads run one step ahead.
-#pragma unroll(TURNS <= 4 ? TURNS / AHEAD : 1)
+#pragma unroll
           for (int turn = 0; turn < TURNS; turn += AHEAD) {
             Early now[AHEAD];
 #pragma unroll
@@ -12,7 +12,7 @@
               const int row = turn_row(turn + i, lane), column = turn_column(turn + i, lane), m = m0 + r * 64 + row, n = place.n + c * CHUNK + column;
               if (exists(m, n)) {
                 Acc v[V];
-                read_columns<V>(v, staged + row * PITCH, column);
+                take(v, d[r], c, turn + i);
                 apply(v, now[i], N_BASE != 0 ? 0 : place.batch, m, place.batch * N_BASE + n EPILOGUE_ARGUMENTS);
               }
             }

@@ -22,7 +22,7 @@
               if (exists(m, n)) {
                 char* const at = shared_bytes + offset + from + slot_place(row, column);
                 Acc v[V];
-                read_columns<V>(v, staged + row * PITCH, column);
+                take(v, d[r], c, turn + i);
                 if constexpr (RESIDUAL) read_residual(now[i], at);
                 apply(v, now[i], place.batch, m, n EPILOGUE_ARGUMENTS, (Out*)at);
               }

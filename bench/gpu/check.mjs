@@ -75,6 +75,7 @@ function convInt8({
   bias = true,
   entry = false,
   columns = size,
+  pool = false,
 }) {
   const net = new Net();
   const dims = [n, c, size, columns];
@@ -117,7 +118,13 @@ function convInt8({
   }
   if (relu) y = net.add("Relu", [y]);
   // A kernel that reads the result keeps it channels-last in int8.
-  const out = net.add("MaxPool", [net.q(y, yScale)], { kernel_shape: ints(1, 1) });
+  y = net.q(y, yScale);
+  if (pool) {
+    const window = { strides: [2, 2], pads: [1, 1, 1, 1] };
+    y = net.add("MaxPool", [y], { kernel_shape: ints(3, 3), strides: ints(2, 2), pads: ints(1, 1, 1, 1) });
+    expected = reference.maxPool({ data: expected, dims: acc.dims }, [3, 3], window).data;
+  }
+  const out = net.add("MaxPool", [y], { kernel_shape: ints(1, 1) });
   return { graph: net.finish(out), feeds: net.feeds, expected, exact: true, precision: "int8" };
 }
 
@@ -163,6 +170,7 @@ function convHalf({
   residual = false,
   groups = 1,
   columns = size,
+  pool = false,
   precision = "fp16",
 }) {
   const net = new Net();
@@ -179,7 +187,9 @@ function convHalf({
     const out = [n, k, Math.floor((size + 2 * pad - r) / stride) + 1, Math.floor((columns + 2 * pad - r) / stride) + 1];
     y = net.add("Add", [y, net.add("MaxPool", [net.input("float32", out, floats(product(out)))], { kernel_shape: ints(1, 1) })]);
   }
-  return { graph: net.finish(net.add("MaxPool", [net.add("Relu", [y])], { kernel_shape: ints(1, 1) })), feeds: net.feeds, precision };
+  y = net.add("Relu", [y]);
+  if (pool) y = net.add("MaxPool", [y], { kernel_shape: ints(3, 3), strides: ints(2, 2), pads: ints(1, 1, 1, 1) });
+  return { graph: net.finish(net.add("MaxPool", [y], { kernel_shape: ints(1, 1) })), feeds: net.feeds, precision };
 }
 function matmulHalf({ batch = [], m, k, n, residual = false, gelu = false, precision = "fp16" }) {
   const net = new Net();
@@ -250,6 +260,9 @@ const cases = {
   s8_stem: () => convInt8({ n: 2, c: 3, size: 64, k: 64, r: 7, stride: 2, entry: true, columns: 48 }),
   s8_stem3: () => convInt8({ n: 1, c: 3, size: 33, k: 32, r: 3, stride: 2, entry: true }),
   s8_stem_flat: () => convInt8({ n: 1, c: 1, size: 28, k: 16, r: 3, relu: true }),
+  s8_stem_pool: () => convInt8({ n: 3, c: 3, size: 64, k: 64, r: 7, stride: 2, entry: true, columns: 48, pool: true }),
+  s8_stem_pool_wide: () => convInt8({ n: 5, c: 3, size: 224, k: 64, r: 7, stride: 2, entry: true, pool: true }),
+  s8_stem3_pool: () => convInt8({ n: 2, c: 3, size: 32, k: 32, r: 3, stride: 2, entry: true, relu: false, pool: true }),
   s8_patches: () => convInt8({ n: 1, c: 3, size: 32, k: 64, r: 4, stride: 4, pad: 0, entry: true, relu: false }),
   s8_matmul: () => matmulInt8({ m: 128, k: 768, n: 256 }),
   s8_matmul_batch: () => matmulInt8({ batch: [2, 3], m: 37, k: 64, n: 48, dynamic: true }),
@@ -263,6 +276,10 @@ const cases = {
   f16_stem: () => convHalf({ n: 2, c: 3, size: 64, k: 64, r: 7, stride: 2, columns: 48 }),
   f16_stem3: () => convHalf({ n: 1, c: 3, size: 33, k: 32, stride: 2 }),
   f16_stem1: () => convHalf({ n: 1, c: 3, size: 21, k: 32, stride: 1 }),
+  f16_stem_pool: () => convHalf({ n: 3, c: 3, size: 64, k: 64, r: 7, stride: 2, columns: 48, pool: true }),
+  f16_stem_pool_wide: () => convHalf({ n: 5, c: 3, size: 224, k: 64, r: 7, stride: 2, pool: true }),
+  f16_stem3_pool: () => convHalf({ n: 2, c: 3, size: 32, k: 32, r: 3, stride: 2, pool: true }),
+  bf16_stem_pool: () => convHalf({ n: 2, c: 1, size: 64, k: 64, r: 5, stride: 2, pool: true, precision: "bf16" }),
   f16_patches: () => convHalf({ n: 1, c: 3, size: 64, k: 96, r: 16, stride: 16, pad: 0 }),
   bf16_stem: () => convHalf({ n: 1, c: 3, size: 40, k: 64, r: 7, stride: 2, precision: "bf16" }),
   // Enough tiles for weights that stay in shared memory.

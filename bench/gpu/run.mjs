@@ -23,6 +23,23 @@ async function measure(names, out) {
   const { lower } = await import("../../dist/passes/lower.js");
   const { randomFeeds } = await import("../../dist/runtime/measure.js");
   const { bert, resnet50, resnet50Int8 } = await import("./networks.mjs");
+  /** Operations, and a name by which equal layers are known: filter, stride, channels and output size, or rows x columns x depth. */
+  const workOf = ({ kind, problem: p, residual }) => {
+    const float = p.dtype !== "s8";
+    const added = residual >= 0 ? " + residual" : "";
+    if (kind === "gemm") return { flops: gemmFlops(p), float, what: `${p.M} x ${p.N} x ${p.K}${added}` };
+    const stride = p.stride[0] > 1 ? `/${p.stride[0]}` : "";
+    return { flops: convFlops(p), float, what: `${p.r}x${p.s}${stride} ${p.c} to ${p.k} at ${p.p}${added}` };
+  };
+  const dimsOf = (graph, v) => graph.values[v].type.shape;
+  /** A convolution that is no problem of the tuner's: the one that took in the max pooling behind it. */
+  const firstLayer = (graph, names) => {
+    const n = graph.nodes.find((n) => n.op === "Conv" && names.some((name) => name === n.name || name === `${n.name}.integer`));
+    if (n === undefined) return undefined;
+    const [w, y] = [dimsOf(graph, n.ins[1]), dimsOf(graph, n.outs[0])];
+    const flops = 2 * y.reduce((a, b) => a * b, 1) * w.slice(1).reduce((a, b) => a * b, 1);
+    return { flops, what: `${w[2]}x${w[3]}/2 ${w[1]} to ${w[0]} at ${y[2]}, max pooling` };
+  };
   const graphs = {
     "resnet50-fp16": resnet50,
     "resnet50-int8": resnet50Int8,
@@ -85,24 +102,22 @@ async function measure(names, out) {
       }
       const timing = await executable.timeGraph({ copies: false });
       row.ms = { median: timing.median, min: timing.min };
-      const flops = new Map();
-      const { plan: kernels } = emit(part, {
-        precision,
-        device: h200,
-        onProblem: (p) =>
-          flops.set(p.nodes.join(" "), { flops: p.kind === "conv" ? convFlops(p.problem) : gemmFlops(p.problem), dtype: p.problem.dtype }),
-      });
+      const works = new Map();
+      const { plan: kernels } = emit(part, { precision, device: h200, onProblem: (p) => works.set(p.nodes.join(" "), workOf(p)) });
       const launches = kernels.operations.flatMap((o) => (o.kind === "launch" ? [o.launch] : []));
       const profile = await executable.profile();
       row.layers = profile.map((p, i) => {
         const l = launches[i];
         const buffers = new Set((l?.args ?? []).flatMap((a) => (a.kind === "buffer" || a.kind === "tensorMap" ? [a.buffer] : [])));
         const bytes = [...buffers].reduce((n, b) => n + kernels.buffers[b].bytes, 0);
-        const work = flops.get(p.nodes.join(" "));
-        const floor = Math.max(bytes / BYTES_PER_SECOND, (work?.flops ?? 0) / (work?.dtype === "s8" ? RATES.int8 : RATES.fp16)) * 1e6;
-        return { kernel: p.name.replace(/^k\d+_/, ""), nodes: p.nodes.join(" "), us: p.ms * 1000, floorUs: floor };
+        const work = works.get(p.nodes.join(" ")) ?? firstLayer(part, p.nodes);
+        const floor = Math.max(
+          bytes / BYTES_PER_SECOND,
+          (work?.flops ?? 0) / (precision === "int8" && work?.float !== true ? RATES.int8 : RATES.fp16),
+        );
+        const kernel = p.name.replace(/^k\d+_/, "");
+        return { kernel, what: work?.what ?? kernel, nodes: p.nodes.join(" "), us: p.ms * 1000, floorUs: floor * 1e6 };
       });
-      row.tactics = kernels.operations.length;
       row.floorMs = row.layers.reduce((n, l) => n + l.floorUs, 0) / 1000;
       await executable.dispose();
     } catch (error) {
@@ -129,17 +144,17 @@ function report(measured, peers) {
     const model = r.name.startsWith("resnet50") ? "resnet50" : "bert_base";
     const beside = others.filter((p) => p.model === model && p.batch === r.batch);
     const time = (engine) => beside.find((p) => p.engine.startsWith(engine))?.ms_median;
-    const { layers = [], segments, ms, tactics, gpu, tune, ...head } = r;
+    const { layers = [], segments, ms, gpu, tune, ...head } = r;
     for (const k of Object.keys(head.compileSeconds ?? {})) head.compileSeconds[k] = three(head.compileSeconds[k]);
     const offenders = [...layers].sort((a, b) => b.us - b.floorUs - (a.us - a.floorUs));
     return {
       ...head,
-      ...(ms === undefined ? {} : { ms: three(ms.median) }),
+      ...(ms === undefined ? {} : { ms: three(ms.median), msLeast: three(ms.min) }),
       ...(r.floorMs === undefined ? {} : { floorMs: three(r.floorMs) }),
       torchCompileMs: time("compile"),
       torchEagerGraphMs: time("graph"),
       launches: layers.length,
-      layers: offenders.map((l) => `${three(l.us)}, floor ${three(l.floorUs)}: ${l.kernel} ${l.nodes}`.slice(0, 90)),
+      layers: offenders.map((l) => ({ what: l.what, us: three(l.us), floorUs: three(l.floorUs), nodes: l.nodes.slice(0, 60) })),
     };
   });
   const path = new URL("../results/gpu-networks.json", import.meta.url);

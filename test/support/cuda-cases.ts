@@ -1,6 +1,9 @@
 /** Products, convolutions, attention and recurrent layers of awkward sizes, as graphs with feeds, for the suites that run on a GPU. */
+import { Editor } from "../../src/ir/edit.js";
 import { parse } from "../../src/ir/parse.js";
-import type { Graph } from "../../src/ir/types.js";
+import { makeConstant } from "../../src/ir/payload.js";
+import type { Attrs, Graph, ValueId } from "../../src/ir/types.js";
+import { inferGraph } from "../../src/ops/infer.js";
 import { Tensor } from "../../src/tensor.js";
 
 export interface Case {
@@ -73,7 +76,26 @@ export function convolutions(): readonly Case[] {
       `%c: ${shape(out)} = Conv(%x, %w, %b) {${attributes}}\n%y: ${shape(out)} = Relu(%c)`,
       0.5,
     );
+  /** A first layer and the max pooling behind it; the weights are constants, as they are in a model. */
+  const pooled = (title: string, x: readonly number[], w: readonly number[], c: readonly number[], pads: number): Case => {
+    const e = new Editor({ name: "pooled", opsets: { "": 20 } });
+    const tensor = (dims: readonly number[]) => ({ kind: "tensor", dtype: "float32", shape: dims }) as const;
+    const ints = (...value: number[]) => ({ kind: "ints", value }) as const;
+    const constant = (name: string, dims: readonly number[]) =>
+      e.addConstant(name, makeConstant("float32", dims, [...(random(dims, 0.5).data as Float32Array)]));
+    const add = (op: string, ins: readonly ValueId[], attrs: Attrs = {}) => e.add({ op, ins, outs: 1, attrs, name: op }).outs[0] as ValueId;
+    const strides = ints(2, 2);
+    const conv = add("Conv", [e.addInput("x", tensor(x)), constant("w", w), constant("b", [c[1] as number])], {
+      pads: ints(pads, pads, pads, pads),
+      strides,
+    });
+    e.setOutputs([add("MaxPool", [add("Relu", [conv])], { kernel_shape: ints(3, 3), pads: ints(1, 1, 1, 1), strides })]);
+    return { title, graph: inferGraph(e.finish()).graph, inputs: [random(x, 0.5)] };
+  };
   return [
+    pooled("a stem and its pool", [3, 3, 64, 112], [64, 3, 7, 7], [3, 64, 32, 56], 3),
+    pooled("a wide stem and its pool", [1, 3, 32, 224], [64, 3, 7, 7], [1, 64, 16, 112], 3),
+    pooled("a narrow stem and its pool", [2, 1, 24, 20], [32, 1, 3, 3], [2, 32, 12, 10], 1),
     conv("three channels", [2, 3, 15, 17], [20, 3, 3, 3], [2, 20, 15, 17], "pads = [1, 1, 1, 1]"),
     conv("a stem", [1, 3, 32, 32], [64, 3, 7, 7], [1, 64, 16, 16], "pads = [3, 3, 3, 3], strides = [2, 2]"),
     conv("pointwise", [2, 40, 7, 9], [72, 40, 1, 1], [2, 72, 7, 9], ""),

@@ -37,6 +37,7 @@ const instances: Readonly<Record<string, readonly string[]>> = {
   attention_step: ["attention-step", "contraction"],
   depthwise: ["depthwise"],
   mma: ["tiled", "contraction"],
+  pooled: ["pooled"],
   recurrent: ["recurrent"],
   simt: ["tiled", "contraction"],
   wgmma: ["hopper", "contraction"],
@@ -45,7 +46,21 @@ const shared = ["text", "problem"];
 /** What writes loops without a template, and the ends of the others. */
 const LOOPS = "loops";
 const loops: readonly string[] = [
-  ...["block", "direct", "einsum", "epilogue", "indexed", "indexing", "inline", "loops", "pointwise", "reduce", "reduction", "resize"],
+  ...[
+    "block",
+    "direct",
+    "einsum",
+    "epilogue",
+    "indexed",
+    "indexing",
+    "inline",
+    "loops",
+    "pointwise",
+    "pooled",
+    "reduce",
+    "reduction",
+    "resize",
+  ],
   ...["rows", "scatter", "storage", "topk", "windows"],
 ];
 

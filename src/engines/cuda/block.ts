@@ -48,12 +48,16 @@ export class Block implements Scope {
   #early: { readonly eligible: (view: View) => boolean; readonly known: ReadonlySet<string>; readonly packs: EarlyRead[] } | undefined;
   /** Values that are at hand in a register whatever the index: the result of the kernel's heavy operator, along its epilogue. */
   readonly overrides = new Map<number, string>();
+  readonly numbers: Map<string, string>;
+  readonly lowBytes: Map<string, string>;
 
   constructor(parameters: Parameters, indent = "  ", outer?: Block) {
     this.#parameters = parameters;
     this.#indent = indent;
     this.#outer = outer;
     this.#counter = outer === undefined ? { next: 0 } : outer.#counter;
+    this.numbers = outer?.numbers ?? new Map();
+    this.lowBytes = outer?.lowBytes ?? new Map();
     if (outer !== undefined) for (const [v, name] of outer.overrides) this.overrides.set(v, name);
   }
 
@@ -143,9 +147,12 @@ export class Block implements Scope {
   render(): readonly string[] {
     const out: string[] = [];
     const packs = new Map<string, string>();
+    const bytesOfPacks = new Map<string, string>();
+    const unpacked = (line: string): string =>
+      line.replace(/\bbyte_to_float\((\w+)\)/g, (whole, name: string) => bytesOfPacks.get(name) ?? whole);
     for (const l of this.#lines) {
       if (typeof l === "string") {
-        out.push(l);
+        out.push(unpacked(l));
         continue;
       }
       const { type, bytes, register, widen } = storage(l.view.dtype);
@@ -158,11 +165,20 @@ export class Block implements Scope {
       }
       const start = Math.floor(l.offset / width) * width;
       const key = `${l.group} ${start} ${width}`;
-      let pack = packs.get(key);
-      if (pack === undefined) {
-        pack = this.fresh("v");
+      // Bytes stay in their words until they are used.
+      const words = l.view.dtype === "int8" && width % 4 === 0;
+      const packType = words ? `Pack<u32, ${width / 4}>` : `Pack<${type}, ${width}>`;
+      const known = packs.get(key);
+      const pack = known ?? this.fresh("v");
+      const lane = l.offset - start;
+      if (words) bytesOfPacks.set(l.name, `byte_to_float<${lane % 4}>(${pack}.e[${Math.floor(lane / 4)}])`);
+      const element = words ? `(signed char)(${pack}.e[${Math.floor(lane / 4)}] >> ${8 * (lane % 4)})` : widen(`${pack}.e[${lane}]`);
+      if (known === undefined) {
         packs.set(key, pack);
-        const whole = `load_pack<${type}, ${width}>(${l.pointer} + ${at(start)})`;
+        const address = `${l.pointer} + ${at(start)}`;
+        const whole = words
+          ? `load_pack<u32, ${width / 4}>(reinterpret_cast<const u32*>(${address}))`
+          : `load_pack<${type}, ${width}>(${address})`;
         const early = this.#early;
         if (
           early !== undefined &&
@@ -170,24 +186,16 @@ export class Block implements Scope {
           early.eligible(l.view) &&
           (l.base.match(/[A-Za-z_]\w*/g) ?? []).every((n) => early.known.has(n))
         ) {
-          out.push(`${this.#indent}const Pack<${type}, ${width}> ${pack} = early.p${early.packs.length};`);
-          early.packs.push({
-            type: `Pack<${type}, ${width}>`,
-            load: whole,
-            view: l.view,
-            address: { ...l.address, constant: start },
-            width,
-          });
-          out.push(`${this.#indent}const ${register} ${l.name} = ${widen(`${pack}.e[${l.offset - start}]`)};`);
-          continue;
-        }
-        out.push(
-          l.guard === undefined
-            ? `${this.#indent}const Pack<${type}, ${width}> ${pack} = ${whole};`
-            : `${this.#indent}Pack<${type}, ${width}> ${pack} = {}; if (${l.guard}) ${pack} = ${whole};`,
-        );
+          out.push(`${this.#indent}const ${packType} ${pack} = early.p${early.packs.length};`);
+          early.packs.push({ type: packType, load: whole, view: l.view, address: { ...l.address, constant: start }, width });
+        } else
+          out.push(
+            l.guard === undefined
+              ? `${this.#indent}const ${packType} ${pack} = ${whole};`
+              : `${this.#indent}${packType} ${pack} = {}; if (${l.guard}) ${pack} = ${whole};`,
+          );
       }
-      out.push(`${this.#indent}const ${register} ${l.name} = ${widen(`${pack}.e[${l.offset - start}]`)};`);
+      out.push(`${this.#indent}const ${register} ${l.name} = ${element};`);
     }
     return out;
   }

@@ -2,7 +2,7 @@
 
 import { Block, type EarlyRead } from "./block.js";
 import { add, type Index, linear, product, scale, variable } from "./indexing.js";
-import { ParameterList, store, type Tail } from "./loops.js";
+import { ParameterList, store, storePack, type Tail } from "./loops.js";
 import { PRELUDE, storage } from "./storage.js";
 import type { EpilogueText } from "./templates/index.js";
 import type { View } from "./view.js";
@@ -35,7 +35,7 @@ export function epilogueOf(
   accumulator: "float" | "int" = "float",
 ): Epilogue {
   const parameters = new ParameterList();
-  const { type, bytes, narrow } = storage(out.dtype);
+  const { type, bytes } = storage(out.dtype);
   const write = (V: number, tile = false): Written => {
     const b = new Block(parameters);
     // A residual is large and its address known from the start: it is fetched while the product is still being summed.
@@ -55,13 +55,14 @@ export function epilogueOf(
     const addresses = done.map((d) => linear(d.index, out.strides, out.offset));
     const [first = linear([], [], 0)] = addresses;
     const together = addresses.every((a, i) => a.constant === first.constant + i && sameTerms(a, first));
-    if (tile) b.line(`store_pack<${type}, ${V}>(tile_out, {{${done.map((d) => narrow(d.value)).join(", ")}}});`);
+    const values = done.map((d) => d.value);
+    if (tile) b.line(storePack(b, out.dtype, "tile_out", values));
     else
       store(
         b,
         out,
         done.map((d) => d.index),
-        done.map((d) => d.value),
+        values,
       );
     return { body: b.render().join("\n"), early, first, together };
   };

@@ -8,21 +8,24 @@ import { no, type Verdict, yes } from "../../diagnostics.js";
 import { displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import type { Graph, NodeId } from "../../ir/types.js";
+import { typedArrayOf } from "../../tensor.js";
 import { byShape } from "../by-shape.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext } from "../engine.js";
 import { hostEngine } from "../host/index.js";
 import { stored } from "../stored.js";
+import { portType } from "./check.js";
 import { compilerInfo, compileSource } from "./compiler.js";
 import { firstPlace, gpuVerdict, openDevice } from "./device.js";
 import { brokenArtifact, notEmitted, otherArch } from "./errors.js";
 import { openPlan } from "./executable.js";
 import { emits, type Lowered, type LowerOptions, lower, NotEmitted, refusals } from "./lower.js";
+import { canOverlap, inTurn, overlapped } from "./overlap.js";
 import type { KernelPlan } from "./plan.js";
 import { a100, h200 } from "./templates/index.js";
-import { tune } from "./tune.js";
+import { fasterOf, tune } from "./tune.js";
 
 /** Bump when emitted code or the artifact's layout changes: caches hold artifacts by key. */
-const VERSION = "cuda/1";
+const VERSION = "cuda/2";
 
 /** For segments of fixed dims. Throws P2114 for others. */
 const fixedEngine: Engine = {
@@ -50,7 +53,7 @@ const fixedEngine: Engine = {
     const options = optionsFor(context.target.precision, context.target.sm);
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(segment, v as never).name);
     const key = graphHash(segment, `${VERSION} ${options.precision} ${options.device.arch}`);
-    const files = await filesOf(emit(segment, await tuned(segment, options, context)), context);
+    const files = await filesOf(await fastest(segment, await tuned(segment, options, context), context), context);
     return {
       engine: "cuda",
       key: createHash("sha256").update(key).digest("hex"),
@@ -86,16 +89,43 @@ function optionsFor(precision: LowerOptions["precision"], sm: number): LowerOpti
   return { precision, device: built === 90 ? h200 : { ...a100, arch: `sm_${built}`, sharedPerBlock: sharedOf(built) } };
 }
 
-/** With the fastest tactics, where there is a GPU of the architecture asked for to time them on. */
+/** Whether there is a GPU of the architecture asked for, and leave to time kernels on it. */
+const timeable = (options: LowerOptions, context: BuildContext): boolean =>
+  (context.tune ?? "none") !== "none" && gpuVerdict().ok && `sm_${openDevice().properties.sm}` === options.device.arch.replace(/a$/, "");
+
+/** With the fastest tactics. */
 async function tuned(segment: Graph, options: LowerOptions, context: BuildContext): Promise<LowerOptions> {
   const level = context.tune ?? "none";
-  if (level === "none" || !gpuVerdict().ok || `sm_${openDevice().properties.sm}` !== options.device.arch.replace(/a$/, "")) return options;
+  if (level === "none" || !timeable(options, context)) return options;
   try {
     return { ...options, picks: await tune(segment, options, level, context.onTune) };
   } catch (error) {
     if (!(error instanceof NotEmitted)) throw error;
     return options;
   }
+}
+
+/** The plan as it is or with overlapping launches, whichever runs faster. Untimed, launches overlap: it is the better guess. */
+async function fastest(segment: Graph, options: LowerOptions, context: BuildContext): Promise<Lowered> {
+  const made = emit(segment, options);
+  if (!canOverlap(made.plan.arch)) return made;
+  const early = { ...made, plan: overlapped(made.plan) };
+  if (!timeable(options, context)) return early;
+  const run = async (plan: KernelPlan): Promise<number> => {
+    const executable = await openPlan(plan, await cubinsOf(plan, context.signal), made.weights);
+    try {
+      // Zeros: indices of 0 exist whatever they count.
+      const inputs = plan.inputs.map((p) => ({
+        type: p.dtype,
+        dims: p.dims,
+        data: new (typedArrayOf(portType(p)))(p.dims.reduce((a, d) => a * d, 1)),
+      }));
+      return (await executable.timeGraph({ inputs, samples: 20 })).median;
+    } finally {
+      await executable.dispose();
+    }
+  };
+  return (await fasterOf([made.plan, early.plan], run)) === 0 ? made : early;
 }
 
 /** Throws P2114. */
@@ -158,7 +188,8 @@ async function open(artifact: Artifact, context: OpenContext): Promise<Executabl
       options,
     );
   // A bundle from another architecture brings its sources: they are compiled for this one, where it has what they use.
-  const here: KernelPlan = { ...plan, arch: present === 90 ? "sm_90a" : `sm_${present}` };
+  const arch = present === 90 ? "sm_90a" : `sm_${present}`;
+  const here: KernelPlan = { ...(canOverlap(arch) ? plan : inTurn(plan)), arch };
   if (!runsOn(plan, present)) throw otherArch({ built: plan.arch, device: here.arch });
   const cubins = await cubinsOf(here);
   context.onRemark?.({

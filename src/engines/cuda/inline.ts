@@ -2,6 +2,7 @@
  * Operators that need no kernel of their own: an element of the result is an expression over elements of the operands. Views change only the
  * index, so chains of them disappear into the loads of whatever reads them.
  */
+import { typedOf } from "../../ir/payload.js";
 import type { Constant } from "../../ir/types.js";
 import { indexedRules } from "./indexed.js";
 import {
@@ -206,13 +207,18 @@ function gatherND(s: Site): Inline {
 function dequantize(s: Site): Inline {
   const [x, factor] = [operand(s, 0), operand(s, 1)];
   const zero = s.ins[2];
+  const symmetric = zero === undefined || zero.numbers?.every((z) => z === 0) === true;
   const at = scaleIndex(s, x, factor);
+  const limited = factor.constant?.dtype === "float32" && (typedOf(factor.constant) as Float32Array).every((v) => Math.abs(v) < 1e20);
   return one((scope, index) => {
     const i = at(index);
     const raw = x.at(scope, index);
-    const shifted = zero === undefined ? raw : `(${raw} - ${zero.at(scope, i)})`;
+    const shifted = symmetric ? raw : `(${raw} - ${zero?.at(scope, i)})`;
+    const real = symmetric && x.dtype === "int8" ? `byte_to_float(${shifted})` : `(float)${shifted}`;
     // Never part of a fused multiply-add: the product rounds by itself.
-    return scope.let("float", `__fmul_rn((float)${shifted}, ${factor.at(scope, i)})`);
+    const result = scope.let("float", `__fmul_rn(${real}, ${factor.at(scope, i)})`);
+    if (limited) scope.numbers.set(result, result);
+    return result;
   });
 }
 function quantize(s: Site): Inline {
@@ -226,7 +232,18 @@ function quantize(s: Site): Inline {
     const i = at(index);
     const step = factor.at(scope, i);
     const value = x.at(scope, index);
-    if (symmetric) return scope.let("int", `(int)(${storage(y.dtype).type})__float_as_int(${nearestStep(scope, value, step, bounds)})`);
+    if (symmetric) {
+      const under = scope.numbers.get(value) ?? value;
+      const [low = 0, high = 0] = bounds;
+      // What is held above the lower bound need not be held above 0 before.
+      const word = scope.let(
+        "int",
+        `__float_as_int(${nearestStep(scope, under, step, under === value ? bounds : [Math.max(low, 0), high])})`,
+      );
+      const result = scope.let("int", `(int)(${storage(y.dtype).type})${word}`);
+      scope.lowBytes.set(result, word);
+      return result;
+    }
     const real = step === "1.0f" ? value : `${value} / ${step}`;
     const q = scope.let("float", `rintf(${real})`);
     const shifted = zero === undefined ? q : `${q} + (float)${zero.at(scope, i)}`;
@@ -247,7 +264,13 @@ function nearestStep(scope: Scope, value: string, step: string, [low = 0, high =
   if (!(s > 1e-20 && s < 1e20)) return `__fadd_rn(${held(`${value} / ${step}`, low, high)}, 12582912.0f)`;
   // The bounds times s divide back to within half a step of themselves.
   const x = held(value, low * s, high * s);
-  const r = literal(1 / s, "float");
+  const near = Math.fround(1 / s);
+  const r = literal(near, "float");
+  const rest = Math.fround(1 / s - near);
+  if (sumSuffices(s, near, rest, low, high)) {
+    const q = scope.let("float", `fmaf(${x}, ${r}, __fmul_rn(${x}, ${literal(rest, "float")}))`);
+    return `__fadd_rn(${q}, 12582912.0f)`;
+  }
   let q = scope.let("float", `__fmul_rn(${x}, ${r})`);
   for (let i = onceSuffices(s, Math.fround(1 / s), low, high) ? 1 : 2; i > 0; i--)
     q = scope.let("float", `fmaf(fmaf(-${q}, ${step}, ${x}), ${r}, ${q})`);
@@ -268,18 +291,24 @@ function fused(a: number, b: number, c: number): number {
 }
 const bits = new Float32Array(1);
 const pattern = new Int32Array(bits.buffer);
-/** Whether one correction decides every tie between steps as the true quotient does: only floats next to a tie times `s` could tell. */
-function onceSuffices(s: number, r: number, low: number, high: number): boolean {
+/** Whether x times a reciprocal in two parts decides every tie between steps as the true quotient does. */
+const sumSuffices = (s: number, r: number, rest: number, low: number, high: number): boolean =>
+  decides(s, low, high, (x) => fused(x, r, Math.fround(x * rest)));
+/** Whether one correction does. */
+const onceSuffices = (s: number, r: number, low: number, high: number): boolean =>
+  decides(s, low, high, (x) => {
+    const q = Math.fround(x * r);
+    return fused(fused(-q, s, x), r, q);
+  });
+/** Only floats next to a tie times `s` could tell. */
+function decides(s: number, low: number, high: number, quotientOf: (x: number) => number): boolean {
   for (let k = low; k < high; k++) {
     bits[0] = (k + 0.5) * s;
     const tie = pattern[0] as number;
     for (let d = -6; d <= 6; d++) {
       pattern[0] = tie + d;
       const x = bits[0] as number;
-      const q = Math.fround(x * r);
-      const once = fused(fused(-q, s, x), r, q);
-      const quotient = Math.fround(x / s);
-      if (Math.sign(once - (k + 0.5)) !== Math.sign(quotient - (k + 0.5))) return false;
+      if (Math.sign(quotientOf(x) - (k + 0.5)) !== Math.sign(Math.fround(x / s) - (k + 0.5))) return false;
     }
   }
   return true;
@@ -324,6 +353,9 @@ function clip(s: Site): Inline {
   });
 }
 
+/** Operators whose results are numbers where their operands are, and not too large. */
+const NUMBERS: ReadonlySet<string> = new Set(["Add", "Sub", "Relu"]);
+
 function elementwise(s: Site): Inline {
   const y = output(s);
   const rule = pointwise[s.node.op];
@@ -336,7 +368,11 @@ function elementwise(s: Site): Inline {
   const made = one(
     (scope, index) => {
       const values = args.map((a) => scope.let(storage(a.dtype).register, a.at(scope, broadcastIndex(a.dims, index))));
-      return scope.let(register, rule({ scope, args: values, dtypes: args.map((a) => a.dtype), out: y.dtype, attrs: s.attrs }));
+      const result = scope.let(register, rule({ scope, args: values, dtypes: args.map((a) => a.dtype), out: y.dtype, attrs: s.attrs }));
+      const [first = ""] = values;
+      if (NUMBERS.has(s.node.op) && values.every((v) => scope.numbers.has(v)))
+        scope.numbers.set(result, s.node.op === "Relu" ? first : result);
+      return result;
     },
     s.node.op === "Identity" || mask,
   );

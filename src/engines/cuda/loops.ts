@@ -2,6 +2,7 @@
  * Kernels that are loops: one element per thread (map), many elements into one (reduce), whole rows (row). Each takes element expressions,
  * chooses which thread does what from the dims and the strides of what is read, and gives the text and the launch.
  */
+import type { DType } from "../../ir/types.js";
 import { Block } from "./block.js";
 import { add, constantIndex, delinear, type Index, linear, product, scale, text, variable } from "./indexing.js";
 import type { Reduction } from "./reduction.js";
@@ -94,7 +95,7 @@ function assemble(
 
 /** Stores values at indices, neighbours together where memory and alignment allow. */
 export function store(b: Block, out: View, at: readonly (readonly Index[])[], values: readonly string[], pointer = "out"): void {
-  const { type, narrow, bytes } = storage(out.dtype);
+  const { narrow, bytes } = storage(out.dtype);
   const addresses = at.map((index) => linear(index, out.strides, out.offset));
   const [first] = addresses;
   if (first === undefined) return;
@@ -103,12 +104,23 @@ export function store(b: Block, out: View, at: readonly (readonly Index[])[], va
   const neighbours = addresses.every((a, i) => a.constant === first.constant + i && text({ constant: 0, terms: a.terms }) === base);
   const aligned = first.constant % n === 0 && first.terms.every((t) => t.factor % n === 0);
   if (n > 1 && neighbours && aligned && n * bytes <= 16 && (n & (n - 1)) === 0) {
-    b.line(`store_pack<${type}, ${n}>(${pointer} + ${b.index(first)}, {{${values.map(narrow).join(", ")}}});`);
+    b.line(storePack(b, out.dtype, `${pointer} + ${b.index(first)}`, values));
     return;
   }
   addresses.forEach((a, i) => {
     b.line(`${pointer}[${b.index(a)}] = ${narrow(values[i] as string)};`);
   });
+}
+
+/** Stores neighbours at an address that is aligned to them all. */
+export function storePack(b: Block, dtype: DType, at: string, values: readonly string[]): string {
+  const { type, narrow } = storage(dtype);
+  const n = values.length;
+  if ((dtype !== "int8" && dtype !== "uint8") || n % 4 !== 0)
+    return `store_pack<${type}, ${n}>(${at}, {{${values.map(narrow).join(", ")}}});`;
+  const words = values.map((v) => b.lowBytes.get(v) ?? v);
+  const packed = Array.from({ length: n / 4 }, (_, i) => `low_bytes(${words.slice(4 * i, 4 * i + 4).join(", ")})`);
+  return `store_pack<u32, ${n / 4}>(reinterpret_cast<u32*>(${at}), {{${packed.join(", ")}}});`;
 }
 
 // ---- map ------------------------------------------------------------------------------------------------------------------------------
@@ -143,6 +155,8 @@ export function mapKernel(name: string, out: View, element: Element): Kernel {
 /** What a reduction's loads look like: how far apart the elements of neighbouring steps and of neighbouring results are. */
 class Strides implements Scope {
   readonly overrides: ReadonlyMap<number, string> = new Map();
+  readonly numbers = new Map<string, string>();
+  readonly lowBytes = new Map<string, string>();
   /** Bytes of the views read with neighbouring elements along the reduction, and along the results. */
   along = 0;
   across = 0;

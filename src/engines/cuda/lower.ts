@@ -20,6 +20,7 @@ import { precisionOf } from "./matrix.js";
 import { emitMatrix } from "./matrix-emit.js";
 import { mergeProducts } from "./merge.js";
 import { pointwise } from "./pointwise.js";
+import { emitPooled, pooledProblem, rises } from "./pooled.js";
 import { maxPoolKernel } from "./pooling.js";
 import { integerRegions } from "./quantized.js";
 import { emitRecurrent, recurrentOps, recurrentShape } from "./recurrent.js";
@@ -30,6 +31,7 @@ import type { Element } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
 import { storage, storageOf } from "./storage.js";
 import { tapRuns } from "./taps.js";
+import type { PooledProblem } from "./templates/pooled.js";
 import { emitTopK, topKShape } from "./topk.js";
 import { type LowerOptions, NotEmitted, type Problem } from "./values.js";
 import { stridesOf, type View } from "./view.js";
@@ -137,7 +139,17 @@ class Lowering {
       // An input or a constant handed through.
       this.#e.copyOut(v);
     }
-    for (const f of fused) this.#emit(f);
+    const pooled = this.#pooled(fused);
+    const absorbed = new Set([...pooled.values()].map((x) => x.conv));
+    for (const f of fused) {
+      const pair = pooled.get(f);
+      if (pair !== undefined)
+        emitPooled(this.#e, pair.problem, this.#site(pair.conv.heavy as Node), this.#e.written.get(f.root) as View, this.#tail(pair.conv), [
+          ...this.#nodeNames(pair.conv),
+          ...this.#nodeNames(f),
+        ]);
+      else if (!absorbed.has(f)) this.#emit(f);
+    }
     return this.#finish();
   }
 
@@ -156,6 +168,23 @@ class Lowering {
         if (!(error instanceof NotEmitted)) throw error;
         found.set(n.id, new Refused(error.why));
       }
+    }
+    return found;
+  }
+
+  /** Max poolings that can be done where the first layer in front of them is, which nothing else reads. */
+  #pooled(fused: readonly Fused[]): ReadonlyMap<Fused, { readonly conv: Fused; readonly problem: PooledProblem }> {
+    const g = this.#e.graph;
+    const found = new Map<Fused, { readonly conv: Fused; readonly problem: PooledProblem }>();
+    const byRoot = new Map(fused.map((f) => [f.root, f]));
+    for (const f of fused) {
+      const x = f.heavy?.op === "MaxPool" && f.path.length === 1 && f.also.length === 0 ? f.heavy.ins[0] : undefined;
+      const conv = x === undefined ? undefined : byRoot.get(x);
+      if (x === undefined || f.heavy === undefined || conv?.heavy === undefined || this.#heavy.get(conv.heavy)?.kind !== "conv") continue;
+      if (conv.also.length > 0 || g.outputs.includes(x) || g.nodes.filter((n) => n.ins.includes(x)).length !== 1) continue;
+      const between = conv.path.slice(1).map((v) => this.#site((this.#e.producer.get(v) as { node: Node }).node));
+      const problem = between.every(rises) ? pooledProblem(this.#e, this.#site(conv.heavy), this.#site(f.heavy)) : undefined;
+      if (problem !== undefined) found.set(f, { conv, problem });
     }
     return found;
   }

@@ -130,10 +130,8 @@ export const pointwise: Readonly<Record<string, Pointwise>> = {
     if (attrs.detect_positive && attrs.detect_negative) return `(${up} || ${down} ? 1 : 0)`;
     return attrs.detect_positive ? `(${up} ? 1 : 0)` : attrs.detect_negative ? `(${down} ? 1 : 0)` : "0";
   },
-  Relu: either(
-    (x) => `relu(${x})`,
-    (x) => `(${x} < 0 ? 0 : ${x})`,
-  ),
+  Relu: ({ scope, args: [x = ""], out }) =>
+    !isFloat(out) ? `(${x} < 0 ? 0 : ${x})` : scope.numbers.has(x) ? `fmaxf(${x}, 0.0f)` : `relu(${x})`,
   Sigmoid: of((x) => `(1.0f / (1.0f + expf(-${x})))`),
   Tanh: call("tanhf"),
   Softplus: of((x) => `(${x} > 0.0f ? ${x} + log1pf(expf(-${x})) : log1pf(expf(${x})))`),

@@ -7,6 +7,8 @@ import type { View } from "./view.js";
 /** Asks what a value is: records loads, and whether anything is computed. */
 export class Probe implements Scope {
   readonly overrides: ReadonlyMap<number, string> = new Map();
+  readonly numbers = new Map<string, string>();
+  readonly lowBytes = new Map<string, string>();
   readonly loads: { readonly view: View; readonly index: readonly Index[]; readonly name: string }[] = [];
   computed = false;
   #count = 0;

@@ -6,6 +6,10 @@ import type { View } from "./view.js";
 export interface Scope {
   /** Results at hand in a register, by value, whatever the index. */
   readonly overrides: ReadonlyMap<number, string>;
+  /** Registers that are numbers whatever the input, no NaN: each with what it is the larger of with 0, or with itself. */
+  readonly numbers: Map<string, string>;
+  /** Words whose low byte is the integer of a register. */
+  readonly lowBytes: Map<string, string>;
   let(type: Register | "bool", expression: string): string;
   index(x: Index): string;
   /** An element, widened to its register type. */

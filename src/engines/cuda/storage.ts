@@ -61,6 +61,13 @@ __device__ __forceinline__ float gelu(float x) {
   const float tail = t * fmaf(t, fmaf(t, fmaf(t, fmaf(t, 0.5307027145f, -0.7265760135f), 0.7107068705f), -0.142248368f), 0.127414796f);
   return (x > 0.0f || x != x ? x : 0.0f) - fminf(a, 64.0f) * (tail * e);
 }
+// An integer of a signed byte, exactly, without the slow conversion: its low byte, sign bit turned, is the last byte of 2^23 + 128 + q.
+__device__ __forceinline__ float byte_to_float(int q) { return __fadd_rn(__uint_as_float((u32)(q & 255) ^ 0x4b000080u), -8388736.0f); }
+template <int I> __device__ __forceinline__ float byte_to_float(u32 word) {
+  return __fadd_rn(__uint_as_float(__byte_perm(word ^ 0x80808080u, 0x4b000000u, 0x7440 | I)), -8388736.0f);
+}
+// The low bytes of four words.
+__device__ __forceinline__ u32 low_bytes(int a, int b, int c, int d) { return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410); }
 template <class T, int N> struct alignas(sizeof(T) * N) Pack { T e[N]; };
 template <class T, int N> __device__ __forceinline__ Pack<T, N> load_pack(const T* p) { return *reinterpret_cast<const Pack<T, N>*>(p); }
 template <class T, int N> __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& v) { *reinterpret_cast<Pack<T, N>*>(p) = v; }

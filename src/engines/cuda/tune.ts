@@ -18,9 +18,9 @@ import { convKernel, gemmKernel, type KernelText, type Precision, type Tactic, t
 
 export type TuneLevel = "none" | "quick" | "full";
 /** Bump when templates change in a way that moves their timings. */
-const VERSION = 2;
+const VERSION = 3;
 /** Tactics timed of each kind of kernel, best guesses first. */
-const CANDIDATES: Readonly<Record<Exclude<TuneLevel, "none">, number>> = { quick: 10, full: 30 };
+const CANDIDATES: Readonly<Record<Exclude<TuneLevel, "none">, number>> = { quick: 7, full: 30 };
 
 /** The index of the fastest tactic by problem, for every problem of the segment. */
 export async function tune(
@@ -31,8 +31,7 @@ export async function tune(
 ): Promise<ReadonlyMap<string, number>> {
   const problems = new Map<string, Problem>();
   lower(segment, { ...options, onProblem: (p) => void problems.set(p.key, p) });
-  const device = openDevice();
-  const book = new Timings(`${device.properties.name} nvrtc ${await nvrtcVersion()} v${VERSION}`);
+  const book = await openBook();
   const picks = new Map<string, number>();
   const open: { readonly problem: Problem; readonly made: Promise<readonly Candidate[]> }[] = [];
   let done = 0;
@@ -58,6 +57,26 @@ export async function tune(
   }
   await book.save();
   return picks;
+}
+
+/** Which of several plans for the same results runs fastest: kept on disk as the tactics are. Each is run twice, in turns; the first stands where one fails. */
+export async function fasterOf(plans: readonly KernelPlan[], run: (plan: KernelPlan) => Promise<number>): Promise<number> {
+  const book = await openBook();
+  const hash = createHash("sha256");
+  for (const p of plans) hash.update(JSON.stringify([p.sources, p.operations, p.arenaBytes]));
+  const key = `plan ${hash.digest("hex").slice(0, 24)}`;
+  const kept = Number(book.get(key) ?? Number.NaN);
+  if (kept in plans) return kept;
+  const times = plans.map(() => Number.POSITIVE_INFINITY);
+  try {
+    for (let turn = 0; turn < 2; turn++) for (const [i, p] of plans.entries()) times[i] = Math.min(times[i] as number, await run(p));
+  } catch {
+    return 0;
+  }
+  const best = times.indexOf(Math.min(...times));
+  book.set(key, String(best));
+  await book.save();
+  return best;
 }
 
 /** Indices of the first few tactics of each template. */
@@ -215,6 +234,8 @@ function extents(p: Problem): { readonly a: number; readonly b: number } {
     1 + (rows - 1) * o.rowStride + (K - 1) * o.colStride + batch.reduce((sum, d, i) => sum + (d - 1) * (o.batchStride?.[i] ?? 0), 0);
   return { a: span(M, a), b: span(N, b) };
 }
+
+const openBook = async (): Promise<Timings> => new Timings(`${openDevice().properties.name} nvrtc ${await nvrtcVersion()} v${VERSION}`);
 
 /** A JSON file of tactic names; unreadable ones are as good as none. */
 class Timings {

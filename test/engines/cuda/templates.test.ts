@@ -129,9 +129,9 @@ describe("loads", () => {
 describe("tactics", () => {
   it("come first by a fixed guess on the layers they were measured on", () => {
     const first = (p: GemmProblem | ConvProblem) => tacticName(("K" in p ? gemmTactics(p, h200) : convTactics(p, h200))[0] as never);
-    expect(first(convProblem(128, 14, 256, 256, 3, "f16"))).toBe("wgmma-128x128-pp2-s5");
-    expect(first(convProblem(128, 56, 64, 64, 3, "f16"))).toBe("wgmma-128x64-pp2-s7-w");
-    expect(first(convProblem(1, 28, 128, 128, 3, "f16"))).toBe("wgmma-64x32-pp2-s7-o2");
+    expect(first(convProblem(128, 14, 256, 256, 3, "f16"))).toBe("wgmma-128x128-pp2-s7");
+    expect(first(convProblem(128, 56, 64, 64, 3, "f16"))).toBe("wgmma-128x64-pp2-s8-w");
+    expect(first(convProblem(1, 28, 128, 128, 3, "f16"))).toBe("wgmma-64x32-pp2-s8-o2");
     expect(first(gemmProblem(4096, 4096, 4096, "s8"))).toMatch(/^wgmma-/);
     expect(first(gemmProblem(4096, 4096, 4096, "f32"))).toBe("simt-128x128-w32x64-k64-s3");
   });

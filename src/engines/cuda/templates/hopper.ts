@@ -37,8 +37,10 @@ export interface HopperForm {
   /** Bytes of a shared-memory row: 128, or 64 where channels demand it. */
   readonly kb: 64 | 128;
   readonly blocksK: number;
+  /** Whether rows of B may come in the order that gives a thread `held` neighbouring columns. */
+  interleaves(held: number): boolean;
   /** Body of the producer's per-tile state, and the maps for a tile of given rows and columns. */
-  walk(bm: number, bn: number): { readonly text: string; readonly a: TensorMap; readonly b: TensorMap };
+  walk(bm: number, bn: number, held: number): { readonly text: string; readonly a: TensorMap; readonly b: TensorMap };
 }
 
 const mapType: Readonly<Record<Precision, TensorMap["dtype"]>> = {
@@ -85,6 +87,31 @@ function matrixMap(o: Operand, rows: number, K: number, batch: readonly number[]
   };
 }
 
+type Columns = NonNullable<ReturnType<typeof matrixMap>>;
+/**
+ * B as its tiles are fetched: rows in memory order for 2 `held` columns, for more in the order of wgmma.cu: row `held` q + 2 h + i of every 4 `held` comes
+ * as row 8 h + 2 q + i, which is the map's order of [i, q, h, group].
+ */
+function columnsMap(b: Columns, n: string, depth: number, bn: number, held: number) {
+  const map = b.map(bn);
+  const load = (at: readonly string[]) => tiledLoad("to", "b", [`kb * ${depth}`, ...at]);
+  if (held <= 2) return { load: load([n, ...b.digits]), map };
+  const [inner = 0, rows = 0] = map.dims;
+  const [row = 0] = map.strides;
+  const group = 4 * held;
+  return {
+    load: load(["0", "0", "0", `(${n}) / ${group}`]),
+    map: {
+      ...map,
+      dims: [inner, 2, 4, held / 2, rows / group],
+      strides: [row, held * row, 2 * row, group * row],
+      box: [map.box[0] as number, 2, 4, held / 2, bn / group],
+      elementStrides: [1, 1, 1, 1, 1],
+    },
+  };
+}
+const interleaves = (b: Columns, N: number) => (held: number) => held <= 2 || (N % (4 * held) === 0 && b.digits.length === 0);
+
 /** A product in TMA's terms, or undefined: FP32, or strides that are no multiples of 16 bytes, or k not contiguous. */
 export function hopperGemm(p: GemmProblem): HopperForm | undefined {
   const { M, N, K, batch, dtype } = p;
@@ -103,20 +130,24 @@ export function hopperGemm(p: GemmProblem): HopperForm | undefined {
     dtype,
     kb,
     blocksK: ceilDiv(K, depth),
-    walk: (bm, bn) => ({
-      text: `struct Walk {
+    interleaves: interleaves(b, N),
+    walk: (bm, bn, held) => {
+      const columns = columnsMap(b, "n", depth, bn, held);
+      return {
+        text: `struct Walk {
   int m, n, batch;
   __device__ __forceinline__ Walk(const Place& place) : m(place.m), n(place.n), batch(place.batch) {}
   __device__ __forceinline__ void load_a(u32 to, const TensorMap* a, u32 barrier, int kb) {
     ${tiledLoad("to", "a", [`kb * ${depth}`, "m", ...a.digits])}
   }
   __device__ __forceinline__ void load_b(u32 to, const TensorMap* b, u32 barrier, int kb) const {
-    ${tiledLoad("to", "b", [`kb * ${depth}`, "n", ...b.digits])}
+    ${columns.load}
   }
 };`,
-      a: a.map(bm),
-      b: b.map(bn),
-    }),
+        a: a.map(bm),
+        b: columns.map,
+      };
+    },
   };
 }
 
@@ -159,8 +190,11 @@ export function hopperConv(p: ConvProblem): HopperForm | undefined {
     dtype,
     kb,
     blocksK: p.r * p.s * perTap,
-    walk: (bm, bn) => ({
-      text: `struct Walk {
+    interleaves: interleaves(b, N),
+    walk: (bm, bn, held) => {
+      const columns = columnsMap(b, "n", depth, bn, held);
+      return {
+        text: `struct Walk {
   int image, h, w, r, s, c, n, first;
   __device__ __forceinline__ Walk(const Place& place) : r(0), s(0), c(0) {
     const int rest = place.m % ${p.p * p.q};
@@ -176,22 +210,23 @@ export function hopperConv(p: ConvProblem): HopperForm | undefined {
     }
   }
   __device__ __forceinline__ void load_b(u32 to, const TensorMap* b, u32 barrier, int kb) const {
-    ${tiledLoad("to", "b", [`kb * ${depth}`, "n"])}
+    ${columns.load}
   }
 };`,
-      a: {
-        mode: "im2col",
-        dtype: mapType[dtype],
-        dims: [p.c, p.w, p.h, p.n],
-        strides: [pixel * bytes, line * bytes, p.h * line * bytes],
-        box: [depth, bm],
-        elementStrides: [1, strideW, strideH, 1],
-        lowerCorner: [-padW, -padH],
-        upperCorner: [upperW, upperH],
-        swizzle: kb,
-      },
-      b: b.map(bn),
-    }),
+        a: {
+          mode: "im2col",
+          dtype: mapType[dtype],
+          dims: [p.c, p.w, p.h, p.n],
+          strides: [pixel * bytes, line * bytes, p.h * line * bytes],
+          box: [depth, bm],
+          elementStrides: [1, strideW, strideH, 1],
+          lowerCorner: [-padW, -padH],
+          upperCorner: [upperW, upperH],
+          swizzle: kb,
+        },
+        b: columns.map,
+      };
+    },
   };
 }
 
@@ -200,16 +235,10 @@ const chunkColumns = (bn: number) => (bn % 64 === 0 ? 64 : 32);
 export const hopperRows = (t: HopperTactic): number => (t.pingPong ? t.rows : t.rows * t.warpgroups);
 
 /** Dynamic shared memory, bytes, of a tactic over `blocksK` blocks of k. `slotBytes`: of a warp's chunks on their way out. */
-export function hopperShared(
-  t: HopperTactic,
-  { kb, blocksK }: Pick<HopperForm, "kb" | "blocksK">,
-  slotBytes = 0,
-  columns = chunkColumns(t.bn),
-): number {
+export function hopperShared(t: HopperTactic, { kb, blocksK }: Pick<HopperForm, "kb" | "blocksK">, slotBytes = 0): number {
   const warps = t.warpgroups * 4;
-  const staging = warps * 16 * (columns + 8) * 4;
   const ring = t.stages * hopperRows(t) * kb + (t.weightsStay ? blocksK : t.stages) * t.bn * kb;
-  return 1024 + ring + staging + warps * slotBytes + (2 * t.stages + t.warpgroups + warps * 4 + 1) * 8;
+  return 1024 + ring + warps * slotBytes + (2 * t.stages + t.warpgroups + warps * 4 + 1) * 8;
 }
 
 /** Whether and how results leave by tiles: as many chunks in flight as shared memory has room for beside a ring of three stages. */
@@ -228,7 +257,7 @@ function slotsOf(
   for (const columns of tile.bytes === 1 && t.bn % 128 === 0 ? [128, narrow] : [narrow])
     for (let slots = tile.residual === undefined ? 2 : 4; slots >= 2; slots--)
       for (let stages = t.stages; stages >= Math.min(3, t.stages); stages--)
-        if (hopperShared({ ...t, stages }, form, slots * 16 * columns * tile.bytes, columns) <= limit) return { slots, stages, columns };
+        if (hopperShared({ ...t, stages }, form, slots * 16 * columns * tile.bytes) <= limit) return { slots, stages, columns };
   return none;
 }
 const matrixOut = (
@@ -250,7 +279,7 @@ const producerGroup = (t: HopperTactic) => (t.rows / 64) * t.bn >= (t.warpgroups
 const hopperThreads = (t: HopperTactic): number => t.warpgroups * 128 + (producerGroup(t) ? 128 : 32);
 
 /** The wgmma instruction of 64 rows and `n` columns as a function. */
-function wgmmaText(n: number, dtype: Precision): string {
+export function wgmmaText(n: number, dtype: Precision): string {
   const count = n / 2;
   const [shape, constraint, type, more] = {
     f16: ["k16.f32.f16.f16", "f", "float", ", 1, 1, 0, 0"],
@@ -281,12 +310,14 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
   const tilesN = ceilDiv(form.N, t.bn);
   const tiles = tilesM * tilesN * form.batches;
   const threads = hopperThreads(t);
-  const V = epilogueVector(epilogue, form.N);
+  let V = epilogueVector(epilogue, form.N);
+  while (V > 2 && !(form.interleaves(V) && t.bn % (4 * V) === 0)) V = (V / 2) as typeof V;
+  const held = Math.max(V, 2);
   const accumulator = form.dtype === "s8" ? "int" : "float";
   const { slots, stages, columns } = slotsOf(t, form, epilogue.tile, V, device);
   const tile = slots > 0 ? epilogue.tile : undefined;
   const residual = tile?.residual;
-  const walk = form.walk(bm, t.bn);
+  const walk = form.walk(bm, t.bn, held);
   // A block starts with `share` registers a thread; the producer keeps 40.
   const share = Math.floor(65536 / threads / 8) * 8;
   const consumer = Math.floor((share * (t.warpgroups + 1) - 40) / t.warpgroups / 8) * 8;
@@ -302,6 +333,7 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
       KB: form.kb,
       BLOCKS_K: form.blocksK,
       STAGES: stages,
+      HELD: held,
       CHUNK: columns,
       AHEAD_MOST: (t.rows / 64) * t.bn >= 256 || t.resident > 1 ? 2 : 4,
       V,
@@ -354,7 +386,7 @@ export function hopperKernel(form: HopperForm, t: HopperTactic, device: DeviceMo
     arch: "sm_90a",
     grid: [gridOf(t, tiles, tilesN, device), 1, 1],
     block: [threads, 1, 1],
-    shared: hopperShared({ ...t, stages }, form, tile === undefined ? 0 : slots * 16 * columns * tile.bytes, columns),
+    shared: hopperShared({ ...t, stages }, form, tile === undefined ? 0 : slots * 16 * columns * tile.bytes),
     arguments: [
       { kind: "tensorMap", operand: "a", map: walk.a },
       { kind: "tensorMap", operand: "b", map: walk.b },
