@@ -139,6 +139,9 @@ describe("the search", () => {
     const bound = (await compile(g, { precision: "int8", calibration: { ...options, maxFloatShare: 0 } })).report.data.quantization;
     expect(bound?.configuration).not.toContain("float:");
     expect(bound?.trials.some((t) => t.name.includes("float: "))).toBe(true);
+    expect(bound?.shortfall).toMatch(
+      /^about \d+\.\d points of agreement are lost, 0 were allowed; maxFloatShare 0 allows no more float layers/,
+    );
     expect(kept?.configuration).toContain("float: ");
     expect(kept?.loss ?? 1).toBeLessThan(bound?.loss ?? 0);
   });
