@@ -16,6 +16,7 @@ import type { Program } from "./runtime/program.js";
 import type { Feeds, Port } from "./runtime/session.js";
 import { untouched } from "./runtime/untouched.js";
 import { type Verifiable, type Verification, verifyProgram } from "./runtime/verify.js";
+import type { Tensor } from "./tensor.js";
 
 export const modelMissing = defineError<Record<never, never>>(
   "P3110",
@@ -51,11 +52,14 @@ export async function verify(path: string, options: VerifyModelOptions = {}): Pr
   const model = await untouched(modelPath, { inputs: how.inputs, outputs: how.outputs, signature: how.signature });
   const feeds = typeof options.feeds === "function" ? options.feeds(program.inputs) : (options.feeds ?? randomFeeds(program.inputs, size));
   const session = await program.createSession();
+  let outputs: Record<string, Tensor>;
   try {
-    return await verifyProgram(verifiable, model, feeds, await session.run(feeds), { tolerance, onProgress });
+    outputs = await session.run(feeds);
   } finally {
+    // The segments are opened again one by one: two copies of a program need not fit into a GPU.
     await session.dispose();
   }
+  return await verifyProgram(verifiable, model, feeds, outputs, { tolerance, onProgress });
 }
 
 /** A bundle with what verification looks into. Graphs of segments that it does not hold are made from the model again. */

@@ -1,6 +1,5 @@
 /** `partita verify`: prints what verification found. */
-import type { CompileOptions } from "../options.js";
-import { parseNumber } from "../options.js";
+import { type CompileOptions, parseNumber } from "../options.js";
 import type { FaultyNode, ValueError } from "../runtime/bisect.js";
 import type { Fault, Verification } from "../runtime/verify.js";
 import { verify } from "../verify.js";

@@ -158,6 +158,24 @@ describe("run", () => {
   });
 });
 
+describe("run --profile", () => {
+  it("says where the time of a run goes, as text and as data", async () => {
+    const text = await partita(["run", net, "--input", at("in.npz"), "--profile", "--trace", at("trace.json")]);
+    expect(text.out).toMatch(
+      /^y: .*\ntotal: .*\none run: .* us, the mean of 20\n.* host_0 \(host\)\n(.*\n)*.* between layers\n.* copies, waiting, threads\n$/,
+    );
+    expect(text.out).toMatch(/fc/);
+    expect(JSON.parse(readFileSync(at("trace.json"), "utf8"))).toHaveProperty("traceEvents");
+    const j = await partita(["run", bundle, "--input", at("in.npz"), "--profile", "--json"]);
+    expect(j.json()).toMatchObject({
+      schema: "partita.run/1",
+      profile: { schema: "partita.profile/1", segments: [{ segment: "host_0" }] },
+    });
+    const bad = await partita(["run", net, "--input", at("in.npz"), "--trace", at("no/such/folder.json")]);
+    expect([bad.code, bad.err]).toEqual([2, expect.stringMatching(/P4001/)]);
+  });
+});
+
 describe("verify", () => {
   it("compares with ONNX Runtime and says so", async () => {
     const r = await partita(["verify", net, "--input", at("in.npz")]);
