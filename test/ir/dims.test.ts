@@ -95,6 +95,11 @@ describe("dims", () => {
     expect(broadcastDim(4, "n")).toBe(4);
     expect(broadcastDim(4, 3)).toBeUndefined();
     expect(broadcastDim("n", "m")).toBe("?");
+    // A table of 512 rows cut to n: where it broadcasts with n at all, it has n.
+    expect(broadcastDim(min(512, "n"), "n")).toBe("n");
+    expect(broadcastDim("n", min(512, "n"))).toBe("n");
+    // With 1 it might be 1 where n is not.
+    expect(broadcastDim("n", min("m", "n"))).toBe("?");
   });
 
   it("names its free symbols", () => expect(symbolsOf(floorDiv(add("n", mul("m", "`odd one`")), 3))).toEqual(["`odd one`", "m", "n"]));
