@@ -1,6 +1,7 @@
 /** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
 import { nextNumber, publishBatch, runChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
+import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { ValueType } from "../ir/types.js";
 import type { Tensor, TensorLike } from "../tensor.js";
@@ -237,7 +238,8 @@ export class Session {
     let values: Values;
     try {
       values = join(this.#plan, jobs);
-      await lane.run(values, { run: batch, session: this.id, transfer: true });
+      // The joined feeds are this run's own: what is not small moves. Small tensors go with others in one message.
+      await lane.run(values, { run: batch, session: this.id, transfer: !isSmall(values) });
     } catch {
       this.#retriedBatches++;
       for (const t of tickets) if (!t.settled) await this.#alone(t, lane);
@@ -342,6 +344,8 @@ export class Session {
   }
 }
 
+const isSmall = (values: Values): boolean =>
+  [...values.values()].every((t) => !isResident(t) && ArrayBuffer.isView(t.data) && t.data.byteLength <= SMALL / values.size);
 /** Of a timer, milliseconds. */
 export const MAX_DELAY = 2 ** 31 - 1;
 const ALONE = { key: undefined, items: 0 };

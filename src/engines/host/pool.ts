@@ -223,8 +223,8 @@ export class HostWorker {
         const wrong = new Map(errors);
         calls.forEach((call, i) => {
           const { pace } = call.small?.run ?? {};
-          // Slow to forget: one slow run in a message of many says little of each.
-          if (pace !== undefined) pace.ms = pace.ms === undefined ? ms / calls.length : 0.8 * pace.ms + (0.2 * ms) / calls.length;
+          // A thread that had to wait for a processor looks slow once: it counts double at most, and the next fast one mends it.
+          if (pace !== undefined) pace.ms = Math.min(ms / calls.length, 2 * (pace.ms ?? ms));
           const error = wrong.get(i);
           if (error === undefined) call.resolve(results[i] as never);
           else failed(call, error);
