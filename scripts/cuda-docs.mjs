@@ -102,6 +102,12 @@ ${table(["network", "batch", "", "ms", "torch.compile, FP16", "eager in a CUDA g
 
 \`node bench/gpu/run.mjs\` measures, with \`--report\` it writes bench/results/gpu-networks.json, and \`npm run docs\` this page.
 
+### What falls short, and why
+
+- INT8 at large batches: the 1x1 convolutions that add a residual take 1.8 to 3 times their bytes' time. They are not short of memory: about 13 instructions an element (conversions, the
+  prescribed roundings, clamping, packing) issue in every second slot at best, with the two or three warps a scheduler has. The first layer with its pool waits for shared memory and arithmetic in turn.
+- Single sequences and images: a launch costs 1 to 2 us whatever it does. Attention of 12 heads and products of 128 rows fill a fraction of the GPU.
+
 ## Every launch next to its floor
 
 Each launch by itself, back to back with itself in a graph: weights and small results lie in L2 then, which is why some are faster than a floor that counts memory. Equal
