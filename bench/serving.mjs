@@ -15,9 +15,9 @@ const seconds = Number(process.argv[2] ?? 2);
 const rounds = Number(process.argv[3] ?? 5);
 const cores = availableParallelism();
 
-/** x[N, 64] through two layers of 64 and one of 10: what a service asks thousands of times a second. */
-function smallModel(path) {
-  const e = new Editor({ name: "small", opsets: { "": 18 } });
+/** x[N, widths[0]] through layers of the other widths. */
+function layers(path, widths) {
+  const e = new Editor({ name: "layers", opsets: { "": 18 } });
   let seed = 1;
   const weight = (name, dims) => {
     const values = Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => {
@@ -26,10 +26,15 @@ function smallModel(path) {
     });
     return e.addConstant(name, makeConstant("float32", dims, values));
   };
-  let v = e.addInput("x", { kind: "tensor", dtype: "float32", shape: ["N", 64] });
-  for (const [i, width] of [64, 64, 10].entries()) {
-    v = e.add({ op: "Gemm", ins: [v, weight(`w${i}`, [64, width]), weight(`b${i}`, [width])], outs: 1, name: `layer${i}`, attrs: {} })
-      .outs[0];
+  let v = e.addInput("x", { kind: "tensor", dtype: "float32", shape: ["N", widths[0]] });
+  for (const [i, width] of widths.slice(1).entries()) {
+    v = e.add({
+      op: "Gemm",
+      ins: [v, weight(`w${i}`, [widths[i], width]), weight(`b${i}`, [width])],
+      outs: 1,
+      name: `layer${i}`,
+      attrs: {},
+    }).outs[0];
     if (width > 10) v = e.add({ op: "Relu", ins: [v], outs: 1, name: `relu${i}`, attrs: {} }).outs[0];
   }
   v = e.add({ op: "Softmax", ins: [v], outs: 1, name: "softmax", attrs: {} }).outs[0];
@@ -104,13 +109,15 @@ async function compared(path, dims) {
 
 const folder = mkdtempSync(join(tmpdir(), "partita-bench-"));
 try {
-  const small = join(folder, "small.onnx");
-  smallModel(small);
+  const models = { tiny: [64, 64, 64, 10], small: [784, 512, 256, 10] };
+  for (const [name, widths] of Object.entries(models)) layers(join(folder, `${name}.onnx`), widths);
   const digits = join(dirname(fileURLToPath(import.meta.url)), "../examples/digits/resnet.onnx");
   record("serving", {
     what: `${CALLERS} callers, each with its next run when its last is answered; medians of ${rounds} rounds of ${seconds} s, interleaved; processor time of all threads by run`,
     callers: CALLERS,
-    small: await compared(small, [1, 64]),
+    // Less work than a message between threads takes, and what a classifier of digits takes, as layers and as convolutions.
+    tiny: { widths: models.tiny, ...(await compared(join(folder, "tiny.onnx"), [1, 64])) },
+    small: { widths: models.small, ...(await compared(join(folder, "small.onnx"), [1, 784])) },
     digits: await compared(digits, [1, 1, 16, 16]),
   });
 } finally {
