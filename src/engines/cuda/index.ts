@@ -33,7 +33,10 @@ const fixedEngine: Engine = {
   serves: "dims",
   // Kernels are kept one by one, and tactics as well: what is left to save is the emission, not worth writing large weights for.
   async storage({ tune: level = "none" }) {
-    const { kind, version } = await compilerInfo();
+    // Without a compiler nothing is built, and the build says why.
+    const compiler = await compilerInfo().catch(() => undefined);
+    if (compiler === undefined) return undefined;
+    const { kind, version } = compiler;
     const timed = level === "none" || !gpuVerdict().ok ? "" : openDevice().properties.name;
     return { identity: `${VERSION} ${kind} ${version} ${timed}`, maxBytes: 64 << 20 };
   },

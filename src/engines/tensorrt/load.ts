@@ -90,16 +90,18 @@ function missing(found: readonly LibraryFiles[], flavor: Flavor | undefined, env
           : `'${first.library}' has no ONNX parser beside it`,
       fix: "install the whole of TensorRT, and name its folder in PARTITA_TENSORRT_DIR",
     });
-  const place = env["PARTITA_TENSORRT_DIR"];
+  const place = env["PARTITA_TENSORRT_DIR"] ?? "";
+  // Where the folder was said, what lies packed elsewhere is not what is missing.
+  const [archive] = place === "" ? archives : [];
   return noLibrary({
     why:
-      place !== undefined && place !== ""
+      place !== ""
         ? `PARTITA_TENSORRT_DIR is '${place}', which holds neither libnvinfer.so nor libtensorrt_rtx.so`
-        : archives.length > 0
-          ? `'${archives[0]}' holds one, packed`
+        : archive !== undefined
+          ? `'${archive}' holds one, packed`
           : "neither libnvinfer.so nor libtensorrt_rtx.so lies in the loader's folders, in pip's site-packages or in JavaCPP's cache",
     fix:
-      archives.length > 0
+      archive !== undefined
         ? "unpack the archive and name the folder in PARTITA_TENSORRT_DIR"
         : "install TensorRT 10 or 11, or pip install tensorrt-rtx-cu13-libs, or set PARTITA_TENSORRT_DIR to its folder",
   });
