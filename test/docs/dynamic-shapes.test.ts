@@ -7,6 +7,7 @@ import type { ModelInput, Program, Session } from "../../src/index.js";
 import { parse } from "../../src/ir/parse.js";
 import type { Graph } from "../../src/ir/types.js";
 import { Tensor } from "../../src/tensor.js";
+import { maskedAttention } from "../support/masked.js";
 
 const root = join(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "partita-dynamic-"));
@@ -41,19 +42,7 @@ const NET: Graph = parse(`graph "net" opset {"": 18} (%x: float32[batch, 2]) -> 
   %h = MatMul(%x, %w)
   %y = Relu(%h)
 }`);
-const WORDS: Graph = parse(`graph "words" opset {"": 18} (%x: float32[1, sequence, 2], %mask: float32[1, sequence]) -> (%y) {
-  const %axis = int64[1] [1]
-  const %one = float32[] [1.0]
-  const %low = float32[] [-1e9]
-  %t = Transpose(%x) {perm = [0, 2, 1]}
-  %s = MatMul(%x, %t)
-  %m = Unsqueeze(%mask, %axis)
-  %i = Sub(%one, %m)
-  %b = Mul(%i, %low)
-  %c = Add(%s, %b)
-  %p = Softmax(%c) {axis = -1}
-  %y = MatMul(%p, %x)
-}`);
+const WORDS = maskedAttention("words", 1, "sequence", 2);
 const floats = (dims: readonly number[], at: (i: number) => number): Tensor =>
   new Tensor(
     "float32",

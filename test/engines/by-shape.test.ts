@@ -13,6 +13,7 @@ import type { CompileOptions } from "../../src/options.js";
 import { Tensor, type TensorLike } from "../../src/tensor.js";
 import { compareTensors } from "../support/compare.js";
 import { compilerMissing, needsCompiler } from "../support/cuda.js";
+import { maskedAttention } from "../support/masked.js";
 
 const folder = mkdtempSync(join(tmpdir(), "partita-by-shape-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -24,20 +25,7 @@ const NET = parse(`graph "net" opset {"": 18} (%x: float32[batch, 4]) -> (%y, %z
   %y = Relu(%a)
   %z = Neg(%y)
 }`);
-/** Attention over the sequence with a mask: padding of \`seq\` is right where the mask is 0, and not provable. */
-const MASKED = parse(`graph "masked" opset {"": 18} (%x: float32[2, seq, 4], %mask: float32[2, seq]) -> (%y) {
-  const %axis = int64[1] [1]
-  const %one = float32[] [1.0]
-  const %low = float32[] [-1e9]
-  %t = Transpose(%x) {perm = [0, 2, 1]}
-  %s = MatMul(%x, %t)
-  %m = Unsqueeze(%mask, %axis)
-  %i = Sub(%one, %m)
-  %b = Mul(%i, %low)
-  %c = Add(%s, %b)
-  %p = Softmax(%c) {axis = -1}
-  %y = MatMul(%p, %x)
-}`);
+const MASKED = maskedAttention("masked", 2, "seq", 4);
 const rows = (n: number): Tensor =>
   new Tensor(
     "float32",
