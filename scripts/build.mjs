@@ -22,11 +22,18 @@ export function build({ force = false } = {}) {
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   const result = spawnSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json")], { stdio: "inherit" });
   if (result.status !== 0) process.exit(result.status ?? 1);
-  for (const file of ["engines/host/worker.mjs", "engines/host/packing.mjs", "engines/host/packing.d.mts", "quantize/reducer.mjs"]) {
-    mkdirSync(dirname(join(root, "dist", file)), { recursive: true });
-    copyFileSync(join(root, "src", file), join(root, "dist", file));
-  }
+  copyPlain(join(root, "dist"));
   writeFileSync(stamp, "");
+}
+
+/** Copies what the compiler leaves out, the plain JavaScript of worker threads with its types, to where the sources were compiled to. */
+export function copyPlain(out) {
+  const sources = join(root, "src");
+  for (const file of readdirSync(sources, { recursive: true }).map(String)) {
+    if (!/\.(mjs|d\.mts)$/.test(file)) continue;
+    mkdirSync(dirname(join(out, file)), { recursive: true });
+    copyFileSync(join(sources, file), join(out, file));
+  }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) build({ force: process.argv.includes("--force") });

@@ -178,13 +178,14 @@ const shaped: Pattern = (b) => {
   const x = b.operand();
   if (x === undefined) return false;
   const y = b.pick([
-    () => b.one("Sqrt", [b.one("Abs", [x.id])]),
+    // Off zero: a root there is all noise.
+    () => b.one("Sqrt", [b.one("Add", [b.one("Abs", [x.id]), b.scalar(0.1)])]),
     () => b.one("Clip", [x.id, b.scalar(-0.5), b.scalar(0.75)]),
     () => b.one("Clip", [x.id, undefined, b.scalar(0.75)]),
     () => b.one("LeakyRelu", [x.id], { alpha: float(0.2) }),
     () => b.one("Exp", [b.one("Tanh", [x.id])]),
     () => b.one("Reciprocal", [b.one("Add", [b.one("Abs", [x.id]), b.scalar(1)])]),
-    () => b.one("Pow", [b.one("Abs", [x.id]), b.scalar(b.pick([2, 0.5, 3]))]),
+    () => b.one("Pow", [b.one("Abs", [x.id]), b.scalar(b.pick([2, 1.5, 3]))]),
     () => b.one("Identity", [x.id]),
     () => b.one("Cast", [b.one("Cast", [x.id], { to: int(11) })], { to: int(1) }),
     // Swish, GELU by its error function and by its tangent, as exporters spell them out.

@@ -1,7 +1,8 @@
 /** The package as users get it: compiled once into .cache, for processes that load it outside the test runner. */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { copyPlain } from "../../scripts/build.mjs";
 
 const root = join(import.meta.dirname, "../..");
 
@@ -12,9 +13,6 @@ export function builtPackage(): string {
   const args = ["-p", join(root, "tsconfig.build.json"), "--outDir", out, "--declaration", "false", "--noEmitOnError", "false"];
   const { stdout } = spawnSync(process.execPath, [tsc, ...args], { encoding: "utf8" });
   if (!existsSync(join(out, "index.js"))) throw new Error(`the package does not compile: ${stdout}`);
-  for (const file of ["engines/host/worker.mjs", "quantize/reducer.mjs"]) {
-    mkdirSync(dirname(join(out, file)), { recursive: true });
-    copyFileSync(join(root, "src", file), join(out, file));
-  }
+  copyPlain(out);
   return out;
 }
