@@ -23,8 +23,7 @@ export async function machineTargets(remarks: Remarks, timed: boolean, machine: 
   if (verdict.ok) return timed && (await tensorrt()).ok ? ["cuda", "tensorrt", "host"] : ["cuda", "host"];
   remarks({
     severity: "note",
-    // The first of the places that were looked in is enough here; doctor names them all.
-    text: `target auto is the host on this machine: ${verdict.why.split("; ")[0]}`,
+    text: `target auto is the host on this machine: ${verdict.why}`,
     fix: "see `partita doctor`; compile with target cuda to build for a GPU elsewhere",
   });
   return ["host"];

@@ -224,11 +224,12 @@ async function measure<P extends Buildable>(
   if (!worth || settings.tune === "none" || hooks.gpu() !== target.sm) return undefined;
   const feeds = feedsOf(planned, segment);
   if (feeds === undefined) return undefined;
-  const own = await timed(hooks.engine(segment.engine), artifact, feeds);
+  /** TensorRT's results are looked at where it computed in INT8. */
+  const looked = (engine: EngineName): boolean => settings.precision === "int8" && engine === "tensorrt";
+  const own = await timed(hooks.engine(segment.engine), artifact, feeds, looked(segment.engine));
   if (own === undefined) return undefined;
   const times = [{ engine: segment.engine, us: own.us }];
-  const quantized = settings.precision === "int8";
-  let int8 = quantized && segment.engine === "tensorrt" ? await agreement(planned, hooks, segment, { feeds, found: own.found }) : undefined;
+  let int8 = own.found === undefined ? undefined : await agreement(planned, hooks, segment, { feeds, found: own.found });
   let lost: Refused | undefined;
   let best: { us: number; engine: EngineName; artifact: Artifact } | undefined;
   for (const engine of rivals) {
@@ -242,10 +243,10 @@ async function measure<P extends Buildable>(
       if (refused !== undefined) lost = { ...refused, nodes: segment.nodes, rival: true };
       continue;
     }
-    const theirs = await timed(hooks.engine(engine), other, feeds);
+    const theirs = await timed(hooks.engine(engine), other, feeds, looked(engine));
     if (theirs === undefined) continue;
     times.push({ engine, us: theirs.us });
-    if (quantized && engine === "tensorrt") int8 = await agreement(planned, hooks, segment, { feeds, found: theirs.found });
+    if (theirs.found !== undefined) int8 = await agreement(planned, hooks, segment, { feeds, found: theirs.found });
     if (theirs.us < own.us) best = { us: theirs.us, engine, artifact: other };
   }
   times.sort((a, b) => a.us - b.us);
@@ -277,16 +278,16 @@ interface Timed {
   readonly us: number;
   readonly layers: readonly LayerFacts[] | undefined;
   readonly inspection: unknown;
-  /** Outputs of one run. */
-  readonly found: readonly TensorLike[];
+  /** Outputs of one run, where they were asked for. */
+  readonly found: readonly TensorLike[] | undefined;
 }
 /** Undefined where the engine cannot run it here: then it says why when a session is made. */
-async function timed(engine: Engine, artifact: Artifact, feeds: readonly TensorLike[]): Promise<Timed | undefined> {
+async function timed(engine: Engine, artifact: Artifact, feeds: readonly TensorLike[], looked: boolean): Promise<Timed | undefined> {
   let executable: Executable | undefined;
   try {
     executable = await engine.open(artifact, { streams: 1, threads: 0 });
     const us = (await executable.timeUs?.(feeds)) ?? (await wallUs(executable, feeds));
-    const found = await executable.run(feeds);
+    const found = looked ? await executable.run(feeds) : undefined;
     return { us, layers: await executable.layers?.(feeds), inspection: executable.inspect?.(), found };
   } catch (error) {
     if (error instanceof PartitaError) return undefined;
