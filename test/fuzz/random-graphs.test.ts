@@ -2,14 +2,14 @@
  * Random graphs against ONNX Runtime without its own optimizer: whatever the passes, the partitioner and an engine make of them, the results are
  * the same. PARTITA_GRAPHS: how many (default 1,500). PARTITA_SEED: another series. PARTITA_TARGET: the engine (default host; cuda needs a GPU).
  */
-import * as ort from "onnxruntime-node";
 import { expect, test } from "vitest";
 import { compile } from "../../src/compile.js";
 import { generator } from "../../src/runtime/measure.js";
 import type { Program } from "../../src/runtime/program.js";
-import type { Tensor, TensorLike } from "../../src/tensor.js";
+import type { Tensor } from "../../src/tensor.js";
 import { compareTensors } from "../support/compare.js";
 import { randomGraph } from "./graphs.js";
+import { referenceOf } from "./reference.js";
 
 const total = Number(process.env["PARTITA_GRAPHS"] ?? 1_500);
 const series = Number(process.env["PARTITA_SEED"] ?? 1);
@@ -25,12 +25,13 @@ test(`${total} random graphs on ${target}, series ${series}`, async () => {
   for (let i = 0; i < total; i++) {
     const seed = series * 1_000_000 + i;
     const { bytes, feeds, ops } = randomGraph(seed);
-    const expected = await untouched(bytes, feeds).catch(() => undefined);
-    if (expected === undefined) {
+    const reference = await referenceOf(bytes, "", feeds, true, "disabled");
+    if ("error" in reference) {
       // ONNX Runtime now and then loses a value that a body reads from outside; there is nothing to compare with then.
       refused.push(seed);
       continue;
     }
+    const expected = reference.results;
     // Powers of powers overflow now and then: there is nothing to compare then.
     if (Object.values(expected).some((t) => (t.data as Float32Array).some((x) => !(Math.abs(x) < 1e6)))) {
       wild++;
@@ -71,21 +72,4 @@ async function compiled(bytes: Uint8Array, next: () => number): Promise<Program>
   if (taken.length === 0 || next() < 0.5) return program;
   const pick = (): string => taken[Math.floor(next() * taken.length)] as string;
   return await compile(bytes, { ...options, pin: [...new Set([pick(), pick()])].map((match) => ({ match, to: "host" as const })) });
-}
-
-/** ONNX Runtime's results for the bytes as they are, its optimizer off. */
-async function untouched(bytes: Uint8Array, feeds: Readonly<Record<string, Tensor>>): Promise<Record<string, TensorLike>> {
-  const session = await ort.InferenceSession.create(bytes, {
-    graphOptimizationLevel: "disabled",
-    intraOpNumThreads: 1,
-    logSeverityLevel: 3,
-  });
-  try {
-    const out = await session.run(
-      Object.fromEntries(Object.entries(feeds).map(([name, t]) => [name, new ort.Tensor("float32", t.data as Float32Array, t.dims)])),
-    );
-    return Object.fromEntries(Object.entries(out).map(([name, t]) => [name, t as unknown as TensorLike]));
-  } finally {
-    await session.release();
-  }
 }

@@ -11,7 +11,7 @@ export async function referenceOf(
   path: string,
   feeds: Readonly<Record<string, TensorLike>>,
   run: boolean,
-  level: "basic" | "all" = "basic",
+  level: "disabled" | "basic" | "all" = "basic",
 ): Promise<Reference> {
   let session: ort.InferenceSession | undefined;
   try {
