@@ -142,7 +142,7 @@ export async function saveBundle(path: string, content: BundleContent): Promise<
     swap(staging, target);
   } catch (cause) {
     try {
-      rmSync(staging, { recursive: true, force: true });
+      discard(staging);
     } catch {
       // Where no folder could be made there is none to remove; the first failure is the one to tell.
     }
@@ -166,7 +166,7 @@ function swap(staging: string, target: string): void {
         old = true;
       }
       renameSync(staging, target);
-      if (old) rmSync(aside, { recursive: true, force: true });
+      if (old) discard(aside);
       return;
     } catch (error) {
       if (old) {
@@ -175,7 +175,7 @@ function swap(staging: string, target: string): void {
         } catch (cause) {
           // Another save has taken the place: what stood there before is of no use.
           if (!RACE.has(codeOf(cause))) throw cause;
-          rmSync(aside, { recursive: true, force: true });
+          discard(aside);
         }
       }
       // A reader that took this process for dead has put the bundle in its place.
@@ -183,6 +183,12 @@ function swap(staging: string, target: string): void {
       if (!existsSync(staging) || attempt >= 100 || !RACE.has(codeOf(error))) throw error;
     }
   }
+}
+
+/** Its manifest goes first: what is left when this is cut short must not be taken for a whole bundle. */
+function discard(folder: string): void {
+  rmSync(join(folder, "manifest.json"), { force: true });
+  rmSync(folder, { recursive: true, force: true });
 }
 
 function sync(path: string): void {
@@ -205,18 +211,20 @@ const LITTER_MS = 3_600_000;
 
 /**
  * A full folder cannot be replaced in one step: a save that is killed between its two leaves the whole new bundle beside the place, and the old one
- * under another name. Puts one of them there; removes what older saves left.
+ * under another name. Puts the newer of them there; removes what older saves left.
  */
 export function recoverBundle(path: string): void {
   const target = resolve(path);
   try {
     const left = temporariesOf(target).filter((t) => !isRunning(t.pid));
     if (existsSync(target)) {
-      for (const t of left) if (Date.now() - lstatSync(t.path).mtimeMs > LITTER_MS) rmSync(t.path, { recursive: true, force: true });
+      for (const t of left) if (Date.now() - lstatSync(t.path).mtimeMs > LITTER_MS) discard(t.path);
       return;
     }
-    const whole = left.find((t) => isWhole(t.path));
-    if (whole !== undefined) renameSync(whole.path, target);
+    // Earlier killed saves may have left whole bundles too: the last one written is the state to go on from.
+    const whole = left.filter((t) => isWhole(t.path)).map((t) => ({ ...t, written: lstatSync(join(t.path, "manifest.json")).mtimeMs }));
+    const [newest] = whole.sort((a, b) => b.written - a.written);
+    if (newest !== undefined) renameSync(newest.path, target);
   } catch {
     // No such folder, or another process was faster: whoever needs the bundle says what is wrong with it.
   }

@@ -13,10 +13,11 @@ import {
   statSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { basename, join, relative } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { run as commandLine } from "../../src/cli/program.js";
 import { compile, load } from "../../src/compile.js";
@@ -129,6 +130,32 @@ describe("saving and loading", () => {
     await (await compile(parse(TEXT.replaceAll("Relu", "Neg")))).save(at);
     expect(existsSync(join(at, "left-over.txt"))).toBe(false);
     expect(JSON.stringify(await outcome(await load(at)))).toContain('"-10"');
+  });
+});
+
+describe("what a killed save leaves beside the place", () => {
+  /** No process has this number. */
+  const left = (at: string, id: number): string => join(at, `.net.partita.${2 ** 22 + 1}-${String(id).padStart(12, "0")}.tmp`);
+  it("is put there, the last one written and never a part of one", async () => {
+    const at = fresh();
+    const [older, newer, partly] = [left(at, 1), left(at, 3), left(at, 2)];
+    cpSync(saved, older, { recursive: true });
+    cpSync(saved, partly, { recursive: true });
+    rmSync(join(partly, "manifest.json"));
+    await (await compile(parse(TEXT.replaceAll("Relu", "Neg")))).save(join(at, "other"));
+    renameSync(join(at, "other"), newer);
+    utimesSync(join(older, "manifest.json"), 1, 1);
+    expect(JSON.stringify(await outcome(await load(join(at, "net.partita"))))).toContain('"-10"');
+    expect(readdirSync(at).filter((n) => n.startsWith("."))).toEqual([older, partly].map((f) => basename(f)));
+  });
+  it("stays where a bundle is, until it is an hour old", async () => {
+    const at = fresh();
+    const bundle = join(at, "net.partita");
+    const [young, old] = [left(at, 1), left(at, 2)];
+    for (const folder of [bundle, young, old]) cpSync(saved, folder, { recursive: true });
+    utimesSync(old, Date.now() / 1000 - 3700, Date.now() / 1000 - 3700);
+    await (await compile(parse(TEXT))).save(bundle);
+    expect([existsSync(young), existsSync(old)]).toEqual([true, false]);
   });
 });
 

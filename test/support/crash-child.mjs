@@ -1,10 +1,11 @@
-// Writes until it is killed: SRC FOLDER CUDA, SRC the folder of the sources as JavaScript. Two states of everything in turn: bundles, calibrations,
-// feeds, entries of the cache on disk, and with CUDA=1 what a compilation leaves there. Says "ready" when it begins.
+// Writes until it is killed: SRC FOLDER FIRST CUDA, SRC the folder of the sources as JavaScript. Two states of everything in turn, from number FIRST on:
+// bundles, calibrations, feeds, entries of the cache on disk, and with CUDA=1 what a compilation leaves there. Says a line when it begins and after
+// each round.
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
-const [src, folder, cuda] = process.argv.slice(2);
+const [src, folder, first, cuda] = process.argv.slice(2);
 const from = (file) => import(pathToFileURL(join(src, file)).href);
 const { compile } = await from("compile.js");
 const { calibrate } = await from("calibrate.js");
@@ -25,7 +26,7 @@ const feeds = () => [{ x: new Tensor("float32", new Float32Array(2048).fill(1), 
 const calibrations = await Promise.all([1, 2].map(async (scale) => (await calibrate(parse(net(scale)), { data: feeds() })).calibration));
 const cache = new DiskCache(join(folder, "entries"));
 process.stdout.write("ready\n");
-for (let i = 0; ; i++) {
+for (let i = Number(first); ; i++) {
   const which = i % 2;
   await programs[which].save(join(folder, "net.partita"));
   writeCalibration(join(folder, "calibration.json"), calibrations[which]);
@@ -33,4 +34,5 @@ for (let i = 0; ; i++) {
   const key = randomBytes(32).toString("hex");
   await cache.once(key, async () => [Buffer.alloc(1 << 18, which + 1)]);
   if (cuda === "1") await compile(parse(net(3 + i)), { target: "cuda", computeCapability: 9, minimumSegmentSize: 1, tune: "none" });
+  process.stdout.write("round\n");
 }

@@ -4,6 +4,8 @@ import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout } from "node:timers/promises";
 import { expect } from "vitest";
 import { native } from "../../src/engines/cuda/native.js";
 import { DiskCache } from "../../src/engines/disk-cache.js";
@@ -20,7 +22,7 @@ export interface CrashOptions {
   readonly seed: number;
   /** Compiling for the cuda engine takes part, where there is a compiler. */
   readonly compile: boolean;
-  /** Longest time from the first write to the end, milliseconds. */
+  /** Longest time from the first write to the end, in rounds of writing everything once, as long as a round takes on this machine. */
   readonly within: number;
 }
 /** What was seen after the kills, by kind. */
@@ -39,8 +41,9 @@ export async function killed({ moments, seed, compile, within }: CrashOptions): 
   const js = cuda ? transpiled("kernels") : transpiled();
   const seen: Seen = { bundles: new Set(), calibrations: new Set(), feeds: new Set(), entries: 0 };
   try {
-    for (let i = 0; i < moments; i++) {
-      await one(js, folder, random() * within, cuda);
+    const round = await one(js, folder, 0, cuda);
+    for (let i = 1; i <= moments; i++) {
+      await one(js, folder, i, cuda, random() * within * round);
       await look(folder, seen);
     }
     return seen;
@@ -49,18 +52,26 @@ export async function killed({ moments, seed, compile, within }: CrashOptions): 
   }
 }
 
-async function one(js: string, folder: string, after: number, cuda: boolean): Promise<void> {
+/** A process that writes, from state `first` on, killed after so many milliseconds, or at the end of its first round. Gives the milliseconds that it wrote. */
+async function one(js: string, folder: string, first: number, cuda: boolean, after?: number): Promise<number> {
   const script = join(import.meta.dirname, "crash-child.mjs");
-  const child = spawn(process.execPath, [script, join(js, "src"), folder, cuda ? "1" : "0"], {
+  const child = spawn(process.execPath, [script, join(js, "src"), folder, String(first), cuda ? "1" : "0"], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, PARTITA_CACHE_DIR: join(folder, "cache"), ...(cuda ? { PARTITA_NATIVE: native().path } : {}) },
   });
   const closed = once(child, "close");
-  await Promise.race([once(child.stdout, "data"), closed]);
-  if (child.exitCode !== null) throw new Error(`the process that writes ended by itself with ${child.exitCode}`);
-  await new Promise((go) => setTimeout(go, after));
+  const said = createInterface(child.stdout)[Symbol.asyncIterator]();
+  const next = async (): Promise<void> => {
+    if ((await said.next()).done === true) throw new Error(`the process that writes ended by itself with ${(await closed)[0]}`);
+  };
+  await next();
+  const start = performance.now();
+  await (after === undefined ? next() : setTimeout(after));
   child.kill("SIGKILL");
-  await closed;
+  const end = performance.now();
+  const [code] = (await closed) as [number | null];
+  if (code !== null) throw new Error(`the process that writes ended by itself with ${code}`);
+  return end - start;
 }
 
 async function look(folder: string, seen: Seen): Promise<void> {
