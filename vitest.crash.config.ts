@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/crash/**/*.test.ts"],
-    testTimeout: 900_000,
+    testTimeout: 1_400_000,
     maxWorkers: 1,
     pool: "forks",
     reporters: ["verbose"],
