@@ -3,7 +3,7 @@
  * the text is rendered, because only then is it known which neighbours were asked for.
  */
 import { type Atom, type Index, linear, text } from "./indexing.js";
-import type { Scope } from "./scope.js";
+import type { Known, Low, Scope } from "./scope.js";
 import { type Register, storage } from "./storage.js";
 import type { View } from "./view.js";
 
@@ -48,8 +48,8 @@ export class Block implements Scope {
   #early: { readonly eligible: (view: View) => boolean; readonly known: ReadonlySet<string>; readonly packs: EarlyRead[] } | undefined;
   /** Values that are at hand in a register whatever the index: the result of the kernel's heavy operator, along its epilogue. */
   readonly overrides = new Map<number, string>();
-  readonly numbers: Map<string, string>;
-  readonly lowBytes: Map<string, string>;
+  readonly numbers: Map<string, Known>;
+  readonly lowBytes: Map<string, Low>;
 
   constructor(parameters: Parameters, indent = "  ", outer?: Block) {
     this.#parameters = parameters;
@@ -147,9 +147,12 @@ export class Block implements Scope {
   render(): readonly string[] {
     const out: string[] = [];
     const packs = new Map<string, string>();
-    const bytesOfPacks = new Map<string, string>();
+    const bytesOfPacks = new Map<string, { readonly at: number; readonly word: string }>();
     const unpacked = (line: string): string =>
-      line.replace(/\bbyte_to_float\((\w+)\)/g, (whole, name: string) => bytesOfPacks.get(name) ?? whole);
+      line.replace(/\b(byte_to_float|byte_times)\((\w+)/g, (whole, name: string, byte: string) => {
+        const lane = bytesOfPacks.get(byte);
+        return lane === undefined ? whole : `${name}<${lane.at}>(${lane.word}`;
+      });
     for (const l of this.#lines) {
       if (typeof l === "string") {
         out.push(unpacked(l));
@@ -171,7 +174,7 @@ export class Block implements Scope {
       const known = packs.get(key);
       const pack = known ?? this.fresh("v");
       const lane = l.offset - start;
-      if (words) bytesOfPacks.set(l.name, `byte_to_float<${lane % 4}>(${pack}.e[${Math.floor(lane / 4)}])`);
+      if (words) bytesOfPacks.set(l.name, { at: lane % 4, word: `${pack}.e[${Math.floor(lane / 4)}]` });
       const element = words ? `(signed char)(${pack}.e[${Math.floor(lane / 4)}] >> ${8 * (lane % 4)})` : widen(`${pack}.e[${lane}]`);
       if (known === undefined) {
         packs.set(key, pack);

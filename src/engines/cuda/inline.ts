@@ -2,7 +2,6 @@
  * Operators that need no kernel of their own: an element of the result is an expression over elements of the operands. Views change only the
  * index, so chains of them disappear into the loads of whatever reads them.
  */
-import { typedOf } from "../../ir/payload.js";
 import type { Constant } from "../../ir/types.js";
 import { indexedRules } from "./indexed.js";
 import {
@@ -27,7 +26,7 @@ import { resize } from "./resize.js";
 import type { Element, Scope } from "./scope.js";
 import { allOf, axis, broadcastIndex, numbers, type Operand, operand, output, Refused, type Site, type Tensor, within } from "./site.js";
 import { storage } from "./storage.js";
-import { scalarOf } from "./weights.js";
+import { largest, scalarOf } from "./weights.js";
 
 export interface Inline {
   /** One per output. */
@@ -203,21 +202,35 @@ function gatherND(s: Site): Inline {
   });
 }
 
+/** Above what float32 additions and products of bounds lose. */
+const ROUNDING = 1 + 2 ** -20;
+/** 2^23 times a constant step, where that is a float as exact as the step itself. */
+function liftedStep(step: string): number | undefined {
+  const s = Math.fround(Number(step.replace(/f$/, "")));
+  return s > 1e-30 && s < 1e30 ? s * 2 ** 23 : undefined;
+}
+
 /** (x - zero) * scale, scales per tensor or per slice of one axis. */
 function dequantize(s: Site): Inline {
   const [x, factor] = [operand(s, 0), operand(s, 1)];
   const zero = s.ins[2];
   const symmetric = zero === undefined || zero.numbers?.every((z) => z === 0) === true;
   const at = scaleIndex(s, x, factor);
-  const limited = factor.constant?.dtype === "float32" && (typedOf(factor.constant) as Float32Array).every((v) => Math.abs(v) < 1e20);
+  const most = factor.constant?.dtype === "float32" ? largest(factor.constant) : Number.POSITIVE_INFINITY;
   return one((scope, index) => {
     const i = at(index);
     const raw = x.at(scope, index);
     const shifted = symmetric ? raw : `(${raw} - ${zero?.at(scope, i)})`;
+    const step = factor.at(scope, i);
     const real = symmetric && x.dtype === "int8" ? `byte_to_float(${shifted})` : `(float)${shifted}`;
+    const lifted = symmetric && x.dtype === "int8" && x.nonNegative ? liftedStep(step) : undefined;
     // Never part of a fused multiply-add: the product rounds by itself.
-    const result = scope.let("float", `__fmul_rn(${real}, ${factor.at(scope, i)})`);
-    if (limited) scope.numbers.set(result, result);
+    const result = scope.let(
+      "float",
+      lifted === undefined ? `__fmul_rn(${real}, ${step})` : `byte_times(${shifted}, ${step}, ${literal(-lifted, "float")})`,
+    );
+    const integers = scope.numbers.get(raw)?.limit ?? (x.dtype === "int8" ? 128 : x.dtype === "uint8" ? 255 : 2 ** 31);
+    if (most < 1e20 && symmetric) scope.numbers.set(result, { under: result, limit: integers * most * ROUNDING });
     return result;
   });
 }
@@ -233,15 +246,14 @@ function quantize(s: Site): Inline {
     const step = factor.at(scope, i);
     const value = x.at(scope, index);
     if (symmetric) {
-      const under = scope.numbers.get(value) ?? value;
-      const [low = 0, high = 0] = bounds;
+      const { under, limit } = scope.numbers.get(value) ?? { under: value, limit: Number.POSITIVE_INFINITY };
       // What is held above the lower bound need not be held above 0 before.
-      const word = scope.let(
-        "int",
-        `__float_as_int(${nearestStep(scope, under, step, under === value ? bounds : [Math.max(low, 0), high])})`,
-      );
-      const result = scope.let("int", `(int)(${storage(y.dtype).type})${word}`);
-      scope.lowBytes.set(result, word);
+      const [low = 0, high = 0] = under === value ? bounds : [Math.max(bounds[0] ?? 0, 0), bounds[1] ?? 0];
+      // Where the integer fits half a word in any case it is held there, four results at a time.
+      const free = y.dtype === "int8" && limit / Number(step.replace(/f$/, "")) < 32_000;
+      const word = scope.let("int", `__float_as_int(${nearestStep(scope, under, step, [low, high], free)})`);
+      const result = scope.let("int", free ? `min(max((int)(short)${word}, ${low}), ${high})` : `(int)(${storage(y.dtype).type})${word}`);
+      scope.lowBytes.set(result, free ? { word, held: { low, high } } : { word });
       return result;
     }
     const real = step === "1.0f" ? value : `${value} / ${step}`;
@@ -254,11 +266,11 @@ function quantize(s: Site): Inline {
  * `value / step` held between `bounds` and rounded half to even, as a float at 1.5 * 2^23: its last bit is worth 1 there, so its low byte is the
  * integer. A constant step divides by its reciprocal, put right by the remainder: r = fl(1 / s), q = fl(x r), then q + (x - q s) r. Twice that is
  * the correctly rounded quotient (Markstein, IBM J. Res. Dev. 34, 1990); once where it decides all ties as the quotient does. NaN becomes the
- * lower bound.
+ * lower bound. A `free` value is a number whose quotient is far below 2^22 and is left unheld.
  */
-function nearestStep(scope: Scope, value: string, step: string, [low = 0, high = 0]: readonly number[]): string {
+function nearestStep(scope: Scope, value: string, step: string, [low = 0, high = 0]: readonly number[], free: boolean): string {
   const held = (x: string, a: number, b: number): string =>
-    scope.let("float", `fminf(fmaxf(${x}, ${literal(a, "float")}), ${literal(b, "float")})`);
+    free ? x : scope.let("float", `fminf(fmaxf(${x}, ${literal(a, "float")}), ${literal(b, "float")})`);
   const s = Math.fround(Number(step.replace(/f$/, "")));
   if (step === "1.0f") return `__fadd_rn(${held(value, low, high)}, 12582912.0f)`;
   if (!(s > 1e-20 && s < 1e20)) return `__fadd_rn(${held(`${value} / ${step}`, low, high)}, 12582912.0f)`;
@@ -356,6 +368,9 @@ function clip(s: Site): Inline {
 /** Operators whose results are numbers where their operands are, and not too large. */
 const NUMBERS: ReadonlySet<string> = new Set(["Add", "Sub", "Relu"]);
 
+const limitOf = (scope: Scope, x: Operand, value: string): number =>
+  scope.numbers.get(value)?.limit ?? (x.constant === undefined ? Number.POSITIVE_INFINITY : largest(x.constant));
+
 function elementwise(s: Site): Inline {
   const y = output(s);
   const rule = pointwise[s.node.op];
@@ -370,8 +385,11 @@ function elementwise(s: Site): Inline {
       const values = args.map((a) => scope.let(storage(a.dtype).register, a.at(scope, broadcastIndex(a.dims, index))));
       const result = scope.let(register, rule({ scope, args: values, dtypes: args.map((a) => a.dtype), out: y.dtype, attrs: s.attrs }));
       const [first = ""] = values;
-      if (NUMBERS.has(s.node.op) && values.every((v) => scope.numbers.has(v)))
-        scope.numbers.set(result, s.node.op === "Relu" ? first : result);
+      if (!NUMBERS.has(s.node.op)) return result;
+      const limits = values.map((v, i) => limitOf(scope, args[i] as Operand, v));
+      const limit = limits.reduce((a, b) => a + b, 0) * (register === "float" ? ROUNDING : 1);
+      if (limit < (register === "float" ? 1e38 : 2 ** 31))
+        scope.numbers.set(result, { under: s.node.op === "Relu" ? first : result, limit });
       return result;
     },
     s.node.op === "Identity" || mask,

@@ -7,7 +7,7 @@ import { Block } from "./block.js";
 import { add, constantIndex, delinear, type Index, linear, product, scale, text, variable } from "./indexing.js";
 import type { Reduction } from "./reduction.js";
 import type { RowProgram } from "./rows.js";
-import type { Element, Scope } from "./scope.js";
+import type { Element, Known, Low, Scope } from "./scope.js";
 import { type Register, storage } from "./storage.js";
 import type { BufferName, View } from "./view.js";
 
@@ -118,8 +118,14 @@ export function storePack(b: Block, dtype: DType, at: string, values: readonly s
   const n = values.length;
   if ((dtype !== "int8" && dtype !== "uint8") || n % 4 !== 0)
     return `store_pack<${type}, ${n}>(${at}, {{${values.map(narrow).join(", ")}}});`;
-  const words = values.map((v) => b.lowBytes.get(v) ?? v);
-  const packed = Array.from({ length: n / 4 }, (_, i) => `low_bytes(${words.slice(4 * i, 4 * i + 4).join(", ")})`);
+  const packed = Array.from({ length: n / 4 }, (_, i) => {
+    const four = values.slice(4 * i, 4 * i + 4);
+    const lows = four.map((v) => b.lowBytes.get(v) ?? { word: v });
+    const { low, high } = lows[0]?.held ?? {};
+    if (low !== undefined && lows.every((l) => l.held?.low === low && l.held.high === high))
+      return `held_bytes<${low}, ${high}>(${lows.map((l) => l.word).join(", ")})`;
+    return `low_bytes(${lows.map((l, k) => (l.held === undefined ? l.word : four[k])).join(", ")})`;
+  });
   return `store_pack<u32, ${n / 4}>(reinterpret_cast<u32*>(${at}), {{${packed.join(", ")}}});`;
 }
 
@@ -155,8 +161,8 @@ export function mapKernel(name: string, out: View, element: Element): Kernel {
 /** What a reduction's loads look like: how far apart the elements of neighbouring steps and of neighbouring results are. */
 class Strides implements Scope {
   readonly overrides: ReadonlyMap<number, string> = new Map();
-  readonly numbers = new Map<string, string>();
-  readonly lowBytes = new Map<string, string>();
+  readonly numbers = new Map<string, Known>();
+  readonly lowBytes = new Map<string, Low>();
   /** Bytes of the views read with neighbouring elements along the reduction, and along the results. */
   along = 0;
   across = 0;

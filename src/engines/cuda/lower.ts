@@ -207,7 +207,14 @@ class Lowering {
       ins: n.ins.map((v): Operand | undefined =>
         v === undefined
           ? undefined
-          : { ...stored(v), id: v, at: this.#e.at(v), constant: this.#e.constant(v), numbers: this.#e.numbers(v) },
+          : {
+              ...stored(v),
+              id: v,
+              at: this.#e.at(v),
+              constant: this.#e.constant(v),
+              numbers: this.#e.numbers(v),
+              nonNegative: this.#e.nonNegative(v),
+            },
       ),
       outs: n.outs.map((v) => (v === undefined ? undefined : stored(v))),
     };

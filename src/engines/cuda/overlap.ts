@@ -19,11 +19,12 @@ export function overlapped(plan: KernelPlan): KernelPlan {
   const waiting = new Set<string>();
   const sources = plan.sources.map((s) => ({
     ...s,
-    source: s.source.replace(KERNEL, (head: string, name: string, parameters: string) => {
+    source: eachKernel(s.source, (name, parameters, head, rest) => {
       waiting.add(name);
       const launch = launches.get(name);
       const first = launch === undefined ? [] : prefetches(plan, launch, parameters.split(",").map(nameOf));
-      return [head, "#if __CUDA_ARCH__ >= 900", ...first, ...WAIT, "#endif"].join("\n");
+      if (!rest.includes(SETTLED)) return [head, ...guarded([...first, ...WAIT]), rest].join("\n");
+      return [head, ...guarded(first), rest.replace(SETTLED, guarded(WAIT).join("\n"))].join("\n");
     }),
   }));
   const operations = plan.operations.map((o, i): Operation => {
@@ -39,6 +40,20 @@ export const inTurn = (plan: KernelPlan): KernelPlan => ({
 });
 const WAIT = ['  asm volatile("griddepcontrol.wait;" ::: "memory");', '  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");'];
 
+/** Where a template says that its kernel has touched nothing but its parameters, weights and shared memory so far; elsewhere that is at its head. */
+const SETTLED = "  // From here on what earlier launches wrote is read and written.";
+const guarded = (lines: readonly string[]): readonly string[] =>
+  lines.length === 0 ? [] : ["#if __CUDA_ARCH__ >= 900", ...lines, "#endif"];
+
+/** A source with each kernel's head, and what follows up to the next one's, put anew. */
+function eachKernel(source: string, put: (name: string, parameters: string, head: string, rest: string) => string): string {
+  const found = [...source.matchAll(KERNEL)];
+  const texts = found.map((m, i) => {
+    const end = m.index + m[0].length;
+    return put(m[1] ?? "", m[2] ?? "", m[0], source.slice(end, found[i + 1]?.index).replace(/^\n/, ""));
+  });
+  return [source.slice(0, found[0]?.index), ...texts].join("");
+}
 /** A kernel's head up to its body, its name and its parameters. */
 const KERNEL = /extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(([^{]*)\) \{/g;
 const nameOf = (parameter: string): string => /(\w+)\s*$/.exec(parameter)?.[1] ?? "";

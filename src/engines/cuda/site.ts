@@ -13,6 +13,8 @@ export interface Operand extends Tensor {
   readonly constant: Constant | undefined;
   /** Small integer constants as numbers, row-major. */
   readonly numbers: readonly number[] | undefined;
+  /** No element is below 0, whatever the input. */
+  readonly nonNegative: boolean;
 }
 export interface Site {
   readonly node: Node;

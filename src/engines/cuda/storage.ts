@@ -66,6 +66,33 @@ __device__ __forceinline__ float byte_to_float(int q) { return __fadd_rn(__uint_
 template <int I> __device__ __forceinline__ float byte_to_float(u32 word) {
   return __fadd_rn(__uint_as_float(__byte_perm(word ^ 0x80808080u, 0x4b000000u, 0x7440 | I)), -8388736.0f);
 }
+// q * s of a byte that is not negative, rounded once: it is the last byte of 2^23 + q, of which rest takes 2^23 s, which is exact, away again.
+__device__ __forceinline__ float byte_times(int q, float s, float rest) { return __fmaf_rn(__uint_as_float((u32)(q & 255) | 0x4b000000u), s, rest); }
+template <int I> __device__ __forceinline__ float byte_times(u32 word, float s, float rest) {
+  return __fmaf_rn(__uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440 | I)), s, rest);
+}
+// The low halves of four words, held between two bounds, as bytes.
+template <int LOW, int HIGH> __device__ __forceinline__ u32 held_bytes(int a, int b, int c, int d) {
+#if __CUDA_ARCH__ >= 900
+  u32 x = __byte_perm(a, b, 0x5410), y = __byte_perm(c, d, 0x5410);
+  constexpr u32 HIGHS = (u32)HIGH * 0x10001u, LOWS = (u32)(LOW & 0xffff) * 0x10001u;
+  if constexpr (LOW == 0) {
+    asm("min.relu.s16x2 %0, %0, %1;" : "+r"(x) : "r"(HIGHS));
+    asm("min.relu.s16x2 %0, %0, %1;" : "+r"(y) : "r"(HIGHS));
+  } else {
+    asm("min.s16x2 %0, %0, %1;" : "+r"(x) : "r"(HIGHS));
+    asm("max.s16x2 %0, %0, %1;" : "+r"(x) : "r"(LOWS));
+    asm("min.s16x2 %0, %0, %1;" : "+r"(y) : "r"(HIGHS));
+    asm("max.s16x2 %0, %0, %1;" : "+r"(y) : "r"(LOWS));
+  }
+  return __byte_perm(x, y, 0x6420);
+#else
+  const int w[4] = {a, b, c, d};
+  u32 bytes = 0;
+  for (int i = 0; i < 4; i++) bytes |= (u32)(min(max((int)(short)w[i], LOW), HIGH) & 255) << 8 * i;
+  return bytes;
+#endif
+}
 // The low bytes of four words.
 __device__ __forceinline__ u32 low_bytes(int a, int b, int c, int d) { return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410); }
 template <class T, int N> struct alignas(sizeof(T) * N) Pack { T e[N]; };

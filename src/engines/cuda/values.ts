@@ -43,6 +43,23 @@ export class NotEmitted extends Error {
     this.why = why;
   }
 }
+const ABOVE_ZERO: ReadonlySet<string> = new Set(["Relu", "Sigmoid", "Softmax", "HardSigmoid", "Abs"]);
+/** Their results have the signs of their first operand. */
+const SIGN_KEEPING: ReadonlySet<string> = new Set([
+  "QuantizeLinear",
+  "DequantizeLinear",
+  "Identity",
+  "Reshape",
+  "Flatten",
+  "Squeeze",
+  "Unsqueeze",
+  "Transpose",
+  "Slice",
+  "MaxPool",
+  "AveragePool",
+  "GlobalAveragePool",
+]);
+
 export class Values {
   readonly graph: Graph;
   readonly options: LowerOptions;
@@ -51,6 +68,7 @@ export class Values {
   readonly spread: ReadonlySet<ValueId>;
   /** Masks of attention, which single precision alone holds: half turns their large negative numbers into infinities. */
   readonly masks = new Set<ValueId>();
+  readonly #nonNegative = new Map<ValueId, boolean>();
 
   constructor(g: Graph, options: LowerOptions) {
     this.options = options;
@@ -89,6 +107,33 @@ export class Values {
   /** At hand without a kernel: a constant, or shape arithmetic that inference has done. */
   known(v: ValueId): boolean {
     return this.constant(v) !== undefined || this.numbers(v) !== undefined;
+  }
+  /** Whether no element is below 0, as far as the operators up to here tell. */
+  nonNegative(v: ValueId): boolean {
+    const known = this.#nonNegative.get(v);
+    if (known !== undefined) return known;
+    // A walk back over moves and quantizers, one operand at a time.
+    let result = false;
+    for (let at: ValueId | undefined = v; at !== undefined; ) {
+      const node: Node | undefined = this.producer.get(at)?.node;
+      if (node === undefined) break;
+      if (node.domain === "" && ABOVE_ZERO.has(node.op)) {
+        result = true;
+        break;
+      }
+      if (
+        node.domain !== "" ||
+        !SIGN_KEEPING.has(node.op) ||
+        (node.op === "QuantizeLinear" && node.ins[2] !== undefined && !this.#zero(node.ins[2]))
+      )
+        break;
+      at = node.ins[0];
+    }
+    this.#nonNegative.set(v, result);
+    return result;
+  }
+  #zero(v: ValueId): boolean {
+    return this.numbers(v)?.every((x) => x === 0) === true;
   }
   /** Element type in device memory of what the segment computes. */
   stored(dtype: DType): DType {

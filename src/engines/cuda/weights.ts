@@ -123,6 +123,29 @@ export function halfBits(single: number): number {
 }
 
 /** The first element of a constant. */
+const sizes = new WeakMap<Constant, number>();
+/** The largest distance from 0 of an element; infinity where one is not a number, or the type is none of float32, int8, uint8 and int32. */
+export function largest(c: Constant): number {
+  const known = sizes.get(c);
+  if (known !== undefined) return known;
+  let most = 0;
+  if (c.dtype === "float32" || c.dtype === "int8" || c.dtype === "uint8" || c.dtype === "int32")
+    for (const x of typedOf(c) as Iterable<number>)
+      most = Math.abs(x) <= most ? most : Number.isNaN(x) ? Number.POSITIVE_INFINITY : Math.abs(x);
+  else most = Number.POSITIVE_INFINITY;
+  sizes.set(c, most);
+  return most;
+}
+/** The largest sum of int8 operands times a column of int8 weights that can be: 128 times the column's absolute sum. `columns` is the dim that counts columns. */
+export function largestSum(weights: Constant, columns: number): number {
+  const of = typedOf(weights) as Int8Array;
+  const count = weights.dims[columns] as number;
+  const inner = weights.dims.slice(columns + 1).reduce((a, b) => a * b, 1);
+  const sums = new Float64Array(count);
+  for (let i = 0; i < of.length; i++)
+    sums[Math.floor(i / inner) % count] = (sums[Math.floor(i / inner) % count] as number) + Math.abs(of[i] as number);
+  return 128 * sums.reduce((a, b) => Math.max(a, b), 0);
+}
 export function scalarOf(c: Constant): number | bigint {
   const [first] = typedOf(c) as unknown as ArrayLike<number | bigint> & Iterable<number | bigint>;
   const raw = first as number | bigint;
