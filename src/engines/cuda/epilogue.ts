@@ -24,7 +24,10 @@ interface Written {
   readonly together: boolean;
 }
 
-/** What a template does with V neighbouring results: the operator's own end, the nodes fused behind it, and the store. */
+/**
+ * What a template does with V neighbouring results: the operator's own end, the nodes fused behind it, and the store. `limit`: how far from 0 a sum can
+ * be, where that is known.
+ */
 export function epilogueOf(
   columns: number,
   out: View,
@@ -33,6 +36,7 @@ export function epilogueOf(
   rows: number,
   batchDims: readonly number[],
   accumulator: "float" | "int" = "float",
+  limit?: number,
 ): Epilogue {
   const parameters = new ParameterList();
   const { type, bytes } = storage(out.dtype);
@@ -43,13 +47,9 @@ export function epilogueOf(
     b.line(`const int nv = n / ${V};`);
     const done = Array.from({ length: V }, (_, k) => {
       const n = add(scale(variable("nv", columns / V - 1), V), k);
-      const { index, value } = own(
-        b,
-        variable("m", rows - 1),
-        n,
-        b.let(accumulator, `acc[${k}]`),
-        variable("b", Math.max(product(batchDims) - 1, 0)),
-      );
+      const acc = b.let(accumulator, `acc[${k}]`);
+      if (limit !== undefined) b.numbers.set(acc, { under: acc, limit });
+      const { index, value } = own(b, variable("m", rows - 1), n, acc, variable("b", Math.max(product(batchDims) - 1, 0)));
       return tail(b, index, value);
     });
     const addresses = done.map((d) => linear(d.index, out.strides, out.offset));

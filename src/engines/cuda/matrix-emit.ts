@@ -7,7 +7,6 @@ import { type Epilogue, epilogueOf } from "./epilogue.js";
 import { delinear, type Index, product } from "./indexing.js";
 import type { Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
-import type { Scope } from "./scope.js";
 import type { Operand, Site, Tensor } from "./site.js";
 import { packInput, packWeights, tapRuns } from "./taps.js";
 import {
@@ -45,7 +44,7 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
         ? e.inMemory(w.id, dtype, isDepthwise(problem) ? [...taps, 1, 0] : [0, ...taps, 1], () => false)
         : packWeights(e, s, runs);
     const y = s.outs[0] as Tensor;
-    const limit = template === "s8" ? limitOf(w, 0) : undefined;
+    const limit = template === "s8" ? largestSum(w, 0) : undefined;
     const positions = [y.dims[0] as number, ...y.dims.slice(2)];
     // The third input of an integer convolution is a zero point, which is zero.
     const bias = template === "s8" ? undefined : s.ins[2];
@@ -56,13 +55,13 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
       (scope, m, n, acc) => {
         const at = delinear(m, positions);
         const index = [at[0] as Index, n, ...at.slice(1)];
-        bounded(scope, acc, limit);
         const value = bias === undefined ? acc : scope.let("float", `${acc} + ${bias.at(scope, [n])}`);
         return { index, value };
       },
       product(positions),
       [],
       template === "s8" ? "int" : "float",
+      limit,
     );
     const name = e.name("conv");
     const kernel = (): KernelText | undefined => {
@@ -89,13 +88,12 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
   const made = template === undefined ? undefined : kind === "gemm" ? gemm(s, a, b, template) : matmul(a, b, template);
   if (made === undefined) throw new NotEmitted(s.node, `products of ${dtype} have no kernel`);
   const { problem } = made;
-  const limit = template === "s8" ? limitOf(w, transposed ? rank - 2 : rank - 1) : undefined;
+  const limit = template === "s8" ? largestSum(w, transposed ? rank - 2 : rank - 1) : undefined;
   const epilogue = epilogueOf(
     problem.N,
     out,
     tail,
     (scope, m, n, acc, batch) => {
-      bounded(scope, acc, limit);
       const index = [...delinear(batch, made.batchDims), ...delinear(m, made.rowDims), n];
       // Batch dims of one in front of the rows are part of them.
       const value = kind === "gemm" ? gemmResult(scope, s, acc, index) : acc;
@@ -104,17 +102,11 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
     problem.M,
     made.batchDims,
     template === "s8" ? "int" : "float",
+    limit,
   );
   const tactic = choose(e, { kind: "gemm", problem, tactics: gemmTactics(problem, device) }, epilogue, nodes);
   if (tactic === undefined) throw new NotEmitted(s.node, "no tile fits");
   e.pushText(gemmKernel(problem, tactic, epilogue.text, e.name(kind), device), { a, b, ...epilogue.tiles }, epilogue, [out], nodes);
-}
-
-/** Of an integer product with constant weights. */
-const limitOf = (w: Operand, columns: number): number | undefined =>
-  w.constant?.dtype === "int8" ? largestSum(w.constant, columns) : undefined;
-function bounded(scope: Scope, acc: string, limit: number | undefined): void {
-  if (limit !== undefined) scope.numbers.set(acc, { under: acc, limit });
 }
 
 type Asked =

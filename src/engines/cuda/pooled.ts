@@ -14,7 +14,7 @@ import { allOf, type Operand, operand, output, type Site, within } from "./site.
 import { storage } from "./storage.js";
 import { heldOf, LINE, MOST_COLUMNS, type PooledProblem, pooledKernel, rowsOfLine } from "./templates/pooled.js";
 import type { View } from "./view.js";
-import { packed } from "./weights.js";
+import { largestSum, packed } from "./weights.js";
 import { windowOf } from "./windows.js";
 
 /** Whether a node between the two never falls where its first input rises, and does the same at every position. */
@@ -78,6 +78,7 @@ export function emitPooled(e: Emission, p: PooledProblem, conv: Site, out: View,
     product(positions),
     [],
     p.dtype === "s8" ? "int" : "float",
+    p.dtype === "s8" ? largestSum(operand(conv, 1), 0) : undefined,
   );
   const [a, b] = [lines(e, conv, p), image(e, conv, p, heldOf(p, epilogue.text))];
   e.pushText(pooledKernel(p, epilogue.text, e.name("conv_pool"), e.options.device), { a, b }, epilogue, [out], nodes);

@@ -136,8 +136,12 @@ export function largest(c: Constant): number {
   sizes.set(c, most);
   return most;
 }
-/** The largest sum of int8 operands times a column of int8 weights that can be: 128 times the column's absolute sum. `columns` is the dim that counts columns. */
-export function largestSum(weights: Constant, columns: number): number {
+/**
+ * The largest sum of int8 operands times a column of constant int8 weights that can be: 128 times the column's absolute sum. `columns` is the dim that
+ * counts columns. Undefined where the weights are no constant.
+ */
+export function largestSum({ constant: weights }: { readonly constant: Constant | undefined }, columns: number): number | undefined {
+  if (weights?.dtype !== "int8") return undefined;
   const of = typedOf(weights) as Int8Array;
   const count = weights.dims[columns] as number;
   const inner = weights.dims.slice(columns + 1).reduce((a, b) => a * b, 1);

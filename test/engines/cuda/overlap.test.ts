@@ -79,6 +79,36 @@ describe("overlapping launches", () => {
     expect(rest.match(/griddepcontrol\.wait/g)).toHaveLength(2);
     expect(rest).not.toContain("prefetch");
   });
+  it("wait where their template says that they have set up", () => {
+    const settled = "  // From here on what earlier launches wrote is read and written.";
+    const source = plan.sources[0]?.source.replace("  x[0] = 1;", `  setUp();\n${settled}\n  x[0] = 1;`) ?? "";
+    const rest = plan.sources[1]?.source ?? "";
+    const [unit] = overlapped({ ...plan, sources: [{ kernels: ["first", "second", "third"], source: source + rest }] }).sources;
+    expect(unit?.source.split("\n").map((l) => l.trim().slice(0, 32))).toEqual([
+      'extern "C" __global__ void __lau',
+      "first(float* __restrict__ x, con",
+      "#if __CUDA_ARCH__ >= 900",
+      "for (int at = ((blockIdx.z * gri",
+      'asm volatile("prefetch.global.L2',
+      "#endif",
+      "setUp();",
+      "#if __CUDA_ARCH__ >= 900",
+      'asm volatile("griddepcontrol.wai',
+      'asm volatile("griddepcontrol.lau',
+      "#endif",
+      "x[0] = 1;",
+      "}",
+      ...["second", "third"].flatMap(() => [
+        'extern "C" __global__ void __lau',
+        "#if __CUDA_ARCH__ >= 900",
+        'asm volatile("griddepcontrol.wai',
+        'asm volatile("griddepcontrol.lau',
+        "#endif",
+        "}",
+      ]),
+      "",
+    ]);
+  });
   it("ask for weights behind a tensor map box by box", () => {
     const map = {
       mode: "tiled",

@@ -148,7 +148,8 @@ conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, c
   const u32 offset = (1024 - (shared_address(shared_bytes) & 1023)) & 1023, ring = shared_address(shared_bytes) + offset;
   const u32 full = ring + AT_BARRIERS, empty = full + STAGES * 8, turn = empty + STAGES * 8, arrived = turn + WARPGROUPS * 8,
             weights = arrived + WARPS * SLOTS * 8;
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  // Said by one lane for all, the warp is known to be the same for all: addresses made of it stay uniform. Large tiles lack the registers for it.
+  const int lane = threadIdx.x & 31, warp = ROWS * BN <= 64 * 128 ? __shfl_sync(0xffffffffu, threadIdx.x >> 5, 0) : threadIdx.x >> 5;
   if (threadIdx.x == 0) {
     // Maps come from memory too: asked for now, they are at hand when first used.
     map_prefetch(&a);
@@ -162,6 +163,7 @@ conv(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, c
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncthreads();
+  // From here on what earlier launches wrote is read and written.
 
   if (warp >= WARPGROUPS * 4) {
     if constexpr (PRODUCER_GROUP) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
