@@ -1,6 +1,6 @@
 /** What a lowering knows of a segment's values: dims, constants, element types on the device, and the order of their dims in memory. */
 import { valueAt } from "../../ir/graph.js";
-import { smallNumbers } from "../../ir/payload.js";
+import { smallNumbers, typedOf } from "../../ir/payload.js";
 import type { Constant, DType, Graph, Node, ValueId } from "../../ir/types.js";
 import type { Fact } from "../../ops/define.js";
 import { inferGraph } from "../../ops/infer.js";
@@ -121,19 +121,18 @@ export class Values {
         result = true;
         break;
       }
-      if (
-        node.domain !== "" ||
-        !SIGN_KEEPING.has(node.op) ||
-        (node.op === "QuantizeLinear" && node.ins[2] !== undefined && !this.#zero(node.ins[2]))
-      )
-        break;
+      const steps = node.op === "QuantizeLinear" || node.op === "DequantizeLinear";
+      if (node.domain !== "" || !SIGN_KEEPING.has(node.op) || (steps && !this.#keepsSigns(node))) break;
       at = node.ins[0];
     }
     this.#nonNegative.set(v, result);
     return result;
   }
-  #zero(v: ValueId): boolean {
-    return this.numbers(v)?.every((x) => x === 0) === true;
+  /** Quantizers with steps above 0 and without a zero point do. */
+  #keepsSigns({ ins: [, step, zero] }: Node): boolean {
+    const c = step === undefined ? undefined : this.constant(step);
+    if (c?.dtype !== "float32" || !(typedOf(c) as Float32Array).every((s) => s > 0)) return false;
+    return zero === undefined || this.numbers(zero)?.every((x) => x === 0) === true;
   }
   /** Element type in device memory of what the segment computes. */
   stored(dtype: DType): DType {

@@ -94,6 +94,33 @@ describe("quantized regions", () => {
     expect(text).toMatch(/fmaf\(f\d+, 1\.42857\d*f, __fmul_rn\(f\d+, -?[\d.e-]+f\)\)/);
     expect(text).toContain("12582912.0f");
   });
+  describe("hold results between their bounds", () => {
+    const net = (residual: "after a Relu" | "signed", scale: number): Graph => {
+      const n = new Net();
+      const x = n.dequantized(n.input("int8", 1, 64, 8, 8), 0.25);
+      const first = n.conv(x, 0.25, [32, 64, 1, 1]);
+      const held = n.dequantized(n.quantized(residual === "signed" ? first : n.add("Relu", [first]), 0.5), 0.5);
+      const y = n.add("Relu", [n.add("Add", [n.conv(x, 0.25, [32, 64, 1, 1]), held])]);
+      // Its reader takes channels side by side, as a graph's output would not.
+      return n.finish(n.conv(n.dequantized(n.quantized(y, scale), scale), scale, [32, 32, 1, 1]));
+    };
+    it("four at a time, as halves of words, where the weights keep the sums small enough for that", () => {
+      // 64 times at most 2 times 128, times 0.125, by a step of 0.5: at most 4,096 and the bias.
+      const text = sources(net("signed", 0.5));
+      expect(text).toContain("held_bytes<0, 127>(n");
+      expect(text).toContain("held_bytes<-128, 127>(n");
+      expect(text).not.toMatch(/fminf\(fmaxf\(f\d/);
+    });
+    it("one by one in float where they do not", () => {
+      const text = sources(net("signed", 0.01));
+      expect(text).not.toContain("held_bytes<0, 127>(n");
+      expect(text).toMatch(/fminf\(fmaxf\(f\d+, 0\.0f\), 1\.27f\)/);
+    });
+    it("and read a residual that is not negative in one step", () => {
+      expect(sources(net("after a Relu", 0.5))).toMatch(/byte_times<3>\(v\d+\.e\[3\], 0\.5f, -4194304\.0f\)/);
+      expect(sources(net("signed", 0.5))).toMatch(/__fmul_rn\(byte_to_float<3>\(v\d+\.e\[3\]\), 0\.5f\)/);
+    });
+  });
   it("keep int8 through operators that only move or compare", () => {
     const n = new Net();
     const x = n.dequantized(n.input("int8", 1, 64, 8, 8), 0.25);
