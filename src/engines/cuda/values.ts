@@ -110,23 +110,23 @@ export class Values {
   }
   /** Whether no element is below 0, as far as the operators up to here tell. */
   nonNegative(v: ValueId): boolean {
-    const known = this.#nonNegative.get(v);
-    if (known !== undefined) return known;
-    // A walk back over moves and quantizers, one operand at a time.
-    let result = false;
-    for (let at: ValueId | undefined = v; at !== undefined; ) {
+    // A walk back over moves and quantizers; what it passes has the same answer.
+    const passed: ValueId[] = [];
+    let [at, result]: [ValueId | undefined, boolean | undefined] = [v, undefined];
+    while (result === undefined && at !== undefined) {
+      passed.push(at);
       const node: Node | undefined = this.producer.get(at)?.node;
-      if (node === undefined) break;
-      if (node.domain === "" && ABOVE_ZERO.has(node.op)) {
-        result = true;
-        break;
-      }
+      if (node === undefined || node.domain !== "") break;
       const steps = node.op === "QuantizeLinear" || node.op === "DequantizeLinear";
-      if (node.domain !== "" || !SIGN_KEEPING.has(node.op) || (steps && !this.#keepsSigns(node))) break;
-      at = node.ins[0];
+      if (ABOVE_ZERO.has(node.op)) result = true;
+      else if (!SIGN_KEEPING.has(node.op) || (steps && !this.#keepsSigns(node))) result = false;
+      else {
+        at = node.ins[0];
+        result = at === undefined ? false : this.#nonNegative.get(at);
+      }
     }
-    this.#nonNegative.set(v, result);
-    return result;
+    for (const p of passed) this.#nonNegative.set(p, result ?? false);
+    return result ?? false;
   }
   /** Quantizers with steps above 0 and without a zero point do. */
   #keepsSigns({ ins: [, step, zero] }: Node): boolean {
