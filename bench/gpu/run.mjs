@@ -1,15 +1,19 @@
 // Networks on the CUDA engine: right against ONNX Runtime at batch 1, compiled and tuned cold and again from the caches, timed as CUDA graphs, every
 // launch next to its floor.
 //   node bench/gpu/run.mjs [cases] [results.jsonl]     measures; cases are NAME-PRECISION-BATCH
-//   node bench/gpu/run.mjs --report results.jsonl [peers.jsonl]     writes bench/results/gpu-networks.json, with the peers' lines of that run
-// TUNE=none|quick|full. The floor of a launch is the larger of its operations at the matrix units' rate and its bytes, each buffer once, at 4.8 TB/s.
+//   node bench/gpu/run.mjs --report results.jsonl     writes bench/results/gpu-networks.json
+// TUNE=none|quick|full. PEERS=PYTHON, one with torch, torchvision and transformers: they are set up first, then timed in turn with ours, ROUNDS times (7).
+// The floor of a launch is the larger of its operations at the matrix units' rate and its bytes, each buffer once, at 4.8 TB/s.
+import { spawn } from "node:child_process";
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
 
 const RATES = { fp16: 989e12, int8: 1979e12 };
 const BYTES_PER_SECOND = 4.8e12;
 
-const [, , names = "", out, third] = process.argv;
-if (names === "--report") report(out, third);
+const [, , names = "", out] = process.argv;
+if (names === "--report") report(out);
 else await measure(names, out);
 
 async function measure(names, out) {
@@ -47,7 +51,11 @@ async function measure(names, out) {
     "bert-base-int8": (batch) => bert(batch, 128, { int8: true }),
   };
   const all = Object.keys(graphs).flatMap((name) => [1, 32, 128].map((batch) => `${name}-${batch}`));
-  for (const name of names === "" ? all : names.split(",")) {
+  const asked = names === "" ? all : names.split(",");
+  const peerOf = (name) => `${name.startsWith("bert") ? "bert-base" : "resnet50"}-${name.slice(name.lastIndexOf("-") + 1)}`;
+  const peers = process.env.PEERS ? await Peers.start(process.env.PEERS, [...new Set(asked.map(peerOf))]) : undefined;
+  const [rows, opened] = [[], []];
+  for (const name of asked) {
     const [network, batch] = [name.slice(0, name.lastIndexOf("-")), Number(name.slice(name.lastIndexOf("-") + 1))];
     const precision = network.slice(network.lastIndexOf("-") + 1);
     const row = { name: network, precision, batch };
@@ -100,6 +108,7 @@ async function measure(names, out) {
         }
         row.error = difference / largest;
       }
+      opened.push({ row, executable, peer: peerOf(name) });
       const timing = await executable.timeGraph({ copies: false });
       row.ms = { median: timing.median, min: timing.min };
       const works = new Map();
@@ -119,40 +128,103 @@ async function measure(names, out) {
         return { kernel, what: work?.what ?? kernel, nodes: p.nodes.join(" "), us: p.ms * 1000, floorUs: floor * 1e6 };
       });
       row.floorMs = row.layers.reduce((n, l) => n + l.floorUs, 0) / 1000;
-      await executable.dispose();
     } catch (error) {
       row.failed = String(error?.message ?? error).slice(0, 1500);
     }
     const { layers = [], ...head } = row;
     console.log(JSON.stringify(head));
-    if (out !== undefined) appendFileSync(out, `${JSON.stringify(row)}\n`);
+    rows.push(row);
     for (const l of [...layers].sort((a, b) => b.us - b.floorUs - (a.us - a.floorUs)).slice(0, Number(process.env.TOP ?? 12)))
       console.log("   ", `${l.us.toFixed(2)} us, floor ${l.floorUs.toFixed(2)}: ${l.kernel} ${l.nodes.slice(0, 70)}`);
+  }
+  // In turn: what the clock or the memory does to one, it does to all.
+  for (let round = 0; round < Number(process.env.ROUNDS ?? 7) && peers !== undefined; round++)
+    for (const { row, executable, peer } of opened) {
+      const each = {
+        ours: (await executable.timeGraph({ copies: false })).median,
+        compile: await peers.time(peer, "torch.compile"),
+        graph: await peers.time(peer, "eager in a CUDA graph"),
+      };
+      row.rounds ??= [];
+      row.rounds.push(each);
+    }
+  for (const { executable } of opened) await executable.dispose();
+  peers?.stop();
+  for (const row of rows) {
+    if (row.rounds !== undefined) {
+      const of = (engine) => row.rounds.map((r) => r[engine]).filter((x) => x !== undefined);
+      row.ms.median = median(of("ours"));
+      row.peers = { torch: peers.version, compile: median(of("compile")), graph: median(of("graph")) };
+      // Of each round by itself, the least and the most.
+      const ratios = row.rounds.flatMap((r) => (r.compile === undefined ? [] : [r.compile / r.ours]));
+      if (ratios.length > 0) row.peers.compileOverOurs = [Math.min(...ratios), Math.max(...ratios)];
+      console.log(row.name, row.batch, JSON.stringify({ ours: row.ms.median, ...row.peers }));
+    }
+    if (out !== undefined) appendFileSync(out, `${JSON.stringify(row)}\n`);
+  }
+}
+
+function median(list) {
+  const sorted = [...list].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length === 0 ? undefined : sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
+
+/** PyTorch in a process of its own, asked for a few samples at a time. */
+class Peers {
+  static async start(python, cases) {
+    const peers = new Peers();
+    const child = spawn(python, [join(import.meta.dirname, "network_peer.py"), cases.join(",")], { stdio: ["pipe", "pipe", "inherit"] });
+    Object.assign(peers, { child, lines: createInterface(child.stdout)[Symbol.asyncIterator]() });
+    for (let said = {}; said !== undefined && said.ready === undefined; ) {
+      said = await peers.next();
+      console.log("peer:", JSON.stringify(said));
+      peers.version ??= said?.torch;
+      peers.gone = said === undefined;
+    }
+    return peers;
+  }
+  /** What it says next that is an object; undefined when it has ended. */
+  async next() {
+    for (;;) {
+      const { value, done } = await this.lines.next();
+      if (done) return undefined;
+      if (value.startsWith("{")) return JSON.parse(value);
+    }
+  }
+  /** Milliseconds, the median of 50; undefined when it cannot. */
+  async time(which, engine) {
+    if (this.gone) return undefined;
+    this.child.stdin.write(`${JSON.stringify({ case: which, engine, samples: 50 })}\n`);
+    const said = await this.next();
+    this.gone = said === undefined;
+    return median(said?.ms ?? []);
+  }
+  stop() {
+    this.child.stdin.end();
   }
 }
 
 /** One file of results: every network with its layers, the worst offenders first, and the peers of the same run. */
-function report(measured, peers) {
+function report(measured) {
   const lines = (path) =>
     readFileSync(path, "utf8")
       .split("\n")
       .filter((l) => l.startsWith("{"))
       .map((l) => JSON.parse(l));
-  const others = peers === undefined ? [] : lines(peers).filter((p) => p.ms_median !== undefined);
   const three = (x) => Number(x.toPrecision(4));
   const rows = lines(measured).map((r) => {
-    const model = r.name.startsWith("resnet50") ? "resnet50" : "bert_base";
-    const beside = others.filter((p) => p.model === model && p.batch === r.batch);
-    const time = (engine) => beside.find((p) => p.engine.startsWith(engine))?.ms_median;
-    const { layers = [], segments, ms, gpu, tune, ...head } = r;
+    const { layers = [], segments, ms, gpu, tune, peers, rounds, ...head } = r;
     for (const k of Object.keys(head.compileSeconds ?? {})) head.compileSeconds[k] = three(head.compileSeconds[k]);
     const offenders = [...layers].sort((a, b) => b.us - b.floorUs - (a.us - a.floorUs));
     return {
       ...head,
       ...(ms === undefined ? {} : { ms: three(ms.median), msLeast: three(ms.min) }),
       ...(r.floorMs === undefined ? {} : { floorMs: three(r.floorMs) }),
-      torchCompileMs: time("compile"),
-      torchEagerGraphMs: time("graph"),
+      ...(peers?.compile === undefined
+        ? {}
+        : { torchCompileMs: three(peers.compile), torchCompileOverOurs: peers.compileOverOurs.map(three) }),
+      ...(peers?.graph === undefined ? {} : { torchEagerGraphMs: three(peers.graph) }),
       launches: layers.length,
       layers: offenders.map((l) => ({ what: l.what, us: three(l.us), floorUs: three(l.floorUs), nodes: l.nodes.slice(0, 60) })),
     };
@@ -164,7 +236,7 @@ function report(measured, peers) {
     gpu: lines(measured)[0]?.gpu,
     driver: process.env.DRIVER,
     note: process.env.NOTE,
-    what: "medians of CUDA-graph replays without copies, random weights; torch.compile: PyTorch 2.11 FP16; compileSeconds: with tuning, from empty caches and again; layers: launches by what they lose to their floor (the larger of operations at 989 TFLOP/s, INT8 1979 TOP/s, and each buffer's bytes once at 4.8 TB/s), microseconds",
+    what: "medians of CUDA-graph replays without copies, random weights, of seven rounds in turn with torch.compile and eager in a CUDA graph (PyTorch 2.11, FP16; torchCompileOverOurs: the least and the most of the rounds); compileSeconds: with tuning, from empty caches and again; layers: launches by what they lose to their floor (the larger of operations at 989 TFLOP/s, INT8 1979 TOP/s, and each buffer's bytes once at 4.8 TB/s), microseconds",
     rows,
   };
   writeFileSync(path, `${JSON.stringify(figures, null, 1)}\n`);
