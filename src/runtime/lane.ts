@@ -1,8 +1,8 @@
 /** One opened copy of a program: an executable per segment, all on one device where they use one. Independent segments run at once. */
 import { performance } from "node:perf_hooks";
-import { segmentChannel, traced } from "../channels.js";
+import { type Phase, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
-import type { DeviceTensor, Executable } from "../engines/engine.js";
+import type { CallingThread, DeviceTensor, Executable, Place } from "../engines/engine.js";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { TensorLike } from "../tensor.js";
 import type { Values } from "./feeds.js";
@@ -26,6 +26,8 @@ export interface LaneRunOptions {
   readonly taken?: ReadonlySet<string> | undefined;
   /** Whether the caller still takes them when the run is over. */
   readonly wanted?: (() => boolean) | undefined;
+  /** It goes to an engine's threads: that has been decided. */
+  readonly placed?: boolean | undefined;
 }
 
 export class Lane {
@@ -35,6 +37,10 @@ export class Lane {
   readonly #times: { runs: number; totalMs: number }[];
   /** By step: which of its outputs may stay on the device, as all who read them take them there. */
   readonly #resident: readonly (readonly boolean[])[];
+  /** Whether values may be on the device. */
+  readonly #onDevice: boolean;
+  /** Of a plan of one step, where its runs may be on the calling thread. */
+  readonly #here: CallingThread | undefined;
   #load = 0;
 
   /** `executables[i]` runs `plan.steps[i]`. */
@@ -44,6 +50,8 @@ export class Lane {
     this.#settings = settings;
     this.#times = plan.steps.map(() => ({ runs: 0, totalMs: 0 }));
     this.#resident = this.residency(new Map());
+    this.#onDevice = executables.some((e) => e.runResident !== undefined);
+    this.#here = plan.steps.length === 1 ? executables[0]?.here : undefined;
   }
 
   /** Runs under way here. */
@@ -59,6 +67,36 @@ export class Lane {
   }
   get times(): readonly { readonly runs: number; readonly totalMs: number }[] {
     return this.#times;
+  }
+
+  /** Whether runs may be on the calling thread. */
+  get hasHere(): boolean {
+    return this.#here !== undefined;
+  }
+  /** Where a run goes when so many wait, it among them. Values are on the host. */
+  place(values: Values, waiting: number): Place {
+    return this.#here?.place(this.#feeds(this.#plan.steps[0] as Step, values), waiting, this.#load) ?? "engine";
+  }
+  /** As `run` of a plan of one step, on the calling thread, where `place` has just said so. */
+  runHere(values: Values): void {
+    const [step] = this.#plan.steps;
+    if (step === undefined || this.#here === undefined) throw new Error("no run goes here");
+    const start = performance.now();
+    this.#over(0, step, values, this.#here.run(this.#feeds(step, values)), start);
+  }
+  #feeds(step: Step, values: Values): readonly TensorLike[] {
+    return step.inputs.map((name) => values.get(name) as TensorLike);
+  }
+  #over(i: number, step: Step, values: Values, outs: readonly (TensorLike | DeviceTensor)[], start: number): void {
+    const record = this.#times[i];
+    if (record !== undefined) {
+      record.runs++;
+      record.totalMs += performance.now() - start;
+    }
+    step.outputs.forEach((name, k) => {
+      const t = outs[k];
+      if (t !== undefined) values.set(name, t);
+    });
   }
 
   /**
@@ -83,7 +121,7 @@ export class Lane {
   /** Runs every step on `values`, and puts there what they make. What is on the device and was not there before is released, but what is taken. */
   async run(values: Values, options: LaneRunOptions): Promise<void> {
     this.#load++;
-    const before = new Set(values.values());
+    const before = this.#onDevice ? new Set(values.values()) : undefined;
     let done = false;
     try {
       const [only] = this.#plan.steps;
@@ -92,8 +130,8 @@ export class Lane {
       done = true;
     } finally {
       this.#load--;
-      for (const [name, t] of values)
-        if (isResident(t) && !before.has(t) && !(done && options.taken?.has(name) === true && options.wanted?.() !== false)) {
+      for (const [name, t] of before === undefined ? [] : values)
+        if (isResident(t) && before?.has(t) !== true && !(done && options.taken?.has(name) === true && options.wanted?.() !== false)) {
           t.release();
           values.delete(name);
         }
@@ -121,23 +159,26 @@ export class Lane {
     const { engines, device } = this.#settings;
     const engine = engines?.[i] ?? "host";
     const start = performance.now();
-    const outs = await traced(
-      segmentChannel,
-      () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device }),
-      (event) =>
-        executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
-          ? executable.runResident(feeds, keep, { signal })
-          : executable.run(feeds as readonly TensorLike[], { signal, transfer, phases: event?.phases }),
-    );
-    const record = this.#times[i];
-    if (record !== undefined) {
-      record.runs++;
-      record.totalMs += performance.now() - start;
-    }
-    step.outputs.forEach((name, k) => {
-      const t = outs[k];
-      if (t !== undefined) values.set(name, t);
-    });
+    const here = this.#mayBeHere(executable, feeds, options);
+    const work = (event?: { readonly phases?: Phase[] | undefined }): Promise<readonly (TensorLike | DeviceTensor)[]> => {
+      if (here !== undefined) return settled(() => here.run(feeds as readonly TensorLike[]));
+      return executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
+        ? executable.runResident(feeds, keep, { signal })
+        : executable.run(feeds as readonly TensorLike[], { signal, transfer, phases: event?.phases });
+    };
+    const outs = segmentChannel.hasSubscribers
+      ? await traced(
+          segmentChannel,
+          () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device }),
+          work,
+        )
+      : await work();
+    this.#over(i, step, values, outs, start);
+  }
+  #mayBeHere(executable: Executable, feeds: readonly (TensorLike | DeviceTensor)[], options: LaneRunOptions): CallingThread | undefined {
+    const { here } = executable;
+    if (here === undefined || options.placed === true || options.transfer === true || feeds.some(isResident)) return undefined;
+    return here.place(feeds as readonly TensorLike[], 1, this.#load - 1) === "here" ? here : undefined;
   }
 
   /** Of the engines that are built by shape. */
@@ -149,3 +190,5 @@ export class Lane {
     await Promise.all(this.#executables.map((e) => e.dispose()));
   }
 }
+
+const settled = async <T>(work: () => T): Promise<T> => work();

@@ -5,24 +5,28 @@ import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { no, PartitaError, yes } from "../../diagnostics.js";
 import { encodeOnnx, writeOnnx } from "../../import/onnx/export.js";
-import { isStaticShape } from "../../ir/dims.js";
+import { isStatic, isStaticShape, isUnknown, symbolsOf } from "../../ir/dims.js";
 import { byteLength } from "../../ir/dtypes.js";
 import { bodiesOf, displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import { elementCount, fromTensor, payloadLength } from "../../ir/payload.js";
 import { typeText } from "../../ir/print.js";
 import type { Constant, DType, Graph } from "../../ir/types.js";
+import { shapeOf } from "../../ops/define.js";
+import { inferGraph } from "../../ops/infer.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import { byShape } from "../by-shape.js";
 import type { Artifact, Engine, Executable, LayerFacts, OpenContext, RunOptions } from "../engine.js";
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
 import { noCrossing, ortFailed, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
+import { Here } from "./here.js";
 import { FUSIONS_THAT_ROUND, integers } from "./integers.js";
 import { keeps } from "./keeps.js";
 import { checkKernels } from "./kernels.js";
+import { Paces } from "./paces.js";
 import { packedBytes } from "./packing.mjs";
-import { type HostWorker, type Pace, pickWorker, SessionLost, workerDied } from "./pool.js";
+import { type HostWorker, MESSAGE_MS, MESSAGE_RUNS, pickWorker, SessionLost, workerDied } from "./pool.js";
 import { graphOf, layersOf, type ProfileEvent } from "./profile.js";
 
 /** Models above this go to ONNX Runtime as files. */
@@ -65,6 +69,7 @@ const anyDims: Engine = {
         level,
         ...(without.length === 0 ? {} : { without: without.join(";") }),
         ...(bfloat16.length === 0 ? {} : { bfloat16: bfloat16.join() }),
+        ...(byDims(graph) ? { byDims: "" } : {}),
       },
       engine: "host" as const,
       key,
@@ -98,6 +103,20 @@ function padsPools(g: Graph): boolean {
   const padded = new Set(g.nodes.flatMap((n) => (n.op === "Pad" ? n.outs : [])));
   return g.nodes.some(
     (n) => (n.op.endsWith("Pool") && n.ins.some((v) => padded.has(v))) || bodiesOf(n).some(({ body }) => padsPools(body.graph)),
+  );
+}
+
+/** Nodes of a graph that runs on the calling thread may have; none of more is as short. */
+const MOST_NODES = 500;
+/** Whether the work of a run follows from the dims of its inputs alone: no body, and no dim that depends on values. */
+function byDims(g: Graph): boolean {
+  if (g.nodes.length > MOST_NODES || g.nodes.some((n) => bodiesOf(n).length > 0)) return false;
+  const { graph, facts } = inferGraph(g);
+  const known = new Set(graph.inputs.flatMap((v) => (shapeOf(facts(v)) ?? []).flatMap((d) => symbolsOf(d))));
+  return graph.nodes.every((n) =>
+    n.outs.every(
+      (v) => v === undefined || shapeOf(facts(v))?.every((d) => isStatic(d) || (!isUnknown(d) && symbolsOf(d).every((s) => known.has(s)))),
+    ),
   );
 }
 
@@ -170,22 +189,48 @@ function checkSizes(g: Graph, limit: number, file: string | undefined): void {
   }
 }
 
+/** Milliseconds of a run that is over on the calling thread before it had come to another and back: of several at once, and of one alone. */
+const SHORT = 0.02;
+const ALONE = 0.2;
+/** Runs that are worth a message. */
+const WORTH = 8;
+
 async function openModel(artifact: Artifact, context: OpenContext, level: Level): Promise<Executable> {
   const streams: Stream[] = [];
+  const paces = new Paces();
   try {
     for (let i = 0; i < Math.max(1, context.streams); i++) {
       const taken = streams.map((s) => s.worker);
-      streams.push(await Stream.open(artifact, context, level, taken));
+      streams.push(await Stream.open(artifact, context, level, paces, taken));
     }
   } catch (error) {
     await Promise.all(streams.map((s) => s.dispose()));
     throw error;
   }
+  const leastBusy = (of: readonly Stream[]): Stream => of.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
+  const [first, ...others] = streams as [Stream, ...Stream[]];
+  const here = new Here(artifact, () => first.options, first.loadedMs);
+  // One of the streams is this thread while runs are short; the others get messages of several. Who of those that wait goes along:
+  let along = 0;
   let disposed = false;
   return {
     async run(inputs, options = {}) {
-      const stream = streams.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
-      return await stream.run(inputs, options);
+      return await leastBusy(streams).run(inputs, options);
+    },
+    here: {
+      place(inputs, waiting, busy) {
+        const { ms } = paces.of(inputs);
+        const alone = waiting === 1 && busy === 0;
+        if (ms === undefined || ms > (alone ? ALONE : SHORT) || !here.ready) return "engine";
+        if (along === 0 && waiting >= 2 * WORTH && others.length > 0 && leastBusy(others).worker.hungry)
+          along = Math.min(waiting >> 1, MESSAGE_RUNS, Math.floor(MESSAGE_MS / ms));
+        if (along > 0) {
+          along--;
+          return "engine";
+        }
+        return here.free ? "here" : "later";
+      },
+      run: (inputs) => here.run(inputs, paces.of(inputs)),
     },
     async layers(inputs) {
       const [stream] = streams;
@@ -194,6 +239,7 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
     async dispose() {
       if (disposed) return;
       disposed = true;
+      here.dispose();
       await Promise.all(streams.map((s) => s.dispose()));
     },
   };
@@ -217,10 +263,19 @@ class Stream {
   /** The worker's thread that the session lives in. */
   #generation = -1;
   #opening: Promise<void> | undefined;
-  readonly #pace: Pace = { ms: undefined };
+  readonly #paces: Paces;
+  /** Milliseconds that ONNX Runtime took to load the model. */
+  loadedMs = 0;
 
-  private constructor(worker: HostWorker, artifact: Artifact, context: Pick<OpenContext, "threads" | "onRemark">, level: Level) {
+  private constructor(
+    worker: HostWorker,
+    artifact: Artifact,
+    context: Pick<OpenContext, "threads" | "onRemark">,
+    level: Level,
+    paces: Paces,
+  ) {
     this.worker = worker;
+    this.#paces = paces;
     this.#artifact = artifact;
     this.#context = context;
     this.#level = level;
@@ -231,9 +286,10 @@ class Stream {
     artifact: Artifact,
     context: Pick<OpenContext, "threads" | "onRemark">,
     level: Level,
+    paces: Paces,
     except: readonly HostWorker[],
   ): Promise<Stream> {
-    const stream = new Stream(pickWorker(except), artifact, context, level);
+    const stream = new Stream(pickWorker(except), artifact, context, level, paces);
     stream.worker.sessions++;
     try {
       await stream.#opened();
@@ -242,6 +298,14 @@ class Stream {
       throw error;
     }
     return stream;
+  }
+
+  /** ONNX Runtime's, of the session. */
+  get options(): Readonly<Record<string, unknown>> {
+    return this.#optionsAt(this.#level);
+  }
+  #optionsAt(level: Level): Readonly<Record<string, unknown>> {
+    return sessionOptions(this.#context.threads, level, this.#artifact.settings?.["without"]);
   }
 
   /** Makes the session where it is not there (any more); calls at the same time share one. */
@@ -278,17 +342,12 @@ class Stream {
     // The artifact keeps its bytes (they are saved, and other streams load them); ONNX Runtime refuses shared memory, so a copy moves over.
     const model = "path" in file ? file.path : (Uint8Array.prototype.slice.call(file.bytes).buffer as ArrayBuffer);
     const session = randomUUID();
-    const without = this.#artifact.settings?.["without"];
-    const { refused } = await this.worker.call<{ readonly refused?: { readonly name: string; readonly type: string } }>(
-      {
-        op: "create",
-        session,
-        model,
-        options: sessionOptions(this.#context.threads, level, without),
-      },
-      { transfer: typeof model === "string" ? [] : [model] },
-    );
+    const { refused, ms = 0 } = await this.worker.call<{
+      readonly refused?: { readonly name: string; readonly type: string };
+      readonly ms?: number;
+    }>({ op: "create", session, model, options: this.#optionsAt(level) }, { transfer: typeof model === "string" ? [] : [model] });
     if (refused !== undefined) throw noCrossing({ direction: "output", type: refused.type }, { value: refused.name });
+    this.loadedMs = ms;
     // Only now is the thread known: the call may have started it.
     this.#session = session;
     this.#generation = this.worker.generation;
@@ -303,7 +362,7 @@ class Stream {
       const { events } = await this.worker.call<{ events: readonly ProfileEvent[] }>({
         op: "profile",
         model: "path" in file ? file.path : file.bytes,
-        options: sessionOptions(this.#context.threads, this.#level, this.#artifact.settings?.["without"]),
+        options: this.options,
         feeds: inputs
           .map((t) => (t.type === "bfloat16" ? widened(t) : t))
           .map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]),
@@ -337,8 +396,9 @@ class Stream {
   }
   #small(tensors: readonly TensorLike[], bytes: number, { signal }: RunOptions): () => Promise<readonly TensorLike[]> {
     const { inputs, outputs } = this.#artifact;
+    const pace = this.#paces.of(tensors);
     return () =>
-      this.worker.run({ session: this.#session, inputs, outputs, tensors, pace: this.#pace }, bytes, {
+      this.worker.run({ session: this.#session, inputs, outputs, tensors, pace }, bytes, {
         signal,
         generation: this.#generation,
       });

@@ -9,6 +9,7 @@ import { Worker } from "node:worker_threads";
 import { defineError } from "../../diagnostics.js";
 import type { TensorLike } from "../../tensor.js";
 import { ortFailed } from "./errors.js";
+import { learn, type Pace } from "./paces.js";
 import { type Packed, pack, unpack } from "./packing.mjs";
 
 export const runtimeMissing = defineError<{ why: string }>(
@@ -42,10 +43,6 @@ export interface CallOptions {
   /** The thread that the call's session lives in; the call is rejected with `SessionLost` when another has taken over. */
   readonly generation?: number | undefined;
 }
-/** How long a session's small runs take, milliseconds: learnt from run to run. */
-export interface Pace {
-  ms: number | undefined;
-}
 /** A run whose tensors may go packed with those of others. */
 export interface SmallRun {
   readonly session: string;
@@ -73,19 +70,23 @@ interface SmallReply {
   /** By index of the run. */
   readonly large: readonly (readonly [number, readonly (readonly [string, never, readonly number[]])[]])[];
   readonly errors: readonly (readonly [number, string])[];
-  readonly ms: number;
+  /** By run. */
+  readonly ms: readonly number[];
 }
 /** Milliseconds of work that one message of small runs holds, and the most runs. */
-const MESSAGE_MS = 1;
-const MESSAGE_RUNS = 32;
+export const MESSAGE_MS = 1;
+export const MESSAGE_RUNS = 32;
 
 /** One thread and the calls that wait for it. */
 export class HostWorker {
   #worker: Worker | undefined;
   #next = 0;
   readonly #waiting: Call[] = [];
+  #soon = false;
   /** Messages that are out, by number: one, or two of small runs, that the thread has the next at hand. */
   readonly #out = new Map<number, readonly Call[]>();
+  /** Calls in them. */
+  #outside = 0;
   /** Grows when the thread is replaced: sessions made before are gone. */
   generation = 0;
   /** Sessions that live here, for choosing the least loaded worker. */
@@ -122,14 +123,25 @@ export class HostWorker {
         Object.assign(call, { resolve: settle(call.resolve), reject: settle(call.reject as (x: never) => void) });
       }
       this.#waiting.push(call);
-      this.#pump();
+      // Small runs of one moment go into one message.
+      if (small === undefined) this.#pump();
+      else if (!this.#soon) {
+        this.#soon = true;
+        queueMicrotask(() => {
+          this.#soon = false;
+          this.#pump();
+        });
+      }
     });
   }
 
+  /** Calls that wait or are out. */
   get load(): number {
-    let out = 0;
-    for (const calls of this.#out.values()) out += calls.length;
-    return this.#waiting.length + out;
+    return this.#waiting.length + this.#outside;
+  }
+  /** Whether it would start another message of small runs at once. */
+  get hungry(): boolean {
+    return this.#waiting.length === 0 && this.#out.size < 2;
   }
 
   #pump(): void {
@@ -156,10 +168,12 @@ export class HostWorker {
       worker.ref();
       const id = this.#next++;
       this.#out.set(id, calls);
+      this.#outside += calls.length;
       try {
         worker.postMessage(...this.#message(id, calls));
       } catch (error) {
         this.#out.delete(id);
+        this.#outside -= calls.length;
         for (const call of calls) call.reject(error);
       }
     }
@@ -213,6 +227,7 @@ export class HostWorker {
       const calls = this.#out.get(reply.id);
       if (calls === undefined) return;
       this.#out.delete(reply.id);
+      this.#outside -= calls.length;
       const failed = (call: Call, error: string): void => call.reject(ortFailed({ native: error, while_: String(call.message["op"]) }));
       if (reply.error !== undefined) for (const call of calls) failed(call, reply.error);
       else if (calls[0]?.small === undefined) calls[0]?.resolve(reply.result as never);
@@ -222,9 +237,7 @@ export class HostWorker {
         for (const [i, tensors] of large) results[i] = tensors.map(([type, data, dims]) => ({ type, data, dims }));
         const wrong = new Map(errors);
         calls.forEach((call, i) => {
-          const { pace } = call.small?.run ?? {};
-          // A thread that had to wait for a processor looks slow once: it counts double at most, and the next fast one mends it.
-          if (pace !== undefined) pace.ms = Math.min(ms / calls.length, 2 * (pace.ms ?? ms));
+          if (call.small !== undefined) learn(call.small.run.pace, ms[i] as number);
           const error = wrong.get(i);
           if (error === undefined) call.resolve(results[i] as never);
           else failed(call, error);
@@ -241,6 +254,7 @@ export class HostWorker {
         : workerDied({ why }, {}, cause);
       const out = [...this.#out.values()];
       this.#out.clear();
+      this.#outside = 0;
       for (const [k, calls] of out.entries())
         for (const call of calls) {
           // Which of several runs it was nobody knows: each is made again, in a message of its own.
