@@ -5,13 +5,14 @@
  */
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
-import { correctBias } from "./bias.js";
+import { type BiasShift, biasShifts, correctBias } from "./bias.js";
 import { type ChannelRanges, equalizable, equalize } from "./equalize.js";
 import type { Observations } from "./histogram.js";
+import { type Crowd, crowdOf, wilson } from "./leads.js";
 import { place } from "./place.js";
 import { learnRounding } from "./rounding.js";
-import { type Outputs, outputsOf, type Score, scoreOf } from "./score.js";
-import type { FeedStore, RangeMethod, Ranges, Runner } from "./types.js";
+import { marginsOf, marginsOver, type Outputs, outputsOf, type Score, scoreOf } from "./score.js";
+import type { FeedStore, OpenGraph, RangeMethod, Ranges, Runner } from "./types.js";
 
 /** One way to quantize a graph. */
 export interface Configuration {
@@ -115,12 +116,12 @@ class Searching {
   readonly #start = performance.now();
   readonly #trials: Trial[] = [];
   readonly #known: ReadonlyMap<string, Trial>;
-  /** Graphs by equalization, their observations, and graphs with corrected biases: what trials share. */
+  /** Graphs by equalization, their observations, shifts of biases and roundings: what trials share. */
   readonly #graphs = new Map<number | undefined, Graph>();
   readonly #observed = new Map<number | undefined, Observations>();
-  readonly #corrected = new Map<string, Graph>();
+  readonly #shifts = new Map<string, readonly BiasShift[]>();
   readonly #rounded = new Map<string, ReadonlyMap<NodeId, Int8Array>>();
-  #expected: Outputs | undefined;
+  #float: { readonly outputs: Outputs; readonly crowd: Crowd } | undefined;
   #best: Trial | undefined;
   #stopped: string | undefined;
 
@@ -188,7 +189,7 @@ class Searching {
   }
 
   async #score(configuration: Configuration): Promise<Score> {
-    this.#expected ??= await this.#outputs(this.#c.graph);
+    this.#float ??= await this.#reference();
     const graph = await this.#graphOf(configuration);
     const observed = await this.#observations(configuration.alpha);
     const floats = new Set(configuration.floats);
@@ -196,12 +197,26 @@ class Searching {
       rounded: await this.#roundedOf(configuration),
       keepFloat: (n) => this.#c.keepFloat(n) ?? (floats.has(n.name) ? LEFT_FLOAT : undefined),
     });
-    return scoreOf(this.#expected, await this.#outputs(placed.graph));
+    return scoreOf(
+      this.#float.outputs,
+      await this.#opened(placed.graph, (open) => outputsOf(open, this.#c.held, this.#o.signal)),
+      this.#float.crowd,
+    );
   }
-  async #outputs(g: Graph): Promise<Outputs> {
+  /** What the float graph gives on the feeds held out, and the leads of its rows on all feeds: no quantized graph was fitted to these. */
+  #reference(): Promise<{ readonly outputs: Outputs; readonly crowd: Crowd }> {
+    const { graph, held, calibration } = this.#c;
+    return this.#opened(graph, async (open) => {
+      const outputs = await outputsOf(open, held, this.#o.signal);
+      const margins = outputs.flatMap(marginsOf);
+      const more = margins.length === 0 || held === calibration ? [] : await marginsOver(open, calibration, this.#o.signal);
+      return { outputs, crowd: crowdOf([...margins, ...more]) };
+    });
+  }
+  async #opened<T>(g: Graph, use: (open: OpenGraph) => Promise<T>): Promise<T> {
     const open = await this.#c.runner.open(g);
     try {
-      return await outputsOf(open, this.#c.held, this.#o.signal);
+      return await use(open);
     } finally {
       await open.dispose();
     }
@@ -211,23 +226,24 @@ class Searching {
     const even = await this.#equalized(c.alpha);
     if (!c.correctBias) return even;
     const key = `${c.alpha} ${c.method}`;
-    let graph = this.#corrected.get(key);
-    if (graph === undefined) {
+    let shifts = this.#shifts.get(key);
+    if (shifts === undefined) {
       const ranges = this.#c.ranges(even, await this.#observations(c.alpha), c.method);
-      graph = await correctBias(even, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
+      shifts = await biasShifts(even, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
         keepFloat: this.#c.keepFloat,
         signal: this.#o.signal,
       });
-      this.#corrected.set(key, graph);
+      this.#shifts.set(key, shifts);
     }
-    return graph;
+    const floats = new Set(c.floats);
+    return correctBias(even, shifts, (n) => !floats.has(n.name));
   }
   async #roundedOf(c: Configuration): Promise<ReadonlyMap<NodeId, Int8Array>> {
     if (!c.rounding) return NEAREST;
     const key = `${c.alpha} ${c.method} ${c.correctBias}`;
     let rounded = this.#rounded.get(key);
     if (rounded === undefined) {
-      const graph = await this.#graphOf(c);
+      const graph = await this.#graphOf({ ...c, floats: [] });
       const ranges = this.#c.ranges(graph, await this.#observations(c.alpha), c.method);
       const { keepFloat } = this.#c;
       rounded = await learnRounding(graph, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
@@ -264,9 +280,14 @@ class Searching {
     return found;
   }
 
-  /** Points of agreement that are lost: what was counted, or what is likely where that is more. Without ranked rows: all, unless there is no noise. */
+  /**
+   * Points of agreement that are lost: what noise and leads make likely, or what was counted where even the lower end of its 95 % interval is more.
+   * Without ranked rows: all, unless there is no noise.
+   */
   #pointsLost(t: Trial): number {
-    return t.loss > NOTHING ? 100 * (1 - Math.min(t.agreement ?? 0, t.likely ?? 0)) : 0;
+    if (!(t.loss > NOTHING)) return 0;
+    if (t.likely === undefined || t.agreement === undefined) return 100;
+    return 100 * Math.max(1 - t.likely, wilson(1 - t.agreement, t.rows).low);
   }
   #lost(t: Trial): boolean {
     return this.#pointsLost(t) > this.#o.maxDrop;
@@ -303,16 +324,18 @@ class Searching {
       if (trial === undefined) break;
       ranked.push({ node, loss: trial.loss });
     }
-    // By what is won for the price; free ones first.
+    // By what is won for the price; free ones first. One that wins nothing alone may do so once louder ones are gone.
     const least = Math.max(1e-3 * products.reduce((a, n) => a + price(n), 0), Number.MIN_VALUE);
     const gain = (r: { readonly node: Node; readonly loss: number }): number => (start.loss - r.loss) / Math.max(price(r.node), least);
-    const helpful = ranked.filter((r) => r.loss < start.loss).sort((a, b) => gain(b) - gain(a));
     const names: string[] = [];
-    for (const { node } of helpful) {
+    let loss = start.loss;
+    for (const { node } of ranked.sort((a, b) => gain(b) - gain(a))) {
       if (!goesOn() || names.length >= FLOAT_LAYERS) break;
       if (price(node) > left) continue;
       const trial = await this.#try(floatsWith([...names, node.name]));
       if (trial === undefined) break;
+      if (trial.loss >= loss) continue;
+      loss = trial.loss;
       names.push(node.name);
       left -= price(node);
     }

@@ -1,6 +1,7 @@
 /** The report's part on quantization: how ranges were found, what was tried, and where the int8 graph leaves the float one. */
 import * as v from "valibot";
 import type { Drift } from "../quantize/drift.js";
+import { wilson } from "../quantize/leads.js";
 import type { Trial } from "../quantize/search.js";
 import type { QuantizerDecision } from "../quantize/types.js";
 import { escaped } from "./html-parts.js";
@@ -103,12 +104,10 @@ const digits = (x: number): number => Number(x.toPrecision(6));
 const optional = <K extends string>(key: K, x: number | undefined): Partial<Record<K, number>> =>
   x === undefined ? {} : ({ [key]: digits(x) } as Record<K, number>);
 
-/** Wilson's 95 % interval of a share of independent rows: it stays inside [0, 1] where few or none disagree. */
+/** A share of independent rows with its 95 % interval. */
 export function intervalOf(share: number, rows: number): NonNullable<QuantizationReport["agreement"]> {
-  const z = 1.959964;
-  const centre = (share + (z * z) / (2 * rows)) / (1 + (z * z) / rows);
-  const half = (z / (1 + (z * z) / rows)) * Math.sqrt((share * (1 - share)) / rows + (z * z) / (4 * rows * rows));
-  return { share: digits(share), low: digits(Math.max(0, centre - half)), high: digits(Math.min(1, centre + half)), rows };
+  const { low, high } = wilson(share, rows);
+  return { share: digits(share), low: digits(low), high: digits(high), rows };
 }
 
 function floatsOf(decisions: readonly QuantizerDecision[]): QuantizationReport["floats"] {

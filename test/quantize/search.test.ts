@@ -9,7 +9,7 @@ import { parse } from "../../src/ir/parse.js";
 import { typedOf } from "../../src/ir/payload.js";
 import type { Constant, Graph } from "../../src/ir/types.js";
 import { inferGraph } from "../../src/ops/infer.js";
-import { correctBias } from "../../src/quantize/bias.js";
+import { biasShifts, correctBias } from "../../src/quantize/bias.js";
 import { channelClasses, scaleChannels } from "../../src/quantize/channels.js";
 import { driftOf } from "../../src/quantize/drift.js";
 import { portsOf } from "../../src/quantize/feeds.js";
@@ -150,7 +150,8 @@ describe("the search", () => {
       const { report } = await compile(classifier(), { precision: "int8", calibration: { data, maxSlowdown } });
       return report.data.quantization?.configuration.split("float: ")[1]?.split(", ") ?? [];
     };
-    expect(await floats(1)).toEqual([]);
+    // The head is so small that int8 makes it no faster.
+    expect(await floats(1)).toEqual(["head"]);
     expect((await floats(10)).length).toBeGreaterThan(1);
   });
   it("ends when its signal is aborted", async () => {
@@ -189,7 +190,7 @@ describe("bias correction", () => {
     const { store, runner, ranges, outputs } = await parts(g, "max");
     // Ranges cut to a third clip every layer on one side.
     const cut = new Map([...ranges].map(([name, r]) => [name, r / 3]));
-    const corrected = await correctBias(g, facts, cut, store, runner);
+    const corrected = correctBias(g, await biasShifts(g, facts, cut, store, runner));
     const expected = await outputs(g);
     const before = scoreOf(expected, await outputs(place(g, facts(g), cut).graph));
     const after = scoreOf(expected, await outputs(place(corrected, facts(corrected), cut).graph));
@@ -198,7 +199,7 @@ describe("bias correction", () => {
   it("leaves a graph without quantized layers alone", async () => {
     const g = classifier();
     const { store, runner } = await parts(g, "max");
-    expect(await correctBias(g, facts, new Map(), store, runner)).toBe(g);
+    expect(correctBias(g, await biasShifts(g, facts, new Map(), store, runner))).toBe(g);
   });
 });
 
