@@ -195,6 +195,7 @@ const trials = v.strictObject({
       configuration: v.strictObject({
         method: v.picklist(["auto", ...RANGE_METHODS]),
         alpha: v.optional(amount),
+        inputs: v.optional(amount),
         correctBias: v.boolean(),
         rounding: v.boolean(),
         floats: v.array(v.string()),
@@ -223,7 +224,7 @@ function readTrials(path: string, key: string): SearchState | undefined {
   return {
     trials: parsed.output.trials.map((t) => ({
       ...t,
-      configuration: { ...t.configuration, alpha: t.configuration.alpha },
+      configuration: { ...t.configuration, alpha: t.configuration.alpha, inputs: t.configuration.inputs },
       loss: t.loss ?? Number.POSITIVE_INFINITY,
       agreement: t.agreement,
       likely: t.likely,

@@ -6,7 +6,7 @@
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
 import { type BiasShift, biasShifts, correctBias } from "./bias.js";
-import { type ChannelRanges, equalizable, equalize } from "./equalize.js";
+import { type Alphas, type ChannelRanges, equalizable, equalize } from "./equalize.js";
 import type { Observations } from "./histogram.js";
 import { type Crowd, crowdOf, wilson } from "./leads.js";
 import { place } from "./place.js";
@@ -15,10 +15,8 @@ import { marginsOf, marginsOver, type Outputs, outputsOf, type Score, scoreOf } 
 import type { FeedStore, OpenGraph, RangeMethod, Ranges, Runner } from "./types.js";
 
 /** One way to quantize a graph. */
-export interface Configuration {
+export interface Configuration extends Alphas {
   readonly method: RangeMethod | "auto";
-  /** Exponent of the activations' ranges in equalization; undefined: none. */
-  readonly alpha: number | undefined;
   readonly correctBias: boolean;
   /** Weights rounded by what their layers compute, not to the nearest. */
   readonly rounding: boolean;
@@ -95,6 +93,8 @@ const ALPHAS = [0.5, 0.75, 1] as const;
 /** Layers tried in leave-one-out at most, largest first; and layers left float at most. */
 const SENSITIVITY_LAYERS = 64;
 const FLOAT_LAYERS = 32;
+const AS_IT_IS: Alphas = { alpha: undefined, inputs: undefined };
+const evenness = ({ alpha, inputs }: Alphas): string => `${alpha} ${inputs}`;
 const NEAREST: ReadonlyMap<NodeId, Int8Array> = new Map();
 /** A loss below this is rounding of the outputs themselves: no weight can mend it. */
 const EXACT = 1e-7;
@@ -117,8 +117,8 @@ class Searching {
   readonly #trials: Trial[] = [];
   readonly #known: ReadonlyMap<string, Trial>;
   /** Graphs by equalization, their observations, shifts of biases and roundings: what trials share. */
-  readonly #graphs = new Map<number | undefined, Graph>();
-  readonly #observed = new Map<number | undefined, Observations>();
+  readonly #graphs = new Map<string, Graph>();
+  readonly #observed = new Map<string, Observations>();
   readonly #shifts = new Map<string, readonly BiasShift[]>();
   readonly #rounded = new Map<string, ReadonlyMap<NodeId, Int8Array>>();
   #float: { readonly outputs: Outputs; readonly crowd: Crowd } | undefined;
@@ -134,14 +134,25 @@ class Searching {
   async run(): Promise<Found> {
     const steps = new Set<SearchStep>(this.#o.steps ?? ["equalize", "correct-bias", "round", "mixed-precision"]);
     const methods = this.#o.method === undefined ? METHODS : [this.#o.method];
-    const plain: Configuration = { method: methods[0] ?? "auto", alpha: undefined, correctBias: false, rounding: false, floats: [] };
+    const plain: Configuration = {
+      method: methods[0] ?? "auto",
+      alpha: undefined,
+      inputs: undefined,
+      correctBias: false,
+      rounding: false,
+      floats: [],
+    };
     for (const method of methods) await this.#try({ ...plain, method });
     if (steps.has("equalize")) {
       const before = this.#leader();
-      for (const alpha of ALPHAS) if (await this.#equalizes(alpha)) await this.#try({ ...before.configuration, alpha });
+      for (const inputs of ALPHAS)
+        if (await this.#equalizes({ alpha: undefined, inputs })) await this.#try({ ...before.configuration, inputs });
+      const { inputs } = this.#leader().configuration;
+      for (const alpha of ALPHAS)
+        if (await this.#equalizes({ alpha, inputs: undefined })) await this.#try({ ...before.configuration, inputs, alpha });
       // With even channels another method may be best.
       const { configuration } = this.#leader();
-      if (configuration.alpha !== undefined) for (const method of methods) await this.#try({ ...configuration, method });
+      if (this.#leader() !== before) for (const method of methods) await this.#try({ ...configuration, method });
     }
     if (steps.has("correct-bias")) await this.#try({ ...this.#leader().configuration, correctBias: true });
     if (steps.has("round") && this.#leader().loss > EXACT) await this.#try({ ...this.#leader().configuration, rounding: true });
@@ -191,7 +202,7 @@ class Searching {
   async #score(configuration: Configuration): Promise<Score> {
     this.#float ??= await this.#reference();
     const graph = await this.#graphOf(configuration);
-    const observed = await this.#observations(configuration.alpha);
+    const observed = await this.#observations(configuration);
     const floats = new Set(configuration.floats);
     const placed = place(graph, this.#c.facts(graph), this.#c.ranges(graph, observed, configuration.method), {
       rounded: await this.#roundedOf(configuration),
@@ -223,12 +234,12 @@ class Searching {
   }
 
   async #graphOf(c: Configuration): Promise<Graph> {
-    const even = await this.#equalized(c.alpha);
+    const even = await this.#equalized(c);
     if (!c.correctBias) return even;
-    const key = `${c.alpha} ${c.method}`;
+    const key = `${evenness(c)} ${c.method}`;
     let shifts = this.#shifts.get(key);
     if (shifts === undefined) {
-      const ranges = this.#c.ranges(even, await this.#observations(c.alpha), c.method);
+      const ranges = this.#c.ranges(even, await this.#observations(c), c.method);
       shifts = await biasShifts(even, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
         keepFloat: this.#c.keepFloat,
         signal: this.#o.signal,
@@ -240,11 +251,11 @@ class Searching {
   }
   async #roundedOf(c: Configuration): Promise<ReadonlyMap<NodeId, Int8Array>> {
     if (!c.rounding) return NEAREST;
-    const key = `${c.alpha} ${c.method} ${c.correctBias}`;
+    const key = `${evenness(c)} ${c.method} ${c.correctBias}`;
     let rounded = this.#rounded.get(key);
     if (rounded === undefined) {
       const graph = await this.#graphOf({ ...c, floats: [] });
-      const ranges = this.#c.ranges(graph, await this.#observations(c.alpha), c.method);
+      const ranges = this.#c.ranges(graph, await this.#observations(c), c.method);
       const { keepFloat } = this.#c;
       rounded = await learnRounding(graph, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
         keepFloat,
@@ -254,28 +265,31 @@ class Searching {
     }
     return rounded;
   }
-  async #equalized(alpha: number | undefined): Promise<Graph> {
+  async #equalized(c: Alphas): Promise<Graph> {
     const { graph: base } = this.#c;
-    if (alpha === undefined) return base;
-    let graph = this.#graphs.get(alpha);
+    const key = evenness(c);
+    if (key === evenness(AS_IT_IS)) return base;
+    let graph = this.#graphs.get(key);
     if (graph === undefined) {
-      graph = equalize(base, this.#c.facts(base), channelRanges(await this.#observations(undefined)), alpha).graph;
-      this.#graphs.set(alpha, graph);
+      graph = equalize(base, this.#c.facts(base), channelRanges(await this.#observations(AS_IT_IS)), c).graph;
+      this.#graphs.set(key, graph);
     }
     return graph;
   }
   /** Whether equalization changes anything. */
-  async #equalizes(alpha: number): Promise<boolean> {
-    return (await this.#equalized(alpha)) !== this.#c.graph;
+  async #equalizes(c: Alphas): Promise<boolean> {
+    return (await this.#equalized(c)) !== this.#c.graph;
   }
-  async #observations(alpha: number | undefined): Promise<Observations> {
-    let found = this.#observed.get(alpha);
+  async #observations(c: Alphas): Promise<Observations> {
+    const key = evenness(c);
+    let found = this.#observed.get(key);
     if (found === undefined) {
-      const g = await this.#equalized(alpha);
-      const channels = alpha === undefined ? equalizable(g, this.#c.facts(g)) : undefined;
-      const tensors = [...new Set([...this.#c.quantizable(g), ...(channels?.keys() ?? [])])];
+      const g = await this.#equalized(c);
+      const quantizable = this.#c.quantizable(g);
+      const channels = g === this.#c.graph ? equalizable(g, this.#c.facts(g), new Set(quantizable)) : undefined;
+      const tensors = [...new Set([...quantizable, ...(channels?.keys() ?? [])])];
       found = await this.#c.observe(g, tensors, channels);
-      this.#observed.set(alpha, found);
+      this.#observed.set(key, found);
     }
     return found;
   }
@@ -343,7 +357,7 @@ class Searching {
   /** The products that a configuration quantizes, and the sums whose residual operand it quantizes. */
   async #quantizedBy(c: Configuration): Promise<{ readonly residuals: readonly Node[]; readonly products: readonly Node[] }> {
     const graph = await this.#graphOf(c);
-    const ranges = this.#c.ranges(graph, await this.#observations(c.alpha), c.method);
+    const ranges = this.#c.ranges(graph, await this.#observations(c), c.method);
     const placed = place(graph, this.#c.facts(graph), ranges, { keepFloat: this.#c.keepFloat });
     const weighted = new Set<NodeId>(placed.decisions.flatMap((d) => (d.kind === "float" || d.reader === undefined ? [] : [d.reader])));
     const changed = new Set(placed.graph.nodes.filter((n) => n.op === "Add").map((n) => `${n.id} ${n.ins.join()}`));
@@ -359,6 +373,7 @@ class Searching {
 export function nameOf(c: Configuration): string {
   return [
     `ranges by ${c.method}`,
+    ...(c.inputs === undefined ? [] : [`inputs scaled, alpha ${c.inputs}`]),
     ...(c.alpha === undefined ? [] : [`equalized, alpha ${c.alpha}`]),
     ...(c.correctBias ? ["biases corrected"] : []),
     ...(c.rounding ? ["weights rounded by their layers' outputs"] : []),

@@ -7,7 +7,7 @@ import { quantizationHtml, quantizationReport, quantizationSchema, quantizationT
 
 const trial = (name: string, loss: number, kept: boolean): Trial => ({
   name,
-  configuration: { method: "mse", alpha: undefined, correctBias: false, rounding: false, floats: [] },
+  configuration: { method: "mse", alpha: undefined, inputs: undefined, correctBias: false, rounding: false, floats: [] },
   loss,
   likely: 1,
   agreement: 0.975,
