@@ -4,7 +4,7 @@ import type { Drift } from "../quantize/drift.js";
 import { wilson } from "../quantize/leads.js";
 import type { Trial } from "../quantize/search.js";
 import type { QuantizerDecision } from "../quantize/types.js";
-import { escaped } from "./html-parts.js";
+import { cell, escaped, row, table } from "./html-parts.js";
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const amount = v.pipe(v.number(), v.minValue(0));
@@ -178,41 +178,54 @@ function noisiest(q: QuantizationReport): QuantizationReport["tensors"] {
 
 /** The section of the page. */
 export function quantizationHtml(q: QuantizationReport): string {
-  const head = (...cells: readonly string[]): string => `<thead><tr>${cells.map((c) => `<th scope="col">${c}</th>`).join("")}</tr></thead>`;
   const methods = Object.keys(q.tensors[0]?.ranges ?? {});
-  const cell = (s: string): string => `<td>${escaped(s)}</td>`;
-  const table = (id: string, header: string, rows: readonly string[]): string =>
-    rows.length === 0 ? "" : `<table id="${id}">${header}<tbody>\n${rows.join("\n")}\n</tbody></table>`;
+  const part = (title: string, id: string, head: readonly string[], rows: readonly (readonly string[])[]): string =>
+    rows.length === 0
+      ? ""
+      : `<h3>${escaped(title)}</h3>\n<div class="wide">${table(
+          head,
+          rows.map((cells) => row(cells.map((c) => cell(c)))),
+          id,
+        )}</div>`;
   return `<section aria-labelledby="quantization-title">
 <h2 id="quantization-title">Quantization</h2>
 <p>${escaped(summary(q))}</p>
 ${q.stopped === undefined ? "" : `<p>The search ended early: ${escaped(q.stopped)}.</p>`}
 ${q.shortfall === undefined ? "" : `<p>It falls short: ${escaped(q.shortfall)}.</p>`}
-${table(
+${part(
+  "What the search tried",
   "trials",
-  head("trial", "loss", "agreement", "expected", "best so far"),
-  q.trials.map(
-    (t) =>
-      `<tr>${cell(t.name)}${cell(lossText(t.loss))}${cell(shareText(t.agreement))}${cell(shareText(t.likely))}${cell(t.kept ? "yes" : "")}</tr>`,
-  ),
+  ["trial", "loss", "agreement", "expected", "best so far"],
+  q.trials.map((t) => [t.name, lossText(t.loss), shareText(t.agreement), shareText(t.likely), t.kept ? "yes" : ""]),
 )}
-${table(
+${part(
+  "Tensors, noisiest first",
   "drift",
-  head("tensor", "made by", "SQNR, dB", "local, dB", "cosine", "range", "largest", "clipped", ...methods.map(escaped), "why"),
-  noisiest(q).map(
-    (t) =>
-      `<tr>${cell(t.name)}${cell(t.node ?? "")}${cell(db(t.accumulatedSqnr))}${cell(db(t.localSqnr))}${cell(t.cosine === undefined ? "" : t.cosine.toFixed(5))}${cell(short(t.amax))}${cell(short(t.absmax))}${cell(percent(t.clipped))}${methods.map((m) => cell(short(t.ranges[m] ?? 0))).join("")}${cell(t.why)}</tr>`,
-  ),
+  ["tensor", "made by", "SQNR, dB", "local, dB", "cosine", "range", "largest", "clipped", "why", ...methods],
+  noisiest(q).map((t) => [
+    t.name,
+    t.node ?? "",
+    db(t.accumulatedSqnr),
+    db(t.localSqnr),
+    t.cosine === undefined ? "" : t.cosine.toFixed(5),
+    short(t.amax),
+    short(t.absmax),
+    percent(t.clipped),
+    t.why,
+    ...methods.map((m) => short(t.ranges[m] ?? 0)),
+  ]),
 )}
-${table(
+${part(
+  "Weights",
   "quantized-weights",
-  head("weight", "of", "smallest scale", "largest scale", "SQNR, dB"),
-  q.weights.map((w) => `<tr>${cell(w.name)}${cell(w.node ?? "")}${cell(short(w.least))}${cell(short(w.most))}${cell(db(w.sqnr))}</tr>`),
+  ["weight", "of", "smallest scale", "largest scale", "SQNR, dB"],
+  q.weights.map((w) => [w.name, w.node ?? "", short(w.least), short(w.most), db(w.sqnr)]),
 )}
-${table(
+${part(
+  "Left float",
   "kept-float",
-  head("kept float", "why"),
-  q.floats.map((f) => `<tr>${cell(f.name)}${cell(f.why)}</tr>`),
+  ["tensor", "why"],
+  q.floats.map((f) => [f.name, f.why]),
 )}
 </section>
 `;
