@@ -484,3 +484,15 @@ it("a value that was cast there and back reaches the bodies that read it, which 
   }`);
   expect(elements((await s.run({ x: new Tensor("float32", [1, 2], [2]) }))["y"])).toEqual([3, 6]);
 });
+
+it("a Transpose before a MatMul in half precision, which ends the process inside ONNX Runtime's optimizer", async () => {
+  const s = await session(`graph "g" opset {"": 18} (%x: float16[2, 1, 2]) -> (%y) {
+    const %w = float16[2, 1] [1.0, 2.0]
+    %t = Transpose(%x) {perm = [1, 0, 2]}
+    %y = MatMul(%t, %w)
+  }`);
+  const half = (...values: readonly number[]): Uint16Array => Uint16Array.from(values, numberToHalf);
+  const { y } = await s.run({ x: new Tensor("float16", half(1, 2, 3, 4), [2, 1, 2]) });
+  expect(y?.dims).toEqual([1, 2, 1]);
+  expect(y?.data).toEqual(half(5, 11));
+});

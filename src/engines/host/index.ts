@@ -17,6 +17,7 @@ import { inferGraph } from "../../ops/infer.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import { byShape } from "../by-shape.js";
 import type { Artifact, Engine, Executable, LayerFacts, OpenContext, RunOptions } from "../engine.js";
+import { halvesTransposed, NCHWC } from "./avoid.js";
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
 import { noCrossing, ortFailed, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
@@ -61,7 +62,11 @@ const anyDims: Engine = {
     // arithmetic it spells.
     const quantized = graph.nodes.some((n) => n.op === "QuantizeLinear" || n.op === "DequantizeLinear");
     const level: Level = quantized && context.target.precision !== "int8" ? "basic" : "all";
-    const without = [...(graph === spelled ? [] : [FUSIONS_THAT_ROUND]), ...(padsPools(graph) ? [PAD_FUSION] : [])];
+    const without = [
+      ...(graph === spelled ? [] : [FUSIONS_THAT_ROUND]),
+      ...(padsPools(graph) ? [PAD_FUSION] : []),
+      ...(halvesTransposed(graph) ? [NCHWC] : []),
+    ];
     const key = graphHash(graph, `${VERSION} ${level}`);
     const bfloat16 = segment.outputs.flatMap((v, i) => (isBfloat16(segment, v) ? [i] : []));
     const signature = {
