@@ -187,8 +187,9 @@ class Searching {
   async #try(configuration: Configuration, eligible = true): Promise<Trial | undefined> {
     const name = nameOf(configuration);
     const done = this.#trials.find((t) => t.name === name);
-    if (done !== undefined || !this.#mayGoOn()) return done;
     const known = this.#known.get(name);
+    // What is known costs no time.
+    if (done !== undefined || (known === undefined && !this.#mayGoOn())) return done;
     const score = known ?? (await this.#score(configuration));
     const kept = this.#best === undefined || (eligible && score.loss < this.#best.loss * BETTER);
     const { loss, agreement, likely, rows } = score;
