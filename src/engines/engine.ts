@@ -118,8 +118,10 @@ export type Place = "engine" | "here" | "later";
 export interface CallingThread {
   /** Where a run on such inputs goes, when so many wait, it among them, and so many are under way elsewhere. */
   place(inputs: readonly TensorLike[], waiting: number, busy: number): Place;
-  /** As the executable's `run`, over when it returns. Only when `place` has just said "here". */
+  /** As the executable's `run`, over when it returns: of the inputs for which `place` has just said "here". */
   run(inputs: readonly TensorLike[]): readonly Tensor[];
+  /** Milliseconds that the last run took. */
+  readonly ms: number;
 }
 
 /** A segment ready to run. `run` takes and gives tensors in the artifact's order of inputs and outputs; calls may overlap. */

@@ -41,6 +41,7 @@ export class Lane {
   readonly #onDevice: boolean;
   /** Of a plan of one step, where its runs may be on the calling thread. */
   readonly #here: CallingThread | undefined;
+  #placed: readonly TensorLike[] = [];
   #load = 0;
 
   /** `executables[i]` runs `plan.steps[i]`. */
@@ -75,28 +76,28 @@ export class Lane {
   }
   /** Where a run goes when so many wait, it among them. Values are on the host. */
   place(values: Values, waiting: number): Place {
-    return this.#here?.place(this.#feeds(this.#plan.steps[0] as Step, values), waiting, this.#load) ?? "engine";
+    const [step] = this.#plan.steps;
+    if (step === undefined || this.#here === undefined) return "engine";
+    this.#placed = step.inputs.map((name) => values.get(name) as TensorLike);
+    return this.#here.place(this.#placed, waiting, this.#load);
   }
-  /** As `run` of a plan of one step, on the calling thread, where `place` has just said so. */
+  /** As `run` of a plan of one step, on the calling thread, of the values for which `place` has just said so. */
   runHere(values: Values): void {
     const [step] = this.#plan.steps;
     if (step === undefined || this.#here === undefined) throw new Error("no run goes here");
-    const start = performance.now();
-    this.#over(0, step, values, this.#here.run(this.#feeds(step, values)), start);
+    const outs = this.#here.run(this.#placed);
+    this.#over(0, step, values, outs, this.#here.ms);
   }
-  #feeds(step: Step, values: Values): readonly TensorLike[] {
-    return step.inputs.map((name) => values.get(name) as TensorLike);
-  }
-  #over(i: number, step: Step, values: Values, outs: readonly (TensorLike | DeviceTensor)[], start: number): void {
+  #over(i: number, step: Step, values: Values, outs: readonly (TensorLike | DeviceTensor)[], ms: number): void {
     const record = this.#times[i];
     if (record !== undefined) {
       record.runs++;
-      record.totalMs += performance.now() - start;
+      record.totalMs += ms;
     }
-    step.outputs.forEach((name, k) => {
+    for (let k = 0; k < step.outputs.length; k++) {
       const t = outs[k];
-      if (t !== undefined) values.set(name, t);
-    });
+      if (t !== undefined) values.set(step.outputs[k] as string, t);
+    }
   }
 
   /**
@@ -173,7 +174,7 @@ export class Lane {
           work,
         )
       : await work();
-    this.#over(i, step, values, outs, start);
+    this.#over(i, step, values, outs, performance.now() - start);
   }
   #mayBeHere(executable: Executable, feeds: readonly (TensorLike | DeviceTensor)[], options: LaneRunOptions): CallingThread | undefined {
     const { here } = executable;

@@ -132,6 +132,20 @@ export class RunQueue<J, R> {
     });
   }
 
+  /** Whether a run that came now would start at once. */
+  get open(): boolean {
+    return this.#waiting.size === 0 && !this.#closed && this.#free > 0;
+  }
+  /** Counts a run that is over when the call returns, and did not come through the queue. */
+  pass(work: () => void): void {
+    try {
+      work();
+      this.#counts.completed++;
+    } catch (error) {
+      this.#counts.failed++;
+      throw error;
+    }
+  }
   /** Resolves when one more run may wait. */
   whenReady(): Promise<void> {
     if (this.#closed || this.#waiting.size < this.#options.maxQueue || this.#free > 0) return Promise.resolve();

@@ -1,5 +1,5 @@
 /** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
-import { nextNumber, publishBatch, runChannel, segmentChannel, traced } from "../channels.js";
+import { nextNumber, publishBatch, queueChannel, runChannel, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
 import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
@@ -120,6 +120,8 @@ export class Session {
   readonly #interface: Interface;
   readonly #queue: RunQueue<Job, Values>;
   readonly #batching: Batching | undefined;
+  /** Whether runs may be on the calling thread. */
+  readonly #mayBeHere: boolean;
   #batches = 0;
   #batchedRuns = 0;
   #retriedBatches = 0;
@@ -138,6 +140,7 @@ export class Session {
     this.#interface = new Interface(plan);
     this.#batching = batching;
     if (batching !== undefined) checkBatchable(plan);
+    this.#mayBeHere = batching === undefined && lanes.some((l) => l.hasHere);
     // Runs that could be joined wait outside.
     const most = maxConcurrency ?? (batching === undefined ? undefined : parallel);
     const pace = new Pace(parallel);
@@ -149,7 +152,7 @@ export class Session {
         return this.#work(tickets).finally(() => pace.ended());
       },
       choose: batching === undefined ? undefined : chooseBatch(batching, spread),
-      ...(batching === undefined && lanes.some((l) => l.hasHere) ? this.#placing() : {}),
+      ...(this.#mayBeHere ? this.#placing() : {}),
       session: this.id,
       run: (job) => job.run,
     });
@@ -163,11 +166,22 @@ export class Session {
     try {
       if (this.#disposed !== undefined) throw disposedError({});
       const wanted = this.#interface.wanted(options.outputs);
-      const values = this.#submit(this.#interface.checked(feeds), options);
-      return values.then((v) => this.#interface.results(wanted, v));
+      const values = this.#interface.checked(feeds);
+      if (this.#atOnce(options, values)) return Promise.resolve(this.#interface.results(wanted, values));
+      return this.#submit(values, options).then((v) => this.#interface.results(wanted, v));
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /** Whether the run is over already: a short one that nothing could be told of or done to on its way, and with no other before it. */
+  #atOnce({ signal, deadlineMs, transfer }: SessionRunOptions, values: Values): boolean {
+    if (!this.#mayBeHere || signal !== undefined || deadlineMs !== undefined || transfer === true || !this.#queue.open || watched())
+      return false;
+    const lane = this.#leastBusy();
+    if (lane.place(values, 1) !== "here") return false;
+    this.#queue.pass(() => lane.runHere(values));
+    return true;
   }
 
   /** The values of a run, when it has been through the queue. */
@@ -371,5 +385,6 @@ const isSmall = (values: Values): boolean =>
   [...values.values()].every((t) => !isResident(t) && ArrayBuffer.isView(t.data) && t.data.byteLength <= SMALL / values.size);
 /** Of a timer, milliseconds. */
 export const MAX_DELAY = 2 ** 31 - 1;
+const watched = (): boolean => runChannel.hasSubscribers || segmentChannel.hasSubscribers || queueChannel.hasSubscribers;
 const ALONE = { key: undefined, items: 0 };
 const DEFAULT: SessionRunOptions = {};

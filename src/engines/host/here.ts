@@ -11,11 +11,9 @@ import { ortFailed } from "./errors.js";
 import { fed, fetchesOf, NativeSession } from "./native.mjs";
 import { learn, type Pace } from "./paces.js";
 
-/** Milliseconds of runs in one turn of the event loop. */
-const SLICE = 0.3;
 /** Bytes of a model, and milliseconds that another thread took to load it, up to which it is loaded on this one. */
 const MOST_BYTES = 4 << 20;
-const MOST_MS = 50;
+const MOST_MS = 100;
 
 /** A second session of the artifact, on this thread. It is loaded when it is first asked for, after what is under way. */
 export class Here {
@@ -27,6 +25,8 @@ export class Here {
   #never: boolean;
   #loading = false;
   #spent = 0;
+  /** Of the last run. */
+  ms = 0;
 
   /** `options` are ONNX Runtime's of the session; `loadedMs` what loading it took elsewhere. */
   constructor(artifact: Artifact, options: () => Readonly<Record<string, unknown>>, loadedMs: number) {
@@ -52,9 +52,9 @@ export class Here {
     }
     return false;
   }
-  /** Whether this turn of the event loop has time for another run. */
-  get free(): boolean {
-    return this.#spent < SLICE;
+  /** Milliseconds of runs in this turn of the event loop. */
+  get spent(): number {
+    return this.#spent;
   }
 
   /** Throws P2002. */
@@ -77,13 +77,13 @@ export class Here {
     } catch (error) {
       throw ortFailed({ native: error instanceof Error ? error.message : String(error), while_: "run" });
     } finally {
-      const ms = performance.now() - start;
-      learn(pace, ms);
+      this.ms = performance.now() - start;
+      learn(pace, this.ms);
       if (this.#spent === 0)
         setImmediate(() => {
           this.#spent = 0;
         });
-      this.#spent += ms;
+      this.#spent += this.ms;
     }
   }
 

@@ -25,7 +25,7 @@ import { Here } from "./here.js";
 import { FUSIONS_THAT_ROUND, integers } from "./integers.js";
 import { keeps } from "./keeps.js";
 import { checkKernels } from "./kernels.js";
-import { Paces } from "./paces.js";
+import { type Pace, Paces } from "./paces.js";
 import { packedBytes } from "./packing.mjs";
 import { type HostWorker, MESSAGE_MS, MESSAGE_RUNS, pickWorker, SessionLost, workerDied } from "./pool.js";
 import { graphOf, layersOf, type ProfileEvent } from "./profile.js";
@@ -195,8 +195,11 @@ function checkSizes(g: Graph, limit: number, file: string | undefined): void {
 }
 
 /** Milliseconds of a run that is over on the calling thread before it had come to another and back: of several at once, and of one alone. */
-const SHORT = 0.02;
+const SHORT = 0.03;
 const ALONE = 0.2;
+/** Milliseconds of such runs in one turn of the event loop: where other threads help, and wait for more; and where none does. */
+const SLICE = 0.3;
+const SLICE_ALONE = 1;
 /** Runs that are worth a message. */
 const WORTH = 8;
 
@@ -212,19 +215,23 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
     await Promise.all(streams.map((s) => s.dispose()));
     throw error;
   }
-  const leastBusy = (of: readonly Stream[]): Stream => of.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
+  const leastBusy = (of: readonly Stream[]): Stream =>
+    of.find((s) => s.worker.filling) ?? of.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
   const [first, ...others] = streams as [Stream, ...Stream[]];
   const here = new Here(artifact, () => first.options, first.loadedMs);
   // One of the streams is this thread while runs are short; the others get messages of several. Who of those that wait goes along:
   let along = 0;
+  let pace: Pace = { ms: undefined };
   let disposed = false;
   return {
-    async run(inputs, options = {}) {
-      return await leastBusy(streams).run(inputs, options);
+    run(inputs, options = {}) {
+      const short = others.length > 0 && (paces.of(inputs).ms ?? Number.POSITIVE_INFINITY) <= SHORT && here.ready;
+      return leastBusy(short ? others : streams).run(inputs, options);
     },
     here: {
       place(inputs, waiting, busy) {
-        const { ms } = paces.of(inputs);
+        pace = paces.of(inputs);
+        const { ms } = pace;
         const alone = waiting === 1 && busy === 0;
         if (ms === undefined || ms > (alone ? ALONE : SHORT) || !here.ready) return "engine";
         if (along === 0 && waiting >= 2 * WORTH && others.length > 0 && leastBusy(others).worker.hungry)
@@ -233,9 +240,12 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
           along--;
           return "engine";
         }
-        return here.free ? "here" : "later";
+        return here.spent < (others.some((s) => s.worker.load > 0) ? SLICE : SLICE_ALONE) ? "here" : "later";
       },
-      run: (inputs) => here.run(inputs, paces.of(inputs)),
+      run: (inputs) => here.run(inputs, pace),
+      get ms() {
+        return here.ms;
+      },
     },
     async layers(inputs) {
       const [stream] = streams;
@@ -347,12 +357,16 @@ class Stream {
     // The artifact keeps its bytes (they are saved, and other streams load them); ONNX Runtime refuses shared memory, so a copy moves over.
     const model = "path" in file ? file.path : (Uint8Array.prototype.slice.call(file.bytes).buffer as ArrayBuffer);
     const session = randomUUID();
-    const { refused, ms = 0 } = await this.worker.call<{
+    const { inputs, outputs } = this.#artifact;
+    const { refused, loadedMs = 0 } = await this.worker.call<{
       readonly refused?: { readonly name: string; readonly type: string };
-      readonly ms?: number;
-    }>({ op: "create", session, model, options: this.#optionsAt(level) }, { transfer: typeof model === "string" ? [] : [model] });
+      readonly loadedMs?: number;
+    }>(
+      { op: "create", session, model, options: this.#optionsAt(level), inputs, outputs },
+      { transfer: typeof model === "string" ? [] : [model] },
+    );
     if (refused !== undefined) throw noCrossing({ direction: "output", type: refused.type }, { value: refused.name });
-    this.loadedMs = ms;
+    this.loadedMs = loadedMs;
     // Only now is the thread known: the call may have started it.
     this.#session = session;
     this.#generation = this.worker.generation;
@@ -381,29 +395,38 @@ class Stream {
     }
   }
 
-  async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
-    const crossing = inputs.map((t) => (t.type === "bfloat16" ? widened(t) : t));
+  run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
+    const crossing = inputs.some((t) => t.type === "bfloat16") ? inputs.map((t) => (t.type === "bfloat16" ? widened(t) : t)) : inputs;
     // What may be taken over is: it moves to the thread as it is.
     const bytes = options.transfer === true ? undefined : packedBytes(crossing);
     const call = bytes === undefined ? this.#large(crossing, options) : this.#small(crossing, bytes, options);
-    for (let attempt = 0; ; attempt++) {
+    if (this.#generation !== this.worker.generation) return this.#again(call, 0);
+    return call().then(this.#tensors, (error: unknown) => {
+      if (!(error instanceof SessionLost)) throw error;
+      return this.#again(call, 1);
+    });
+  }
+  /** In a session that is made anew. */
+  async #again(call: () => Promise<readonly TensorLike[]>, attempts: number): Promise<readonly Tensor[]> {
+    for (let attempt = attempts; ; attempt++) {
       await this.#opened();
       try {
-        return (await call()).map(({ type, data, dims }, i) => {
-          const t = new Tensor(type as TensorDType, data as never, dims);
-          return this.#narrow.has(i) ? narrowed(t) : t;
-        });
+        return this.#tensors(await call());
       } catch (error) {
         if (!(error instanceof SessionLost)) throw error;
         if (attempt >= 3) throw workerDied({ why: "it was replaced several times in a row" });
       }
     }
   }
+  readonly #tensors = (found: readonly TensorLike[]): readonly Tensor[] =>
+    found.map(({ type, data, dims }, i) => {
+      const t = new Tensor(type as TensorDType, data as never, dims);
+      return this.#narrow.has(i) ? narrowed(t) : t;
+    });
   #small(tensors: readonly TensorLike[], bytes: number, { signal }: RunOptions): () => Promise<readonly TensorLike[]> {
-    const { inputs, outputs } = this.#artifact;
     const pace = this.#paces.of(tensors);
     return () =>
-      this.worker.run({ session: this.#session, inputs, outputs, tensors, pace }, bytes, {
+      this.worker.run({ session: this.#session, tensors, pace }, bytes, {
         signal,
         generation: this.#generation,
       });
@@ -423,7 +446,7 @@ class Stream {
     });
     return async () => {
       const { out } = await this.worker.call<{ out: readonly (readonly [string, never, readonly number[]])[] }>(
-        { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
+        { op: "run", session: this.#session, feeds },
         { transfer, signal: options.signal, generation: this.#generation },
       );
       return out.map(([type, data, dims]) => ({ type, data, dims }));

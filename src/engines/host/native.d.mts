@@ -8,6 +8,8 @@ export interface NativeTensor {
 export class NativeSession {
   /** `base` is the URL of a module that finds onnxruntime-node. Throws what ONNX Runtime says of the model: a path, or its bytes. */
   constructor(base: string, model: string | Uint8Array, options: Readonly<Record<string, unknown>>);
+  /** Milliseconds that loading the model took. */
+  readonly loadedMs: number;
   /** An output that the binding does not make an array of. There is no session then. */
   readonly refused?: { readonly name: string; readonly type: string };
   /** `fetches` has a key for each output that is wanted: null, or a tensor to write it to. */

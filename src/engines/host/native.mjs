@@ -19,9 +19,11 @@ export class NativeSession {
     const { binding, initOrt } = require("onnxruntime-node/dist/binding.js");
     ({ Tensor } = require("onnxruntime-node"));
     initOrt();
+    const start = performance.now();
     this.#session = new binding.InferenceSession();
     if (typeof model === "string") this.#session.loadModel(model, options);
     else this.#session.loadModel(model.buffer, model.byteOffset, model.byteLength, options);
+    this.loadedMs = performance.now() - start;
     const wrong = this.#session.outputMetadata.find(({ isTensor, type }) => !isTensor || type > RETURNED);
     if (wrong === undefined) return;
     this.release();

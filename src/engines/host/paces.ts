@@ -5,9 +5,10 @@ import type { TensorLike } from "../../tensor.js";
 export interface Pace {
   ms: number | undefined;
 }
-/** A thread that had to wait for a processor looks slow once: it counts double at most, and the next fast run mends it. */
+/** A thread that had to wait for a processor looks slow for once: what is faster is believed at once, what is slower when it lasts. */
 export function learn(pace: Pace, ms: number): void {
-  pace.ms = Math.min(ms, 2 * (pace.ms ?? ms));
+  if (pace.ms === undefined || ms < pace.ms) pace.ms = ms;
+  else pace.ms += (Math.min(ms, 2 * pace.ms) - pace.ms) / 8;
 }
 /** Sets of dims that are told apart; beyond that all is learnt anew. */
 const KEPT = 4096;

@@ -46,8 +46,6 @@ export interface CallOptions {
 /** A run whose tensors may go packed with those of others. */
 export interface SmallRun {
   readonly session: string;
-  readonly inputs: readonly string[];
-  readonly outputs: readonly string[];
   readonly tensors: readonly TensorLike[];
   readonly pace: Pace;
 }
@@ -73,9 +71,14 @@ interface SmallReply {
   /** By run. */
   readonly ms: readonly number[];
 }
+const RUN = { op: "run" };
 /** Milliseconds of work that one message of small runs holds, and the most runs. */
 export const MESSAGE_MS = 1;
 export const MESSAGE_RUNS = 32;
+/** Milliseconds after which the answer to a message of runs is late, and until its thread counts as idle again. */
+const [LATE_MS, AGAIN_MS] = [4 * MESSAGE_MS, 100];
+/** Milliseconds of work that are worth a message while other threads have nothing to do. */
+const WORTH_MS = 0.2;
 
 /** One thread and the calls that wait for it. */
 export class HostWorker {
@@ -84,7 +87,8 @@ export class HostWorker {
   readonly #waiting: Call[] = [];
   #soon = false;
   /** Messages that are out, by number: one, or two of small runs, that the thread has the next at hand. */
-  readonly #out = new Map<number, readonly Call[]>();
+  readonly #out = new Map<number, { readonly calls: readonly Call[]; readonly since: number }>();
+  #lateUntil = 0;
   /** Calls in them. */
   #outside = 0;
   /** Grows when the thread is replaced: sessions made before are gone. */
@@ -98,7 +102,7 @@ export class HostWorker {
   }
   /** As `call` of a run whose inputs are small, giving its outputs. */
   run(run: SmallRun, bytes: number, options: Omit<CallOptions, "transfer">): Promise<readonly TensorLike[]> {
-    return this.#queued({ op: "run" }, options, { run, bytes });
+    return this.#queued(RUN, options, { run, bytes });
   }
   #queued<T>(message: Call["message"], { transfer = [], signal, generation }: CallOptions, small?: Call["small"]): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -139,9 +143,16 @@ export class HostWorker {
   get load(): number {
     return this.#waiting.length + this.#outside;
   }
-  /** Whether it would start another message of small runs at once. */
+  /** Whether small runs of this moment have not filled a message yet. */
+  get filling(): boolean {
+    if (!this.#soon || this.#waiting.length >= MESSAGE_RUNS) return false;
+    let ms = 0;
+    for (const { small } of this.#waiting) ms += small?.run.pace.ms ?? WORTH_MS;
+    return ms < WORTH_MS;
+  }
+  /** Whether it would start another message of small runs at once, and has a processor to run on: not so where answers came late a moment ago. */
   get hungry(): boolean {
-    return this.#waiting.length === 0 && this.#out.size < 2;
+    return this.#waiting.length === 0 && this.#out.size < 2 && performance.now() > this.#lateUntil;
   }
 
   #pump(): void {
@@ -167,7 +178,7 @@ export class HostWorker {
       }
       worker.ref();
       const id = this.#next++;
-      this.#out.set(id, calls);
+      this.#out.set(id, { calls, since: performance.now() });
       this.#outside += calls.length;
       try {
         worker.postMessage(...this.#message(id, calls));
@@ -182,7 +193,7 @@ export class HostWorker {
   #mayStart({ small }: Call): boolean {
     if (this.#out.size === 0) return true;
     if (this.#out.size > 1 || small?.run.pace.ms === undefined || small.run.pace.ms > MESSAGE_MS) return false;
-    for (const [first] of this.#out.values()) return first?.small !== undefined;
+    for (const { calls } of this.#out.values()) return calls[0]?.small !== undefined;
     return true;
   }
   /** Small runs that wait behind the first and fit into one message with it. */
@@ -206,8 +217,10 @@ export class HostWorker {
       small.map((s) => s.run.tensors),
       small.reduce((n, s) => n + s.bytes, 0),
     );
-    const runs = small.map(({ run: { session, inputs, outputs } }) => ({ session, inputs, outputs }));
-    return [{ op: "runs", id, calls: runs, packed }, [packed.buffer]];
+    // Mostly all are of one session; `of` is absent then.
+    const sessions = [...new Set(small.map((s) => s.run.session))];
+    const of = sessions.length === 1 ? undefined : small.map((s) => sessions.indexOf(s.run.session));
+    return [{ op: "runs", id, sessions, of, packed }, [packed.buffer]];
   }
 
   #start(): Worker {
@@ -224,8 +237,9 @@ export class HostWorker {
       execArgv: [],
     });
     worker.on("message", (reply: Reply) => {
-      const calls = this.#out.get(reply.id);
-      if (calls === undefined) return;
+      const sent = this.#out.get(reply.id);
+      if (sent === undefined) return;
+      const { calls, since } = sent;
       this.#out.delete(reply.id);
       this.#outside -= calls.length;
       const failed = (call: Call, error: string): void => call.reject(ortFailed({ native: error, while_: String(call.message["op"]) }));
@@ -233,6 +247,8 @@ export class HostWorker {
       else if (calls[0]?.small === undefined) calls[0]?.resolve(reply.result as never);
       else {
         const { packed, large, errors, ms }: SmallReply = reply.result as never;
+        const now = performance.now();
+        if (now - since > LATE_MS) this.#lateUntil = now + AGAIN_MS;
         const results: (readonly TensorLike[])[] = unpack(packed, true);
         for (const [i, tensors] of large) results[i] = tensors.map(([type, data, dims]) => ({ type, data, dims }));
         const wrong = new Map(errors);
@@ -255,7 +271,7 @@ export class HostWorker {
       const out = [...this.#out.values()];
       this.#out.clear();
       this.#outside = 0;
-      for (const [k, calls] of out.entries())
+      for (const [k, { calls }] of out.entries())
         for (const call of calls) {
           // Which of several runs it was nobody knows: each is made again, in a message of its own.
           if (call.small !== undefined) call.small.run.pace.ms = undefined;

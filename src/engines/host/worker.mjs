@@ -19,12 +19,12 @@ const own = (data) => (ArrayBuffer.isView(data) && data.buffer instanceof Shared
 async function handle(message) {
   switch (message.op) {
     case "create": {
-      const start = performance.now();
       const model = typeof message.model === "string" ? message.model : new Uint8Array(message.model);
       const session = new NativeSession(workerData.base, model, message.options);
       if (session.refused !== undefined) return { refused: session.refused };
-      sessions.set(message.session, session);
-      return { ms: performance.now() - start };
+      const { inputs, outputs } = message;
+      sessions.set(message.session, Object.assign(session, { inputs, outputs, fetches: fetchesOf(outputs) }));
+      return { loadedMs: session.loadedMs };
     }
     case "runs":
       return runs(message);
@@ -34,10 +34,10 @@ async function handle(message) {
       // Any name may be an input's, "__proto__" among them.
       const feeds = Object.create(null);
       for (const [name, type, data, dims] of message.feeds) feeds[name] = new ort.Tensor(type, own(data), dims);
-      const results = session.run(feeds, fetchesOf(message.outputs));
+      const results = session.run(feeds, session.fetches);
       const out = [];
       const transfer = [];
-      for (const name of message.outputs) {
+      for (const name of session.outputs) {
         const t = results[name];
         if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
         out.push([t.type, t.data, t.dims]);
@@ -81,7 +81,7 @@ async function handle(message) {
 }
 
 /** Several small runs, one after the other: results, too, go back as one buffer, but those that are large. */
-function runs({ calls, packed }) {
+function runs({ of, sessions: ids, packed }) {
   const lists = unpack(packed, false);
   const errors = [];
   const large = [];
@@ -89,17 +89,18 @@ function runs({ calls, packed }) {
   const small = [];
   const ms = [];
   let bytes = 0;
-  calls.forEach(({ session, inputs, outputs }, i) => {
+  lists.forEach((tensors, i) => {
     const start = performance.now();
     small.push([]);
     try {
-      const open = sessions.get(session);
-      if (open === undefined) throw new Error("the session was disposed");
+      const session = sessions.get(ids[of?.[i] ?? 0]);
+      if (session === undefined) throw new Error("the session was disposed");
+      const { inputs, outputs } = session;
       const feeds = Object.create(null);
-      lists[i].forEach(({ type, data, dims }, k) => {
+      tensors.forEach(({ type, data, dims }, k) => {
         feeds[inputs[k]] = fed(type, data, dims);
       });
-      const results = open.run(feeds, fetchesOf(outputs));
+      const results = session.run(feeds, session.fetches);
       const found = outputs.map((name) => results[name]);
       const missing = found.findIndex((t) => t?.dims === undefined);
       if (missing >= 0) throw new Error(`output '${outputs[missing]}' holds no tensor and cannot be returned`);
@@ -167,12 +168,12 @@ function reduce(session, reducer, message) {
     let fetches = wanted.get(into);
     if (fetches === undefined) {
       fetches = Object.create(null);
-      for (const name of message.outputs) fetches[name] = null;
+      for (const name of session.outputs) fetches[name] = null;
       for (const { name, data, dims } of into) fetches[name] = new ort.Tensor("float32", data, dims);
       wanted.set(into, fetches);
     }
     try {
-      inPlace = into.length === message.outputs.length;
+      inPlace = into.length === session.outputs.length;
       results = session.run(feeds, fetches);
     } catch (error) {
       if (error === DONE) {
@@ -186,8 +187,8 @@ function reduce(session, reducer, message) {
     }
   }
   const placed = results === undefined ? undefined : into;
-  results ??= session.run(feeds, fetchesOf(message.outputs));
-  const outputs = message.outputs.map((name) => {
+  results ??= session.run(feeds, session.fetches);
+  const outputs = session.outputs.map((name) => {
     const t = results[name];
     if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
     return [name, t.type, t.data, t.dims];
