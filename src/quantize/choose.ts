@@ -31,7 +31,10 @@ export const staleTrials = defineError<{ path: string; why: string }>(
 export interface ChooseOptions {
   /** Points of agreement with the float model that may be lost before layers are left float. Default 0.5. */
   readonly maxDrop?: number | undefined;
-  /** Share of the quantized multiplications that may go back to float for it, 0 to 1, small first layers not counted. Default 0.1; 0: none. */
+  /**
+   * Share of the quantized multiplications that may go back to float for it, 0 to 1, small first layers not counted; 0: none. Default 0.1, and up to 0.5 of
+   * models that int8 makes faster by less than a call of their engine costs.
+   */
   readonly maxFloatShare?: number | undefined;
   /**
    * How much longer than all in int8 the model may take, 1.2 for a fifth, by the estimate of times for its target. Where it is given, layers go back to
@@ -119,19 +122,19 @@ function timesOf(
 const MOST_FLOAT_SMALL = 0.5;
 /** A share of the multiplications; more of a model so small that what it takes longer is less than what a call of its engine costs anyway. */
 function multiplications(g: Graph, context: ChooseContext): FloatBudget {
-  const { facts, engine = "host", maxFloatShare = MOST_FLOAT } = context;
-  const costs = costsOf(g, facts(g), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
+  const { facts, engine = "host", maxFloatShare } = context;
+  const costs = costsOf(g, facts(g), maxFloatShare === 0 ? 0 : FIRST_LAYER_SHARE);
   const price = (n: Node): number => (n.op === "Add" ? 0 : (costs.get(n.id) ?? 0));
   const { longer } = timesOf(g, context);
   return {
     price,
     purse: (products) => {
       const won = products.reduce((a, n) => a + (longer.get(n.id) ?? 0), 0);
-      const share = maxFloatShare === 0 ? 0 : Math.max(maxFloatShare, Math.min(MOST_FLOAT_SMALL, startUs(engine) / won));
+      const share = maxFloatShare ?? Math.max(MOST_FLOAT, Math.min(MOST_FLOAT_SMALL, startUs(engine) / won));
       return share * products.reduce((a, n) => a + price(n), 0);
     },
     spend: "needed",
-    words: `maxFloatShare ${maxFloatShare} allows no more float layers that would mend it`,
+    words: `${maxFloatShare === undefined ? "the default of maxFloatShare" : `maxFloatShare ${maxFloatShare}`} allows no more float layers that would mend it`,
   };
 }
 function microseconds(g: Graph, context: ChooseContext, maxSlowdown: number): FloatBudget {
