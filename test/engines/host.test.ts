@@ -496,3 +496,34 @@ it("a Transpose before a MatMul in half precision, which ends the process inside
   expect(y?.dims).toEqual([1, 2, 1]);
   expect(y?.data).toEqual(half(5, 11));
 });
+
+it("an If whose one branch is for other dims than those that are known runs the other, and fails where that one is asked for", async () => {
+  const branch = (rows: number): string => `graph "b" () captures (%v = %x) -> (%r) {
+      const %w = float32[${rows}, 1] [${Array.from({ length: rows }, () => "1.0").join(", ")}]
+      %r = MatMul(%v, %w)
+    }`;
+  const s = await session(`graph "g" opset {"": 18} (%x: float32[2, 3], %c: bool[]) -> (%y) {
+    %z = If(%c) {
+    then_branch = ${branch(3)}
+    else_branch = ${branch(5)}
+    } @"choice"
+    %y = Neg(%z)
+  }`);
+  const x = new Tensor("float32", [1, 2, 3, 4, 5, 6], [2, 3]);
+  const { y } = await s.run({ x, c: new Tensor("bool", [1], []) });
+  expect(elements(y)).toEqual([-6, -15]);
+  expect((await failure(s.run({ x, c: new Tensor("bool", [0], []) }))).code).toBe("P2002");
+});
+it("an If whose branches both are for other dims is refused", async () => {
+  const branch = `graph "b" () captures (%v = %x) -> (%r) {
+      const %w = float32[2, 1] [1.0, 1.0]
+      %r = MatMul(%v, %w) @"product"
+    }`;
+  const refused = session(`graph "g" opset {"": 18} (%x: float32[2, 3], %c: bool[]) -> (%y) {
+    %y = If(%c) {
+    then_branch = ${branch}
+    else_branch = ${branch}
+    }
+  }`);
+  expect((await failure(refused)).message).toMatch(/^P1501 node 'product' \(MatMul\)/);
+});

@@ -25,6 +25,7 @@ import { Here } from "./here.js";
 import { FUSIONS_THAT_ROUND, integers } from "./integers.js";
 import { keeps } from "./keeps.js";
 import { checkKernels } from "./kernels.js";
+import { misfits, withOpenDims } from "./misfits.js";
 import { type Pace, Paces } from "./paces.js";
 import { packedBytes } from "./packing.mjs";
 import { type HostWorker, MESSAGE_MS, MESSAGE_RUNS, pickWorker, SessionLost, workerDied } from "./pool.js";
@@ -53,7 +54,7 @@ const anyDims: Engine = {
   async build(segment, context) {
     checkKernels(segment);
     checkInterface(segment);
-    const spelled = carried(guarded(segment));
+    const spelled = carried(guarded(misfits(segment) ? withOpenDims(segment) : segment));
     const graph = context.target.precision === "int8" ? integers(spelled) : spelled;
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
     let weights = 0;
