@@ -92,9 +92,10 @@ function loaded(
     outputs,
     variable(node) {
       if (bundle === undefined) {
-        if (!existsSync(`${prefix}.index`))
+        const index = `${prefix}.index`;
+        if (!existsSync(index))
           throw noValue(
-            { name: node.name, why: `has no checkpoint: '${basename(prefix)}.index' is not in '${basename(dirname(prefix))}'` },
+            { name: node.name, why: `has no checkpoint: '${basename(index)}' is not in '${basename(dirname(index))}'` },
             { file },
           );
         bundle = openBundle(prefix);

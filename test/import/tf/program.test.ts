@@ -1,7 +1,7 @@
 /** TensorFlow models through the whole line: compiled, saved, loaded and run, under the names their users know. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import { compile, load, report } from "../../../src/compile.js";
 import { Tensor, type TensorLike } from "../../../src/tensor.js";
@@ -156,8 +156,9 @@ it("`inputs` cuts a front end that nothing runs, which compiling without it name
   await using session = await program.createSession({ threads: 1 });
   expect(numbers((await session.run({ decoded: x }))["louder:0"])).toEqual([2, 4, 6, 8]);
 });
-it("a MetaGraph is read with the checkpoint beside it", async () => {
-  const prefix = join(folder, "model.ckpt");
+it.each(["model.ckpt", "saved/"])("a MetaGraph is read with the checkpoint beside it, saved as '%s'", async (name) => {
+  const prefix = `${folder}/${name}`;
+  mkdirSync(dirname(`${prefix}.meta`), { recursive: true });
   writeFileSync(
     `${prefix}.meta`,
     metaGraph([
