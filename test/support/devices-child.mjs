@@ -26,12 +26,11 @@ const open = async (devices) => {
   }
   return { lanes, session: new Session(steps, lanes, { parallel: STREAMS * devices.length }) };
 };
-const feed = (seed) =>
-  new Tensor(
-    "float32",
-    Float32Array.from({ length: n }, (_, i) => (i + seed) % 97),
-    [n],
-  );
+const feed = (seed) => {
+  const data = new Float32Array(n);
+  for (let i = 0; i < n; i++) data[i] = (i + seed) % 97;
+  return new Tensor("float32", data, [n]);
+};
 // y = (a + w) * 2, with w the index.
 const right = (seed, { data }) => [0, 1, n >> 1, n - 1].every((i) => data[i] === (((i + seed) % 97) + i) * 2);
 
