@@ -215,6 +215,17 @@ describe("element types", () => {
     const error = await failure(compile(parse(`graph "g" opset {"": 18} (%x: float32[2]) -> (%y, %z) { %y = ${call}\n %z = Relu(%x) }`)));
     expect(error.message).toMatch(new RegExp(`^P2004 value 'y': the output is ${kind}<float32`));
   });
+  it("a classifier's named columns: the error names the tensor to ask for, and that one comes", async () => {
+    const graph = parse(`graph "g" opset {"": 18, "ai.onnx.ml": 3} (%x: float32[N, 2]) -> (%y) {
+      %p = Softmax(%x)
+      %y = "ai.onnx.ml"."ZipMap"(%p) {classlabels_int64s = [4, 7]}
+    }`);
+    expect((await failure(compile(graph))).message).toMatch(
+      /^P2004 value 'y': the output is sequence<map<int64, float32\[\]>>: .*Name 'p' in its place with `outputs`: the same values as a tensor, a column for each key\.$/,
+    );
+    await using s = await (await compile(graph, { outputs: ["p"] })).createSession({ threads: 1 });
+    expect(elements((await s.run({ x: new Tensor("float32", [0, 0], [1, 2]) }))["p"])).toEqual([0.5, 0.5]);
+  });
   it("an output whose type nobody knew before is refused when the session opens", async () => {
     // The type of an unknown operator's result is not declared: only ONNX Runtime knows it, after loading.
     const bytes = model({

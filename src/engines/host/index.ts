@@ -11,7 +11,7 @@ import { bodiesOf, displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import { elementCount, fromTensor, payloadLength } from "../../ir/payload.js";
 import { typeText } from "../../ir/print.js";
-import type { Constant, DType, Graph } from "../../ir/types.js";
+import type { Constant, DType, Graph, ValueId } from "../../ir/types.js";
 import { shapeOf } from "../../ops/define.js";
 import { inferGraph } from "../../ops/infer.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
@@ -166,9 +166,15 @@ function checkInterface(g: Graph): void {
       // An optional that turns out to be empty ends the process in the binding; as an input it is a tensor that is there.
       const crosses =
         type.kind === "tensor" ? isTensorDType(type.dtype) : type.kind === "unknown" || (type.kind === "optional" && direction === "input");
-      if (!crosses) throw noCrossing({ direction, type: typeText(type) }, { file, value: name });
+      if (!crosses) throw noCrossing({ direction, type: typeText(type), tensor: zipped(g, id) }, { file, value: name });
     }
   checkSizes(g, memory(), file);
+}
+/** The tensor whose columns a ZipMap gives names, as converters of classifiers end them. */
+function zipped(g: Graph, id: ValueId): string | undefined {
+  const made = g.nodes.find((n) => n.op === "ZipMap" && n.outs.includes(id));
+  const [tensor] = made?.ins ?? [];
+  return tensor === undefined ? undefined : valueAt(g, tensor).name;
 }
 function bytesOf(dtype: DType, dims: readonly number[]): number {
   const count = elementCount(dims);
