@@ -91,6 +91,12 @@ function extremum(name: "max" | "min", a: Dim, b: Dim): Dim {
   return call(name, x, y);
 }
 
+/** `d` of `max(0, d)`. */
+export function clamped(d: Dim): Dim | undefined {
+  const parts = isStatic(d) || !d.startsWith("max(") ? undefined : callParts(d);
+  return parts === undefined ? undefined : parts.a === 0 ? parts.b : parts.b === 0 ? parts.a : undefined;
+}
+
 /** a / b when it divides as polynomials by a constant or a single monomial, else undefined. */
 export function exactQuotient(a: Dim, b: Dim): Dim | undefined {
   if (isUnknown(a) || isUnknown(b) || b === 0) return undefined;

@@ -1,7 +1,9 @@
 /** The inference driver: coded errors, shape arithmetic, precedence over declared types, and its running time. */
 import { describe, expect, it } from "vitest";
 import { Editor } from "../../src/ir/edit.js";
+import { parse } from "../../src/ir/parse.js";
 import { int64Constant } from "../../src/ir/payload.js";
+import { print } from "../../src/ir/print.js";
 import type { Attrs, DType, Graph, Shape, ValueType } from "../../src/ir/types.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { exportOpset, readingOf } from "../../src/ops/registry.js";
@@ -80,6 +82,23 @@ it("carries integer elements through arithmetic, symbols included, and binds the
   e.setOutputs([m]);
   expect(inferGraph(e.finish()).facts(m).elements).toEqual(["2*n", 12]);
   expect(inferGraph(e.finish(), { shapes: { x: [5, 4] } }).facts(m).elements).toEqual([10, 12]);
+});
+it("knows that what is a dim of a tensor is not negative, in its graph and in the bodies there", () => {
+  const range = ["%s = Shape(%x)", "%d = Gather(%s, %zero)", "%l = Sub(%d, %one)", "%r = Range(%zero, %l, %one)"];
+  const numbers = ["const %zero = int64[] [0]", "const %one = int64[] [1]"];
+  const inferred = (inputs: string, ...lines: string[]): string =>
+    print(inferGraph(parse([`graph "g" opset {"": 18} (${inputs}) -> (%r) {`, ...lines, "}"].join("\n"))).graph);
+  expect(inferred("%x: float32[n]", ...numbers, ...range)).toContain("%r: int64[max(0, n - 1)]");
+  expect(inferred("%x: float32[n], %y: float32[n - 1, 3]", ...numbers, ...range)).toContain("%r: int64[n - 1]");
+  const branch = (name: string): string[] => [
+    `${name}_branch = graph "${name}" () captures (%x: float32[n] = %x) -> (%r) {`,
+    ...numbers,
+    ...range,
+    "}",
+  ];
+  const both = ["%r = If(%c) {", ...branch("then"), ...branch("else"), "}"];
+  expect(inferred("%x: float32[n], %c: bool[]", ...both)).toContain("max(0, n - 1)");
+  expect(inferred("%x: float32[n], %c: bool[], %y: float32[n - 1, 3]", ...both)).not.toContain("max(0, n - 1)");
 });
 it("reads a spelling by operator set", () => {
   expect(readingOf("", "Clip", 6)?.reading.since).toBe(1);
