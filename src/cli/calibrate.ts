@@ -11,6 +11,7 @@ import { rangesOf } from "../quantize/ranges.js";
 import { RANGE_METHODS } from "../quantize/scales.js";
 import { tableText } from "../quantize/table.js";
 import type { RangeMethod } from "../quantize/types.js";
+import { demandPlace } from "./files.js";
 import type { Terminal } from "./terminal.js";
 
 interface CalibrateFlags {
@@ -83,6 +84,7 @@ async function calibrateCommand(t: Terminal, path: string, flags: CalibrateFlags
   const shard = shardOf(flags.shard);
   const suffix = shard === undefined ? "" : `.${shard.index}-of-${shard.of}`;
   const output = flags.output ?? `${basename(path).replace(/\.(onnx|pb|pbtxt)$/, "")}${suffix}.calibration.json`;
+  for (const file of [output, flags.table]) if (file !== undefined) demandPlace(file);
   const checkpoint = `${output}.partial`;
   if (flags.restart === true) rmSync(checkpoint, { force: true });
   const names = (list: string | undefined): string[] | undefined => list?.split(",").map((s) => s.trim());

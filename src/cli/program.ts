@@ -1,11 +1,13 @@
 /** Commands and their options. Everything goes through the public API; results to stdout, progress and errors to stderr. */
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
 import { badOption, type CompileOptions, parseBucket, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
 import { type BenchFlags, bench } from "./bench.js";
 import { addCalibrate } from "./calibrate.js";
 import { compileCommand, doctorCommand, exportBundle, inspect, type RunFlags, reportCommand, runCommand } from "./commands.js";
+import { isCompiled } from "./files.js";
 import { type Io, Terminal } from "./terminal.js";
 import { type VerifyFlags, verifyCommand } from "./verify.js";
 
@@ -69,10 +71,23 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
+/** What was compiled already takes no flags of compiling. Throws P1001 for the first of them. */
+function demandModel(paths: readonly (string | undefined)[], self: Command, compiling: ReadonlySet<string>): void {
+  if (paths.some((path) => path !== undefined && !isCompiled(path))) return;
+  const stray = self.options.find((o) => compiling.has(o.attributeName()) && self.getOptionValueSource(o.attributeName()) === "cli");
+  if (stray !== undefined)
+    throw badOption({
+      name: stray.long ?? stray.flags,
+      what: `is of compiling, and '${paths[0]}' is compiled already`,
+      fix: "leave it out, or name the model",
+    });
+}
+
 /** The commander program; docs/cli.md is made from it. */
 export function commands(terminal: Terminal): Command {
   const program = new Command("partita")
-    .description("Compiles ONNX graphs into partitioned bundles, and explains what went where.")
+    .description("Compiles ONNX and TensorFlow graphs into partitioned bundles, and explains what went where.")
+    .version(packageVersion(), "-v, --version", "the version of Partita")
     .exitOverride()
     .showSuggestionAfterError(true)
     .configureOutput({ writeOut: (s) => terminal.out(s), writeErr: (s) => terminal.err(s) });
@@ -128,6 +143,9 @@ export function commands(terminal: Terminal): Command {
       .option("--strict", "fail rather than leave anything on the host")
       .option("--json", "machine-readable result");
 
+  const compiling = new Set([...model(new Command()).options.map((o) => o.attributeName()), "whatIf"]);
+  compiling.delete("json");
+
   model(program.command("compile <model>").description("compile a model into a bundle"))
     .option("-o, --output <folder>", "where the bundle goes (default: the model's name with .partita)")
     .option("--report <file>", "write the report too: .html, .json or .txt")
@@ -142,17 +160,20 @@ export function commands(terminal: Terminal): Command {
     .option("--what-if <op=engine>", "as if an engine took an operator (=host: as if none did); may be repeated", collect, [])
     .option("--diff <other>", "what differs in another model, bundle or report (.json)")
     .option("--rows <n>", "rows of the tables", "20")
-    .action(
-      async (path: string, flags: ModelFlags & { html?: string; why?: string; diff?: string; rows: string }) =>
-        await reportCommand(terminal, path, compileOptions(flags, terminal), flags),
-    );
+    .action(async (path: string, flags: ModelFlags & { html?: string; why?: string; diff?: string; rows: string }, self: Command) => {
+      demandModel([path, flags.diff], self, compiling);
+      await reportCommand(terminal, path, compileOptions(flags, terminal), flags);
+    });
 
   model(program.command("run <model>").description("run a model or a bundle on tensors from files"))
     .option("--input <file>", "in.npz, in.npy or name=file.npy; may be repeated", collect, [])
     .option("--output <file>", "write the results as .npz")
     .option("--profile", "where the time of a run goes, by segment, layer and node")
     .option("--trace <file>", "write a trace of the run for ui.perfetto.dev or chrome://tracing (.json)")
-    .action(async (path: string, flags: ModelFlags & RunFlags) => await runCommand(terminal, path, compileOptions(flags, terminal), flags));
+    .action(async (path: string, flags: ModelFlags & RunFlags, self: Command) => {
+      demandModel([path], self, compiling);
+      await runCommand(terminal, path, compileOptions(flags, terminal), flags);
+    });
 
   model(
     program
@@ -184,7 +205,10 @@ export function commands(terminal: Terminal): Command {
     .option("--labels <file>", "classes of the rows of --input, .npy or .npz: top-1 accuracy")
     .option("--model <file>", "the model for the bare run, when a bundle is measured")
     .option("--trace <file>", "write a trace of some runs under that load, after the measurement")
-    .action(async (path: string, flags: ModelFlags & BenchFlags) => await bench(terminal, path, compileOptions(flags, terminal), flags));
+    .action(async (path: string, flags: ModelFlags & BenchFlags, self: Command) => {
+      demandModel([path], self, compiling);
+      await bench(terminal, path, compileOptions(flags, terminal), flags);
+    });
 
   addCalibrate(program, terminal);
 
@@ -219,6 +243,7 @@ export function commands(terminal: Terminal): Command {
 }
 
 const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
+const packageVersion = (): string => (createRequire(import.meta.url)("partita/package.json") as { version: string }).version;
 
 function calibrationOf(flags: ModelFlags): Pick<CompileOptions, "calibration"> {
   const exclude = flags.quantizeExclude ?? [];

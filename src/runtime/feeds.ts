@@ -85,6 +85,7 @@ export class Interface {
   /** Feeds by the inputs' own names; `have` are inputs that need none. Throws P3102 to P3104. */
   checked(feeds: Feeds, have?: Values): Values {
     const values: Values = new Map(have);
+    if (feeds === null || typeof feeds !== "object") throw missingFeed({ name: this.#inputs[0] ?? "", known: this.#inputs });
     for (const name of Object.keys(feeds)) values.set(this.input(name), feeds[name] as TensorLike);
     const sizes: (number | undefined)[] = [];
     for (const check of this.#checks) {
@@ -94,6 +95,18 @@ export class Interface {
       if (!fits(check, t, sizes)) this.#explain(values);
     }
     return values;
+  }
+  /** Feeds in the order of the inputs, where they go by the inputs' own names and fit; undefined for others, of which `checked` tells. */
+  inOrder(feeds: Feeds): readonly TensorLike[] | undefined {
+    const inputs: TensorLike[] = [];
+    const sizes: (number | undefined)[] = [];
+    for (const check of this.#checks) {
+      const { name } = check.port;
+      const t = Object.hasOwn(feeds, name) ? feeds[name] : undefined;
+      if (t === undefined || isResident(t) || !fits(check, t, sizes)) return undefined;
+      inputs.push(t);
+    }
+    return Object.keys(feeds).length === inputs.length ? inputs : undefined;
   }
   /** Throws P3104 for what does not fit. */
   #explain(values: Values): never {
@@ -114,8 +127,7 @@ export class Interface {
       const found = this.valueOf(name, values);
       if (found === undefined || isResident(found)) continue;
       const value = found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims);
-      if (name === "__proto__") Object.defineProperty(results, name, { value, enumerable: true, configurable: true, writable: true });
-      else results[name] = value;
+      put(results, name, value);
     }
     return results;
   }
@@ -131,6 +143,12 @@ export class Interface {
   }
 }
 
+/** Any name may be a tensor's. */
+export function put<T>(into: Record<string, T>, name: string, value: T): void {
+  if (name === "__proto__") Object.defineProperty(into, name, { value, enumerable: true, configurable: true, writable: true });
+  else into[name] = value;
+}
+
 /** An input, and by dim: its size, -1 and less for a symbol by its place, or undefined for an expression, which is not checked. */
 interface Check {
   readonly port: Port;
@@ -143,7 +161,7 @@ function fits({ port, dims }: Check, t: TensorLike | DeviceTensor, sizes: (numbe
   if (!isResident(t)) {
     if (t.type !== port.type || typeof t.data?.length !== "number") return false;
     let count = 1;
-    for (const d of found) count *= d;
+    for (const d of found) count *= Number.isInteger(d) && d >= 0 ? d : Number.NaN;
     if (t.data.length !== count || !holds(t)) return false;
   }
   if (dims === undefined) return true;
@@ -171,6 +189,7 @@ function demandFit(port: Port, t: TensorLike | DeviceTensor, symbols: Map<string
   if (!isResident(t)) {
     if (typeof t.data?.length !== "number") wrong("no tensor");
     if (t.type !== port.type) wrong(found);
+    if (!t.dims.every((d) => Number.isInteger(d) && d >= 0)) wrong(found);
     const count = t.dims.reduce((a, d) => a * d, 1);
     if (t.data.length !== count)
       wrong(`${found} of ${t.data.length} elements${t.data.length === 0 ? " (its buffer was transferred, or is empty)" : ""}`);

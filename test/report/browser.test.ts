@@ -141,7 +141,7 @@ describe.skipIf(browser === undefined)(`HTML report${browser === undefined ? " (
       await page.send("Emulation.setDeviceMetricsOverride", { width, height: 860, deviceScaleFactor: 1, mobile: width < 500 });
       await page.visit(url);
       expect(await page.value(broken)).toEqual([]);
-      expect(await page.value("document.documentElement.scrollWidth <= " + width)).toBe(true);
+      expect(await page.value(`document.documentElement.scrollWidth <= ${width}`)).toBe(true);
     }
     await page.send("Emulation.clearDeviceMetricsOverride");
     await page.visit(url);
