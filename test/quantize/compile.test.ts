@@ -82,6 +82,11 @@ describe("what int8 needs", () => {
     expect(r.data.nodes.length).toBeGreaterThan(0);
     expect(remarks.map((m) => m.text)).toContain("the report is of the float graph: int8 needs ranges, and there is no calibration");
   });
+  test("to be asked for: calibration without int8 is remarked on", async () => {
+    const remarks: Remark[] = [];
+    await report(small, { calibration: { data: [] }, onRemark: (remark) => remarks.push(remark) });
+    expect(remarks.map((m) => m.text)).toEqual(["calibration is given and nothing is quantized: the precision is fp32"]);
+  });
   test("one source of them", async () => {
     await expect(compile(small, { precision: "int8", calibration: {} })).rejects.toThrow("P1001 option 'calibration' names no data");
     await expect(compile(small, { precision: "int8", calibration: { data, table: "t" } })).rejects.toThrow(
