@@ -93,6 +93,8 @@ const ALPHAS = [0.5, 0.75, 1] as const;
 /** Layers tried in leave-one-out at most, largest first; and layers left float at most. */
 const SENSITIVITY_LAYERS = 64;
 const FLOAT_LAYERS = 32;
+/** So many in a row that win nothing beside those left float end it. */
+const FLOAT_MISSES = 8;
 const AS_IT_IS: Alphas = { alpha: undefined, inputs: undefined };
 const evenness = ({ alpha, inputs }: Alphas): string => `${alpha} ${inputs}`;
 const NEAREST: ReadonlyMap<NodeId, Int8Array> = new Map();
@@ -151,12 +153,16 @@ class Searching {
       for (const alpha of ALPHAS)
         if (await this.#equalizes({ alpha, inputs: undefined })) await this.#try({ ...before.configuration, inputs, alpha });
       // With even channels another method may be best.
-      const { configuration } = this.#leader();
-      if (this.#leader() !== before) for (const method of methods) await this.#try({ ...configuration, method });
+      const even = this.#leader();
+      if (even !== before) for (const method of methods) await this.#try({ ...even.configuration, method });
     }
     if (steps.has("correct-bias")) await this.#try({ ...this.#leader().configuration, correctBias: true });
     if (steps.has("round") && this.#leader().loss > EXACT) await this.#try({ ...this.#leader().configuration, rounding: true });
     if (steps.has("mixed-precision")) await this.#mixed();
+    // Where the products that read the inputs stay float, scaling them wins nothing more.
+    const { configuration } = this.#leader();
+    if (configuration.inputs !== undefined && configuration.floats.length > 0)
+      await this.#try({ ...configuration, inputs: undefined }, 1 / BETTER);
     const best = this.#leader();
     return {
       best,
@@ -183,15 +189,15 @@ class Searching {
     return true;
   }
 
-  /** Measures a configuration, unless it was; `eligible` says whether it may become the best. */
-  async #try(configuration: Configuration, eligible = true): Promise<Trial | undefined> {
+  /** Measures a configuration, unless it was. It becomes the best when it leaves less than `share` of the best's loss. */
+  async #try(configuration: Configuration, share = BETTER): Promise<Trial | undefined> {
     const name = nameOf(configuration);
     const done = this.#trials.find((t) => t.name === name);
     const known = this.#known.get(name);
     // What is known costs no time.
     if (done !== undefined || (known === undefined && !this.#mayGoOn())) return done;
     const score = known ?? (await this.#score(configuration));
-    const kept = this.#best === undefined || (eligible && score.loss < this.#best.loss * BETTER);
+    const kept = this.#best === undefined || score.loss < this.#best.loss * share;
     const { loss, agreement, likely, rows } = score;
     const trial: Trial = { name, configuration, loss, agreement, likely, rows, kept };
     this.#trials.push(trial);
@@ -335,21 +341,23 @@ class Searching {
     });
     const ranked: { readonly node: Node; readonly loss: number }[] = [];
     for (const node of [...products].sort((a, b) => price(b) - price(a)).slice(0, SENSITIVITY_LAYERS)) {
-      const trial = await this.#try(floatsWith([node.name]), price(node) <= left);
+      const trial = await this.#try(floatsWith([node.name]), price(node) <= left ? BETTER : 0);
       if (trial === undefined) break;
       ranked.push({ node, loss: trial.loss });
     }
     // By what is won for the price; free ones first. One that wins nothing alone may do so once louder ones are gone.
     const least = Math.max(1e-3 * products.reduce((a, n) => a + price(n), 0), Number.MIN_VALUE);
-    const gain = (r: { readonly node: Node; readonly loss: number }): number => (start.loss - r.loss) / Math.max(price(r.node), least);
+    const gain = (r: { readonly node: Node; readonly loss: number }): number => (start.loss - r.loss || 0) / Math.max(price(r.node), least);
     const names: string[] = [];
     let loss = start.loss;
+    let misses = 0;
     for (const { node } of ranked.sort((a, b) => gain(b) - gain(a))) {
-      if (!goesOn() || names.length >= FLOAT_LAYERS) break;
+      if (!goesOn() || names.length >= FLOAT_LAYERS || misses >= FLOAT_MISSES) break;
       if (price(node) > left) continue;
       const trial = await this.#try(floatsWith([...names, node.name]));
       if (trial === undefined) break;
-      if (trial.loss >= loss) continue;
+      misses = trial.loss >= loss ? misses + 1 : 0;
+      if (misses > 0) continue;
       loss = trial.loss;
       names.push(node.name);
       left -= price(node);
