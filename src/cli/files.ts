@@ -1,5 +1,5 @@
 /** Files that commands read and write: models or bundles, feeds, results. */
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, extname } from "node:path";
 import { replaceFile } from "../atomic.js";
 import { compile, load } from "../compile.js";
@@ -41,11 +41,16 @@ export function write(path: string, text: string): void {
     );
   }
 }
+/** Where the name in `name=file` ends: both may hold "=" themselves. Negative where the text is a file alone. */
+function equalsIn(text: string, inputs: readonly Port[]): number {
+  const named = inputs.find((p) => text.startsWith(`${p.name}=`));
+  return named !== undefined ? named.name.length : existsSync(text) ? -1 : text.indexOf("=");
+}
 /** Feeds from `--input` files: .npz by name, .npy for the only input, name=file. */
 export function readFeeds(inputs: readonly Port[], files: readonly string[]): Record<string, Tensor> {
   const feeds: Record<string, Tensor> = {};
   for (const text of files) {
-    const at = text.indexOf("=");
+    const at = equalsIn(text, inputs);
     if (at > 0) feeds[text.slice(0, at)] = readNpy(text.slice(at + 1));
     else if (text.endsWith(".npz")) for (const [name, tensor] of readNpz(text)) feeds[name] = tensor;
     else {

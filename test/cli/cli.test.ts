@@ -328,6 +328,16 @@ describe("doctor", () => {
   });
 });
 
+describe("feeds from files", () => {
+  it("whose names hold what separates names from files", async () => {
+    for (const name of ["a=b.npz", "ü, no=.npy"]) {
+      writeFileSync(at(name), readFileSync(at(name.endsWith(".npz") ? "in.npz" : "in.npy")));
+      expect(await partita(["run", net, "--input", at(name)])).toMatchObject({ code: 0 });
+      if (name.endsWith(".npy")) expect(await partita(["run", net, "--input", `x=${at(name)}`])).toMatchObject({ code: 0 });
+    }
+  });
+});
+
 describe("exit codes and errors", () => {
   it.each([
     ["no command", [], 2, /Usage: partita/],
