@@ -98,6 +98,7 @@ export class Interface {
   }
   /** Feeds in the order of the inputs, where they go by the inputs' own names and fit; undefined for others, of which `checked` tells. */
   inOrder(feeds: Feeds): readonly TensorLike[] | undefined {
+    if (feeds === null || typeof feeds !== "object") return undefined;
     const inputs: TensorLike[] = [];
     const sizes: (number | undefined)[] = [];
     for (const check of this.#checks) {

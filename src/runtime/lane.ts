@@ -4,8 +4,8 @@ import { type Phase, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
 import type { CallingThread, DeviceTensor, Executable, Place } from "../engines/engine.js";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
-import type { TensorLike } from "../tensor.js";
-import type { Values } from "./feeds.js";
+import type { Tensor, TensorLike } from "../tensor.js";
+import { put, type Values } from "./feeds.js";
 import type { Plan, Step } from "./session.js";
 
 export interface LaneSettings {
@@ -41,7 +41,8 @@ export class Lane {
   readonly #onDevice: boolean;
   /** Of a plan of one step, where its runs may be on the calling thread. */
   readonly #here: CallingThread | undefined;
-  #placed: readonly TensorLike[] = [];
+  /** Of each input of the only step, its place among the plan's; undefined where they are the same. */
+  readonly #order: readonly number[] | undefined;
   #load = 0;
 
   /** `executables[i]` runs `plan.steps[i]`. */
@@ -52,7 +53,12 @@ export class Lane {
     this.#times = plan.steps.map(() => ({ runs: 0, totalMs: 0 }));
     this.#resident = this.residency(new Map());
     this.#onDevice = executables.some((e) => e.runResident !== undefined);
-    this.#here = plan.steps.length === 1 ? executables[0]?.here : undefined;
+    const [only] = plan.steps;
+    const order = only?.inputs.map((name) => plan.inputs.findIndex((p) => p.name === name)) ?? [];
+    this.#order = order.length === plan.inputs.length && order.every((k, i) => k === i) ? undefined : order;
+    // Every output is the step's.
+    const plain = plan.steps.length === 1 && plan.outputs.every((p) => only?.outputs.includes(p.name) === true);
+    this.#here = plain && !order.includes(-1) && Object.keys(plan.direct).length === 0 ? executables[0]?.here : undefined;
   }
 
   /** Runs under way here. */
@@ -74,26 +80,33 @@ export class Lane {
   get hasHere(): boolean {
     return this.#here !== undefined;
   }
-  /** Where a run goes when so many wait, it among them. Values are on the host. */
-  place(values: Values, waiting: number): Place {
-    const [step] = this.#plan.steps;
-    if (step === undefined || this.#here === undefined) return "engine";
-    this.#placed = step.inputs.map((name) => values.get(name) as TensorLike);
-    return this.#here.place(this.#placed, waiting, this.#load);
+  /** Where a run goes when so many wait, it among them. `inputs` in the plan's order, on the host. */
+  place(inputs: readonly TensorLike[], waiting: number): Place {
+    return this.#here?.place(this.#inOrder(inputs), waiting, this.#load) ?? "engine";
   }
-  /** As `run` of a plan of one step, on the calling thread, of the values for which `place` has just said so. */
-  runHere(values: Values): void {
+  /** A run of a plan of one step on the calling thread, of the inputs for which `place` has just said so: the outputs `wanted`, or all of them into `values`. */
+  runHere(inputs: readonly TensorLike[], wanted: readonly string[] = [], values?: Values): Record<string, Tensor> {
     const [step] = this.#plan.steps;
     if (step === undefined || this.#here === undefined) throw new Error("no run goes here");
-    const outs = this.#here.run(this.#placed);
-    this.#over(0, step, values, outs, this.#here.ms);
+    const outs = this.#here.run(this.#inOrder(inputs));
+    if (values === undefined) this.#count(0, this.#here.ms);
+    else this.#over(0, step, values, outs, this.#here.ms);
+    const results: Record<string, Tensor> = {};
+    for (const name of wanted) put(results, name, outs[step.outputs.indexOf(name)] as Tensor);
+    return results;
+  }
+  /** Inputs of the only step. */
+  #inOrder(inputs: readonly TensorLike[]): readonly TensorLike[] {
+    return this.#order === undefined ? inputs : this.#order.map((i) => inputs[i] as TensorLike);
+  }
+  #count(i: number, ms: number): void {
+    const record = this.#times[i];
+    if (record === undefined) return;
+    record.runs++;
+    record.totalMs += ms;
   }
   #over(i: number, step: Step, values: Values, outs: readonly (TensorLike | DeviceTensor)[], ms: number): void {
-    const record = this.#times[i];
-    if (record !== undefined) {
-      record.runs++;
-      record.totalMs += ms;
-    }
+    this.#count(i, ms);
     for (let k = 0; k < step.outputs.length; k++) {
       const t = outs[k];
       if (t !== undefined) values.set(step.outputs[k] as string, t);

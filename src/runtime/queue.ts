@@ -137,10 +137,11 @@ export class RunQueue<J, R> {
     return this.#waiting.size === 0 && !this.#closed && this.#free > 0;
   }
   /** Counts a run that is over when the call returns, and did not come through the queue. */
-  pass(work: () => void): void {
+  pass<T>(work: () => T): T {
     try {
-      work();
+      const result = work();
       this.#counts.completed++;
+      return result;
     } catch (error) {
       this.#counts.failed++;
       throw error;

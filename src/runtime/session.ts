@@ -166,22 +166,25 @@ export class Session {
     try {
       if (this.#disposed !== undefined) throw disposedError({});
       const wanted = this.#interface.wanted(options.outputs);
+      const over = this.#atOnce(feeds, wanted, options);
+      if (over !== undefined) return Promise.resolve(over);
       const values = this.#interface.checked(feeds);
-      if (this.#atOnce(options, values)) return Promise.resolve(this.#interface.results(wanted, values));
       return this.#submit(values, options).then((v) => this.#interface.results(wanted, v));
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  /** Whether the run is over already: a short one that nothing could be told of or done to on its way, and with no other before it. */
-  #atOnce({ signal, deadlineMs, transfer }: SessionRunOptions, values: Values): boolean {
-    if (!this.#mayBeHere || signal !== undefined || deadlineMs !== undefined || transfer === true || !this.#queue.open || watched())
-      return false;
+  /** Results of a short run, which nothing could be told of or done to on its way, and with no other before it. Undefined for others. */
+  #atOnce(feeds: Feeds, wanted: readonly string[], options: SessionRunOptions): Record<string, Tensor> | undefined {
+    const { signal, deadlineMs, transfer } = options;
+    if (!this.#mayBeHere || signal !== undefined || deadlineMs !== undefined || transfer === true) return undefined;
+    if (!this.#queue.open || watched()) return undefined;
+    const inputs = this.#interface.inOrder(feeds);
+    if (inputs === undefined) return undefined;
     const lane = this.#leastBusy();
-    if (lane.place(values, 1) !== "here") return false;
-    this.#queue.pass(() => lane.runHere(values));
-    return true;
+    if (lane.place(inputs, 1) !== "here") return undefined;
+    return this.#queue.pass(() => lane.runHere(inputs, wanted));
   }
 
   /** The values of a run, when it has been through the queue. */
@@ -206,15 +209,17 @@ export class Session {
   /** Runs that are shorter than the way to another thread stay on this one. Those that somebody watches, or that belong to a stream, take the usual way. */
   #placing(): Pick<QueueOptions<Job, Values>, "place" | "here"> {
     let lane: Lane | undefined;
+    let inputs: readonly TensorLike[] = [];
     return {
       place: ({ values, transfer, pinned }, waiting) => {
         if (transfer === true || pinned !== undefined || segmentChannel.hasSubscribers) return "engine";
         lane = this.#leastBusy();
-        return lane.place(values, waiting);
+        inputs = this.inputs.map((p) => values.get(p.name) as TensorLike);
+        return lane.place(inputs, waiting);
       },
       here: (ticket) => {
         const { values } = ticket.job;
-        lane?.runHere(values);
+        lane?.runHere(inputs, undefined, values);
         ticket.resolve(values);
       },
     };

@@ -19,6 +19,8 @@ const MOST_MS = 100;
 export class Here {
   readonly #artifact: Artifact;
   readonly #options: () => Readonly<Record<string, unknown>>;
+  /** Whether an input has a name that no ordinary object can hold. */
+  readonly #odd: boolean;
   readonly #fetches: Readonly<Record<string, null>>;
   readonly #narrow: ReadonlySet<number>;
   #session: NativeSession | undefined;
@@ -33,6 +35,7 @@ export class Here {
     const [file] = artifact.files;
     this.#artifact = artifact;
     this.#options = options;
+    this.#odd = artifact.inputs.includes("__proto__");
     this.#fetches = fetchesOf(artifact.outputs);
     this.#narrow = new Set(artifact.settings?.["bfloat16"]?.split(",").map(Number));
     this.#never =
@@ -61,19 +64,21 @@ export class Here {
   run(inputs: readonly TensorLike[], pace: Pace): readonly Tensor[] {
     const start = performance.now();
     const { inputs: names, outputs } = this.#artifact;
-    const feeds = Object.create(null) as Record<string, unknown>;
+    const feeds = (this.#odd ? Object.create(null) : {}) as Record<string, unknown>;
     for (let i = 0; i < inputs.length; i++) {
       const { type, data, dims } = plain(inputs[i] as TensorLike);
       feeds[names[i] as string] = fed(type, data, dims);
     }
     try {
       const found = (this.#session as NativeSession).run(feeds, this.#fetches);
-      return outputs.map((name, i) => {
+      const results: Tensor[] = [];
+      for (const name of outputs) {
         const t = found[name];
         if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
         const result = new Tensor(t.type as TensorDType, t.data as never, t.dims);
-        return this.#narrow.has(i) ? narrowed(result) : result;
-      });
+        results.push(this.#narrow.has(results.length) ? narrowed(result) : result);
+      }
+      return results;
     } catch (error) {
       throw ortFailed({ native: error instanceof Error ? error.message : String(error), while_: "run" });
     } finally {

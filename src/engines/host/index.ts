@@ -204,9 +204,9 @@ function checkSizes(g: Graph, limit: number, file: string | undefined): void {
 /** Milliseconds of a run that is over on the calling thread before it had come to another and back: of several at once, and of one alone. */
 const SHORT = 0.03;
 const ALONE = 0.2;
-/** Milliseconds of such runs in one turn of the event loop: where other threads help, and wait for more; and where none does. */
+/** Milliseconds of such runs in one turn of the event loop: where other threads help, and wait for the next message; and where none does. */
 const SLICE = 0.3;
-const SLICE_ALONE = 1;
+const SLICE_ALONE = 2;
 /** Runs that are worth a message. */
 const WORTH = 8;
 
@@ -241,13 +241,14 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
         const { ms } = pace;
         const alone = waiting === 1 && busy === 0;
         if (ms === undefined || ms > (alone ? ALONE : SHORT) || !here.ready) return "engine";
-        if (along === 0 && waiting >= 2 * WORTH && others.length > 0 && leastBusy(others).worker.hungry)
+        const helped = others.some((s) => !s.worker.late);
+        if (along === 0 && waiting >= 2 * WORTH && helped && leastBusy(others).worker.hungry)
           along = Math.min(waiting >> 1, MESSAGE_RUNS, Math.floor(MESSAGE_MS / ms));
         if (along > 0) {
           along--;
           return "engine";
         }
-        return here.spent < (others.some((s) => s.worker.load > 0) ? SLICE : SLICE_ALONE) ? "here" : "later";
+        return here.spent < (helped ? SLICE : SLICE_ALONE) ? "here" : "later";
       },
       run: (inputs) => here.run(inputs, pace),
       get ms() {

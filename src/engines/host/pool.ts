@@ -75,8 +75,8 @@ const RUN = { op: "run" };
 /** Milliseconds of work that one message of small runs holds, and the most runs. */
 export const MESSAGE_MS = 1;
 export const MESSAGE_RUNS = 32;
-/** Milliseconds after which the answer to a message of runs is late, and until its thread counts as idle again. */
-const [LATE_MS, AGAIN_MS] = [4 * MESSAGE_MS, 100];
+/** Milliseconds after which the answer to a message of small runs is late, and until its thread counts as idle again. */
+const [LATE_MS, AGAIN_MS] = [3 * MESSAGE_MS, 250];
 /** Milliseconds of work that are worth a message while other threads have nothing to do. */
 const WORTH_MS = 0.2;
 
@@ -88,7 +88,8 @@ export class HostWorker {
   #soon = false;
   /** Messages that are out, by number: one, or two of small runs, that the thread has the next at hand. */
   readonly #out = new Map<number, { readonly calls: readonly Call[]; readonly since: number }>();
-  #lateUntil = 0;
+  /** Whether an answer to small runs came late a moment ago: there was no processor for the thread. */
+  late = false;
   /** Calls in them. */
   #outside = 0;
   /** Grows when the thread is replaced: sessions made before are gone. */
@@ -150,9 +151,9 @@ export class HostWorker {
     for (const { small } of this.#waiting) ms += small?.run.pace.ms ?? WORTH_MS;
     return ms < WORTH_MS;
   }
-  /** Whether it would start another message of small runs at once, and has a processor to run on: not so where answers came late a moment ago. */
+  /** Whether it would start another message of small runs at once. */
   get hungry(): boolean {
-    return this.#waiting.length === 0 && this.#out.size < 2 && performance.now() > this.#lateUntil;
+    return this.#waiting.length === 0 && this.#out.size < 2;
   }
 
   #pump(): void {
@@ -247,8 +248,12 @@ export class HostWorker {
       else if (calls[0]?.small === undefined) calls[0]?.resolve(reply.result as never);
       else {
         const { packed, large, errors, ms }: SmallReply = reply.result as never;
-        const now = performance.now();
-        if (now - since > LATE_MS) this.#lateUntil = now + AGAIN_MS;
+        if (!this.late && performance.now() - since > LATE_MS) {
+          this.late = true;
+          setTimeout(() => {
+            this.late = false;
+          }, AGAIN_MS).unref();
+        }
         const results: (readonly TensorLike[])[] = unpack(packed, true);
         for (const [i, tensors] of large) results[i] = tensors.map(([type, data, dims]) => ({ type, data, dims }));
         const wrong = new Map(errors);
