@@ -373,6 +373,44 @@ describe("raise-attention: float16", () => {
     expect(done.nodes).toEqual(["%y = Attention(%q, %k, %v) {scale = 0.25, softmax_precision = 1}"]);
     expect(await difference(done)).toBeLessThan(1e-2);
   });
+  const masked = (yes: string, no: string, ...mask: string[]): string =>
+    graph(
+      "%q: float16[1, 2, 8, 16], %k: float16[1, 2, 8, 16], %v: float16[1, 2, 8, 16], %c: bool[1, 1, 8, 8], %e: float32[8, 8]",
+      "%y",
+      'const %f = float16[] hex "0034"',
+      `const %yes = float32[1] [${yes}]`,
+      `const %no = float32[1] [${no}]`,
+      "%t = Transpose(%k) {perm = [0, 1, 3, 2]}",
+      "%m = MatMul(%q, %t)",
+      "%n = Mul(%m, %f)",
+      "%wide = Cast(%n) {to = 1}",
+      ...mask,
+      "%p = Softmax(%s)",
+      "%w = Cast(%p) {to = 10}",
+      "%y = MatMul(%w, %v)",
+    );
+  const chosen = "%b = Where(%c, %yes, %no)";
+  it.each([
+    ["0.0", "-inf", "%c", []],
+    ["-inf", "0.0", "%y/mask", ['%y/mask = Not(%c) @"/mask" from [""]']],
+  ])("with a float32 mask of %s and %s", async (yes, no, mask, before) => {
+    const done = await applied(raise, masked(yes, no, chosen, "%s = Add(%wide, %b)"));
+    expect(done.nodes.filter((l) => !l.includes("Where")).map((l) => l.replaceAll("%attention/mask", "%y/mask"))).toEqual([
+      ...before,
+      `%y = Attention(%q, %k, %v, ${mask}) {scale = 0.25, softmax_precision = 1}`,
+    ]);
+    expect(await difference(done)).toBeLessThan(1e-2);
+  });
+  it.each([
+    ["numbers", masked("0.0", "-1.0e+30", chosen, "%s = Add(%wide, %b)")],
+    ["fed numbers", masked("0.0", "-inf", "%s = Add(%wide, %e)")],
+    ["a large number in the place of scores", masked("0.0", "-1.0e+30", "%s = Where(%c, %wide, %no)")],
+  ])("stays beside a float32 mask of %s", async (_, t) => {
+    const done = await leaves(raise, t);
+    expect(done.remarks.map((r) => r.text).join()).toContain(
+      "its mask holds other numbers than 0 and -inf, in a wider type than its operands",
+    );
+  });
 });
 
 describe("raise-attention leaves, with its reason,", () => {

@@ -85,12 +85,9 @@ class Site {
   #raise(scores: ValueId, v: ValueId, narrowed: boolean): void {
     const draft = this.#draft;
     let at = scores;
-    if (narrowed) {
-      const widening = draft.producer(at);
-      if (widening?.op !== "Cast" || widening.ins[0] === undefined) refuse("its weights are cast and its scores are not");
-      at = this.#walk.inside(widening as Node);
-    }
-    const product = this.#scores.product(at);
+    const widening = narrowed ? draft.producer(at) : undefined;
+    if (widening?.op === "Cast") at = this.#walk.inside(widening);
+    const product = this.#scores.product(at, narrowed && widening?.op !== "Cast");
     const [left, right] = product.ins;
     if (left === undefined || right === undefined) refuse("its scores lack an operand");
     const [sDims, vDims] = [dimsOf(draft, product.outs[0]), dimsOf(draft, v)];
