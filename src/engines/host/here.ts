@@ -26,7 +26,7 @@ export class Here {
   #session: NativeSession | undefined;
   #never: boolean;
   #loading = false;
-  #spent = 0;
+  #since: number | undefined;
   /** Of the last run. */
   ms = 0;
 
@@ -55,14 +55,19 @@ export class Here {
     }
     return false;
   }
-  /** Milliseconds of runs in this turn of the event loop. */
-  get spent(): number {
-    return this.#spent;
+  /** Milliseconds since the first run in this turn of the event loop: what callers do in between holds it as well. */
+  spent(now: number): number {
+    return this.#since === undefined ? 0 : now - this.#since;
   }
 
-  /** Throws P2002. */
-  run(inputs: readonly TensorLike[], pace: Pace): readonly Tensor[] {
-    const start = performance.now();
+  /** `start` is now. Throws P2002. */
+  run(inputs: readonly TensorLike[], pace: Pace, start: number): readonly Tensor[] {
+    if (this.#since === undefined) {
+      this.#since = start;
+      setImmediate(() => {
+        this.#since = undefined;
+      });
+    }
     const { inputs: names, outputs } = this.#artifact;
     const feeds = (this.#odd ? Object.create(null) : {}) as Record<string, unknown>;
     for (let i = 0; i < inputs.length; i++) {
@@ -84,11 +89,6 @@ export class Here {
     } finally {
       this.ms = performance.now() - start;
       learn(pace, this.ms);
-      if (this.#spent === 0)
-        setImmediate(() => {
-          this.#spent = 0;
-        });
-      this.#spent += this.ms;
     }
   }
 

@@ -229,6 +229,7 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
   // One of the streams is this thread while runs are short; the others get messages of several. Who of those that wait goes along:
   let along = 0;
   let pace: Pace = { ms: undefined };
+  let now = 0;
   let disposed = false;
   return {
     run(inputs, options = {}) {
@@ -248,9 +249,10 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
           along--;
           return "engine";
         }
-        return here.spent < (helped ? SLICE : SLICE_ALONE) ? "here" : "later";
+        now = performance.now();
+        return here.spent(now) < (helped ? SLICE : SLICE_ALONE) ? "here" : "later";
       },
-      run: (inputs) => here.run(inputs, pace),
+      run: (inputs) => here.run(inputs, pace, now),
       get ms() {
         return here.ms;
       },

@@ -75,10 +75,13 @@ const RUN = { op: "run" };
 /** Milliseconds of work that one message of small runs holds, and the most runs. */
 export const MESSAGE_MS = 1;
 export const MESSAGE_RUNS = 32;
-/** Milliseconds after which the answer to a message of small runs is late, and until its thread counts as idle again. */
-const [LATE_MS, AGAIN_MS] = [3 * MESSAGE_MS, 250];
+/** Milliseconds after which the answer to a message of small runs is late. */
+const LATE_MS = 2;
+/** Milliseconds until a late thread counts as idle again: twice as many each time, up to a most, until so many answers were in time. */
+const AGAIN_MS = { least: 250, most: 8000 };
+const IN_TIME = 256;
 /** Milliseconds of work that are worth a message while other threads have nothing to do. */
-const WORTH_MS = 0.2;
+const WORTH_MS = 0.04;
 
 /** One thread and the calls that wait for it. */
 export class HostWorker {
@@ -90,6 +93,8 @@ export class HostWorker {
   readonly #out = new Map<number, { readonly calls: readonly Call[]; readonly since: number }>();
   /** Whether an answer to small runs came late a moment ago: there was no processor for the thread. */
   late = false;
+  #again = AGAIN_MS.least;
+  #inTime = 0;
   /** Calls in them. */
   #outside = 0;
   /** Grows when the thread is replaced: sessions made before are gone. */
@@ -224,6 +229,17 @@ export class HostWorker {
     return [{ op: "runs", id, sessions, of, packed }, [packed.buffer]];
   }
 
+  #punctual(inTime: boolean): void {
+    this.#inTime = inTime ? this.#inTime + 1 : 0;
+    if (this.#inTime >= IN_TIME) this.#again = AGAIN_MS.least;
+    if (inTime || this.late) return;
+    this.late = true;
+    setTimeout(() => {
+      this.late = false;
+    }, this.#again).unref();
+    this.#again = Math.min(2 * this.#again, AGAIN_MS.most);
+  }
+
   #start(): Worker {
     // A missing package is told apart from a failing one here, where the error has a code.
     try {
@@ -248,12 +264,7 @@ export class HostWorker {
       else if (calls[0]?.small === undefined) calls[0]?.resolve(reply.result as never);
       else {
         const { packed, large, errors, ms }: SmallReply = reply.result as never;
-        if (!this.late && performance.now() - since > LATE_MS) {
-          this.late = true;
-          setTimeout(() => {
-            this.late = false;
-          }, AGAIN_MS).unref();
-        }
+        this.#punctual(performance.now() - since <= LATE_MS);
         const results: (readonly TensorLike[])[] = unpack(packed, true);
         for (const [i, tensors] of large) results[i] = tensors.map(([type, data, dims]) => ({ type, data, dims }));
         const wrong = new Map(errors);
