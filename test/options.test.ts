@@ -1,10 +1,11 @@
 /** Every option: what it takes, what it refuses and in which words; defaults; shapes on the command line. */
 
 import { describe, expect, it } from "vitest";
+import { parseNumber, parseShape } from "../src/cli/syntax.js";
 import { compile } from "../src/compile.js";
 import { PartitaError } from "../src/diagnostics.js";
 import { parse } from "../src/ir/parse.js";
-import { type CompileOptions, optionNames, parseNumber, parseShape, settle } from "../src/options.js";
+import { type CompileOptions, optionNames, settle } from "../src/options.js";
 import { Tensor } from "../src/tensor.js";
 
 function refusal(run: () => unknown): PartitaError {

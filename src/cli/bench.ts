@@ -1,12 +1,13 @@
 /** `partita bench`: prints what the benchmark measured. */
 import { basename } from "node:path";
 import { readNpy, readNpz } from "../npz.js";
-import { badOption, type CompileOptions, parseNumber } from "../options.js";
+import { badOption, type CompileOptions } from "../options.js";
 import { human, humanUs } from "../report/text.js";
 import type { BenchResult, BenchRow } from "../runtime/bench-result.js";
 import type { Load } from "../runtime/load.js";
 import type { Tensor } from "../tensor.js";
 import { badFile, demandPlace, isBundle, open, readFeeds, write } from "./files.js";
+import { parseNumber } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 export interface BenchFlags {

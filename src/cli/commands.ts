@@ -11,7 +11,7 @@ import { qualifiedOp } from "../ir/graph.js";
 import { print } from "../ir/print.js";
 import { writeNpz } from "../npz.js";
 import { inferGraph } from "../ops/infer.js";
-import { type CompileOptions, parseNumber } from "../options.js";
+import type { CompileOptions } from "../options.js";
 import { passContext } from "../passes/pass.js";
 import { pipeline } from "../passes/pipeline.js";
 import { diffReports, diffText } from "../report/diff.js";
@@ -24,6 +24,7 @@ import { type ExportedFile, epContextFiles } from "../runtime/epcontext.js";
 import { profileText } from "../runtime/profile.js";
 import { tritonFiles } from "../runtime/triton.js";
 import { badFile, demandPlace, isBundle, open, readFeeds, write } from "./files.js";
+import { parseNumber } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 export const noSuchNode = defineError<{ name: string; near: string | undefined }>(
