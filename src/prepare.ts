@@ -54,8 +54,8 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
   const shapes: Record<string, readonly (number | string)[]> = Object.fromEntries(
     Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(untyped, valueNamed(untyped, name)))]),
   );
-  // Engines by shape need a name for every open dim.
-  for (const id of settings.dynamic === undefined ? [] : untyped.inputs) {
+  // Engines by shape need a name for every open dim: kernels are made for the dims that come, and a name says which of them are one.
+  for (const id of settings.dynamic === undefined && settings.targets.every((t) => t === "host") ? [] : untyped.inputs) {
     const value = valueAt(untyped, id);
     const dims = value.type.kind === "tensor" ? value.type.shape : undefined;
     if (dims?.includes("?") === true && !Object.hasOwn(shapes, value.name))
