@@ -12,6 +12,7 @@ import {
   graphDef,
   INT32,
   metaGraph,
+  type NodeSpec,
   node,
   placeholder,
   RESOURCE,
@@ -100,6 +101,46 @@ it("a SavedModel runs under its signature's names, and under its tensors'", asyn
     expect(Object.keys(only)).toEqual(["score"]);
     await expect(session.run({ feature: x })).rejects.toThrow(/P3103 .*did you mean 'features'/i);
   }
+});
+it.each([
+  [1, [213, 439]],
+  [2, undefined],
+])("a variable that only %d copies of it are saved of, as Keras 3 under a module", async (count, wanted) => {
+  const at = join(folder, `copies${count}`);
+  const handle = (n: string): NodeSpec => node(n, "VarHandleOp", [], { dtype: T, shape: shape([2, 1]), shared_name: text(n) });
+  const copies = Array.from({ length: count }, (_, i) => `Variable_${i}`);
+  const keys = copies.map((_, i) => `keep/${i}/.ATTRIBUTES/VARIABLE_VALUE`);
+  writeSavedModel(at, {
+    nodes: [
+      placeholder("x", FLOAT, [-1, 2]),
+      handle("kernel"),
+      node("kernel/Read", "ReadVariableOp", ["kernel"], { dtype: T }),
+      node("y", "MatMul", ["x", "kernel/Read"], { T }),
+      constant("prefix", 7, [], [""]),
+      constant("names", 7, [count], keys),
+      constant(
+        "slices",
+        7,
+        [count],
+        keys.map(() => ""),
+      ),
+      node("RestoreV2", "RestoreV2", ["prefix", "names", "slices"]),
+      ...copies.flatMap((name, i) => [
+        node(`${name}/Initializer/ReadVariableOp`, "ReadVariableOp", ["kernel"], { dtype: T }),
+        handle(name),
+        node(`${name}/Assign`, "AssignVariableOp", [name, `${name}/Initializer/ReadVariableOp`], { dtype: T }),
+        node(`${name}/Restore`, "AssignVariableOp", [name, `RestoreV2:${i}`], { dtype: T }),
+      ]),
+    ],
+    signatures: { serving_default: { inputs: { x: "x:0" }, outputs: { y: "y:0" } } },
+    variables: keys.map((key) => ({ key, dims: [2, 1], values: [13, 100] })),
+  });
+  if (wanted === undefined) {
+    await expect(compile(at)).rejects.toThrow(/^P1315 .*variable 'kernel' is not in the checkpoint/);
+    return;
+  }
+  await using session = await (await compile(at)).createSession({ threads: 1 });
+  expect(numbers((await session.run({ x }))["y"])).toEqual(wanted);
 });
 it("a SavedModel and its frozen form give the same bits", async () => {
   const frozen = join(folder, "keras.pb");
