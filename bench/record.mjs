@@ -1,7 +1,7 @@
 // Where a benchmark's figures go: bench/results/<name>.json, with the machine, the date and the commit that made them.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, renameSync, writeFileSync } from "node:fs";
-import { availableParallelism, cpus } from "node:os";
+import { availableParallelism, cpus, loadavg } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -9,7 +9,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 
 export function record(name, figures) {
   const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: root, encoding: "utf8" }).trim();
-  const machine = { cpu: cpus()[0]?.model ?? "unknown", cores: availableParallelism(), node: process.version };
+  // The load is that of the last minute, the benchmark's own included: others' shows in figures.
+  const load = +loadavg()[0].toFixed(1);
+  const machine = { cpu: cpus()[0]?.model ?? "unknown", cores: availableParallelism(), node: process.version, load };
   const path = join(root, "bench/results", `${name}.json`);
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(

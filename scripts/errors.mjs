@@ -47,6 +47,8 @@ function words(node) {
     const [a, b] = [words(node.whenTrue), words(node.whenFalse)];
     return a === "" ? `[${b}]` : b === "" ? `[${a}]` : `[${a} | ${b}]`;
   }
+  if (ts.isBinaryExpression(node) && node.operatorToken.kind === ts.SyntaxKind.QuestionQuestionToken)
+    return `[${words(node.right)} | ${words(node.left)}]`;
   if (ts.isBinaryExpression(node) && node.operatorToken.kind === ts.SyntaxKind.PlusToken) return words(node.left) + words(node.right);
   if (ts.isIdentifier(node)) return node.text === "undefined" ? "" : `<${node.text.replace(/_$/, "")}>`;
   if (ts.isPropertyAccessExpression(node)) return `<${node.name.text}>`;

@@ -20,7 +20,7 @@ import type { Graph, Node, NodeId } from "./ir/types.js";
 import { type EngineName, type Target, unknownType } from "./ops/define.js";
 import { type InferOptions, type Inferred, inferGraph } from "./ops/infer.js";
 import { type Operator, operatorOf } from "./ops/javascript.js";
-import { badOption, type CompileOptions, dynamicShapes, type LoadOptions, type Settings, settle, settleLoad } from "./options.js";
+import { badOption, type CompileOptions, dynamicShapes, type LoadOptions, pathOf, type Settings, settle, settleLoad } from "./options.js";
 import { bindingsOf, type PartitionOptions, solve } from "./partition/assign.js";
 import { ownSegments } from "./partition/own-segments.js";
 import { problemOf } from "./partition/problem.js";
@@ -66,7 +66,8 @@ export async function compileKept(
   model: ModelInput,
   options: CompileOptions = {},
 ): Promise<{ readonly program: Program; readonly verifiable: Verifiable }> {
-  if (Object.keys(options.whatIf ?? {}).length > 0)
+  const asked = settle(options);
+  if (asked.whatIf.size > 0)
     throw badOption({ name: "whatIf", what: "is for reports: what is only assumed cannot be built", fix: "leave it out, or call report" });
   const first = await plan(model, options);
   demandReadable(first.original, first.settings.operators);
@@ -114,8 +115,9 @@ export async function report(model: ModelInput, options: CompileOptions = {}): P
 }
 
 /** Opens a bundle that `program.save` wrote. Throws P1001, P1002, P3001 to P3004 and P3006. */
-export async function load(path: string, options: LoadOptions = {}): Promise<Program> {
+export async function load(bundle: string | URL, options: LoadOptions = {}): Promise<Program> {
   const operators = settleLoad(options);
+  const path = pathOf(bundle, "path");
   const { plan: loaded, artifacts, report: stored } = await loadBundle(path);
   demandOperators(artifacts, operators, path);
   return new Program({ plan: loaded, artifacts, engines: enginesWith(operators), report: stored });
@@ -140,6 +142,12 @@ export async function plan(
   const settings = asGiven.auto
     ? { ...asGiven, targets: await machineTargets((remark) => noted.push(remark), asGiven.tune !== "none") }
     : asGiven;
+  if (settings.precision !== "int8" && settings.calibration !== undefined)
+    remarks({
+      severity: "warning",
+      text: `calibration is given and nothing is quantized: the precision is ${settings.precision}`,
+      fix: 'ask for precision "int8" (--precision int8)',
+    });
   const { original, typed, graph, passes: log, shapes, own } = await prepare(model, settings, remarks);
   const quantized = settings.precision === "int8" ? await calibrated(graph, settings, { shapes, remarks, unbuilt }) : undefined;
   step("partition", 0.5);

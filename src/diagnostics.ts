@@ -77,7 +77,8 @@ export function renderWhere(where: Where): string {
 function render(code: string, where: Where, text: Explanation): string {
   const place = renderWhere(where);
   const why = text.why === undefined ? "" : `: ${text.why}`;
-  return `${code} ${place === "" ? "" : `${place}: `}${text.what}${why}. ${text.fix.charAt(0).toUpperCase()}${text.fix.slice(1)}.`;
+  const end = text.fix.endsWith("?") ? "" : ".";
+  return `${code} ${place === "" ? "" : `${place}: `}${text.what}${why}. ${text.fix.charAt(0).toUpperCase()}${text.fix.slice(1)}${end}`;
 }
 
 const specs = new Map<string, ErrorSpec>();
@@ -94,7 +95,13 @@ export function defineError<A>(code: string, title: string, describe: (args: A) 
   if (specs.has(code)) throw new Error(`error code ${code} is declared twice`);
   const spec: ErrorSpec = { code, title, exit };
   specs.set(code, spec);
-  return (args, where = {}, cause) => new PartitaError(spec, where, describe(args), cause);
+  const make: ErrorFactory<A> = (args, where = {}, cause) => {
+    const error = new PartitaError(spec, where, describe(args), cause);
+    // The stack begins where the error was raised, not in this factory.
+    Error.captureStackTrace(error, make);
+    return error;
+  };
+  return make;
 }
 
 /** All codes declared by the modules loaded so far, sorted; docs/errors.md is made of them. */

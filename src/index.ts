@@ -17,11 +17,11 @@ export async function report(model: ModelInput, options: CompileOptions = {}): P
   return await (await import("./compile.js")).report(model, options);
 }
 /** Opens a bundle that `program.save` wrote. Throws P3001 to P3006. */
-export async function load(path: string, options: LoadOptions = {}): Promise<Program> {
+export async function load(path: string | URL, options: LoadOptions = {}): Promise<Program> {
   return await (await import("./compile.js")).load(path, options);
 }
 /** Compares a model, compiled, or a bundle with ONNX Runtime on the untouched model, and bisects where they differ. docs/observability.md. */
-export async function verify(path: string, options: VerifyModelOptions = {}): Promise<Verification> {
+export async function verify(path: string | URL, options: VerifyModelOptions = {}): Promise<Verification> {
   return await (await import("./verify.js")).verify(path, options);
 }
 export type { BatchEvent, CacheEvent, Phase, QueueEvent, RunEvent, SegmentEvent } from "./channels.js";
@@ -29,7 +29,16 @@ export type { ModelInput } from "./compile.js";
 export { PartitaError, type Remark, type Verdict, type Where } from "./diagnostics.js";
 export { npyBytes, npzBytes, readNpy, readNpz, writeNpz } from "./npz.js";
 export { defineOperator, type Operator, type OperatorAttrs, type OperatorType } from "./ops/javascript.js";
-export type { CompileOptions, LoadOptions, Precision, ProgressEvent, ShapeOption, TargetName } from "./options.js";
+export type {
+  CalibrationOptions,
+  CompileOptions,
+  DynamicOptions,
+  LoadOptions,
+  Precision,
+  ProgressEvent,
+  ShapeOption,
+  TargetName,
+} from "./options.js";
 export type { Pin } from "./partition/verdicts.js";
 export type { Report, ReportData } from "./report/report.js";
 export type { Batching } from "./runtime/batching.js";

@@ -151,7 +151,8 @@ function swapBytes(bytes: Uint8Array, width: number): void {
 
 /** Writes one array as .npy 1.0 bytes. */
 export function npyBytes(t: TensorLike): Uint8Array {
-  if (!isTensorDType(t.type)) throw npyError({ what: `a ${t.type} tensor has no NumPy element type`, fix: "cast it before writing" });
+  if (!isTensorDType(t.type))
+    throw npyError({ what: `a tensor of type '${t.type}' has no NumPy element type`, fix: "cast it before writing" });
   const { descr, body } = npyBody(t, t.type);
   const shape = t.dims.length === 1 ? `${t.dims[0]},` : t.dims.join(", ");
   let header = `{'descr': '${descr}', 'fortran_order': False, 'shape': (${shape}), }`;

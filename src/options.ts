@@ -1,4 +1,5 @@
 /** Every compile option: type, default, validation. Shared by the API and the command line. */
+import { fileURLToPath } from "node:url";
 import * as v from "valibot";
 import { defineError, didYouMean, type Remark } from "./diagnostics.js";
 import { DEFAULT_DYNAMIC } from "./engines/by-shape.js";
@@ -174,67 +175,64 @@ const near = (found: unknown, words: readonly string[]): string => {
   const guess = typeof found === "string" ? didYouMean(found, words) : undefined;
   return guess === undefined ? "" : ` (did you mean '${guess}'?)`;
 };
+/** An object of no other fields than these; `instead` is what else the option may be. */
+const fields = <E extends v.ObjectEntries>(entries: E, instead = "") =>
+  v.strictObject(entries, (issue) => {
+    const key = issue.path?.at(-1)?.key;
+    return issue.expected === "never"
+      ? `does not exist${near(key, Object.keys(entries))}`
+      : `is ${issue.received}; it takes ${instead}{ ${Object.keys(entries).join(", ")} }`;
+  });
 const engines = ["host", "cuda", "tensorrt"] as const;
-const capability = v.union(
-  [
-    v.pipe(v.string(), v.regex(/^\d{1,2}\.\d$/)),
-    v.pipe(
-      v.number(),
-      v.check((x) => x >= 1 && x < 100 && Math.abs(10 * x - Math.round(10 * x)) < 1e-9),
-    ),
-  ],
-  "is not a compute capability such as 8.9",
+const capability = v.custom<number | string>(
+  (x) =>
+    typeof x === "string"
+      ? /^[1-9]\d?\.\d$/.test(x)
+      : typeof x === "number" && x >= 1 && x < 100 && Math.abs(10 * x - Math.round(10 * x)) < 1e-9,
+  (issue) => `is ${issue.received}, which is not a compute capability such as 8.9`,
 );
-const tensorrt = v.strictObject(
-  {
-    library: v.optional(word(["tensorrt", "rtx"])),
-    optimizationLevel: v.optional(v.pipe(natural(0), v.maxValue(5, "is above 5"))),
-    versionCompatible: v.optional(v.boolean("is not true or false")),
-    hardwareCompatibility: v.optional(word(["none", "ampere-plus", "same-compute-capability"])),
-    stripWeights: v.optional(v.boolean("is not true or false")),
-    refit: v.optional(word(["none", "identical", "all"])),
-    sparseWeights: v.optional(v.boolean("is not true or false")),
-    tacticSources: v.optional(natural(0)),
-    auxiliaryStreams: v.optional(natural(0)),
-    timingCache: v.optional(v.union([v.boolean(), v.pipe(v.string(), v.minLength(1))], "is neither true, false nor a file's path")),
-    inspection: v.optional(word(["none", "names", "detailed"])),
-    log: v.optional(word(["error", "warning", "info", "verbose"])),
-    cudaGraphs: v.optional(v.boolean("is not true or false")),
-  } satisfies Record<keyof TensorRtOptions, v.GenericSchema>,
-  (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
-);
+const tensorrt = fields({
+  library: v.optional(word(["tensorrt", "rtx"])),
+  optimizationLevel: v.optional(v.pipe(natural(0), v.maxValue(5, "is above 5"))),
+  versionCompatible: v.optional(v.boolean("is not true or false")),
+  hardwareCompatibility: v.optional(word(["none", "ampere-plus", "same-compute-capability"])),
+  stripWeights: v.optional(v.boolean("is not true or false")),
+  refit: v.optional(word(["none", "identical", "all"])),
+  sparseWeights: v.optional(v.boolean("is not true or false")),
+  tacticSources: v.optional(natural(0)),
+  auxiliaryStreams: v.optional(natural(0)),
+  timingCache: v.optional(v.union([v.boolean(), v.pipe(v.string(), v.minLength(1))], "is neither true, false nor a file's path")),
+  inspection: v.optional(word(["none", "names", "detailed"])),
+  log: v.optional(word(["error", "warning", "info", "verbose"])),
+  cudaGraphs: v.optional(v.boolean("is not true or false")),
+} satisfies Record<keyof TensorRtOptions, v.GenericSchema>);
 export const tensorrtNames = Object.keys(tensorrt.entries) as readonly (keyof TensorRtOptions)[];
 const path = v.pipe(v.string("is not a path"), v.minLength(1, "is empty"));
-const calibration = v.strictObject(
-  {
-    data: v.optional(
-      v.union([
-        path,
-        v.custom<FeedSource>(
-          (x) => typeof x === "object" && x !== null && (Symbol.asyncIterator in x || Symbol.iterator in x),
-          "is neither feeds to iterate over nor a path",
-        ),
-      ]),
+const calibration = fields({
+  data: v.optional(
+    v.custom<FeedSource>(
+      (x) =>
+        typeof x === "string" ? x !== "" : typeof x === "object" && x !== null && (Symbol.asyncIterator in x || Symbol.iterator in x),
+      "is neither feeds to iterate over nor a path",
     ),
-    file: v.optional(path),
-    table: v.optional(path),
-    method: v.optional(word(["auto", ...RANGE_METHODS])),
-    exclude: v.optional(
-      v.array(v.union([v.string(), v.instance(RegExp)], "has something that is neither text nor a RegExp"), "is not a list of matches"),
-    ),
-    search: v.optional(word(["auto", "none"])),
-    maxDrop: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
-    maxFloatShare: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"), v.maxValue(1, "is more than 1"))),
-    maxSlowdown: v.optional(v.pipe(v.number("is not a number"), v.minValue(1, "is below 1"))),
-    budgetSeconds: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
-    trials: v.optional(path),
-    batch: v.optional(natural(1)),
-    preprocessing: v.optional(v.custom<Preprocessing>((x) => typeof x === "object" && x !== null, "is not an object")),
-  } satisfies Record<keyof CalibrationOptions, v.GenericSchema>,
-  (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
-);
+  ),
+  file: v.optional(path),
+  table: v.optional(path),
+  method: v.optional(word(["auto", ...RANGE_METHODS])),
+  exclude: v.optional(
+    v.array(v.union([v.string(), v.instance(RegExp)], "has something that is neither text nor a RegExp"), "is not a list of matches"),
+  ),
+  search: v.optional(word(["auto", "none"])),
+  maxDrop: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
+  maxFloatShare: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"), v.maxValue(1, "is more than 1"))),
+  maxSlowdown: v.optional(v.pipe(v.number("is not a number"), v.minValue(1, "is below 1"))),
+  budgetSeconds: v.optional(v.pipe(v.number("is not a number"), v.minValue(0, "is negative"))),
+  trials: v.optional(path),
+  batch: v.optional(natural(1)),
+  preprocessing: v.optional(v.custom<Preprocessing>((x) => typeof x === "object" && x !== null, "is not an object")),
+} satisfies Record<keyof CalibrationOptions, v.GenericSchema>);
 const names = v.array(v.pipe(v.string("holds something that is no name"), v.minLength(1, "holds an empty name")), "is not a list of names");
-const dynamic = v.strictObject(
+const dynamic = fields(
   {
     onMiss: v.optional(word(["build", "background", "host"])),
     buckets: v.optional(
@@ -247,14 +245,19 @@ const dynamic = v.strictObject(
     masked: v.optional(names),
     padding: v.optional(v.boolean("has a padding that is not true or false")),
   } satisfies Record<keyof DynamicOptions, v.GenericSchema>,
-  (issue) => `has a field that does not exist or does not fit: ${issue.received}`,
+  "true, or ",
 );
 const callback = v.custom<(...args: never[]) => void>((x) => typeof x === "function", "is not a function");
 
 const schemas = {
-  target: v.union(
-    [v.pipe(v.array(word(engines)), v.minLength(1, "is empty")), word(["auto", ...engines])],
-    (issue) => `is ${issue.received}; it takes auto, ${engines.join(", ")}${near(issue.input, ["auto", ...engines])}, or a list of engines`,
+  target: v.lazy((given) =>
+    Array.isArray(given)
+      ? v.pipe(v.array(word(engines)), v.minLength(1, "is empty"))
+      : v.picklist(
+          ["auto", ...engines],
+          (issue) =>
+            `is ${issue.received}; it takes auto, ${engines.join(", ")}${near(issue.input, ["auto", ...engines])}, or a list of engines`,
+        ),
   ),
   precision: word(["fp32", "tf32", "fp16", "bf16", "int8"]),
   calibration,
@@ -285,7 +288,7 @@ const schemas = {
   ),
   maxWorkspaceSizeBytes: natural(0),
   maximumCachedEngines: natural(1),
-  dynamic: v.union([v.boolean(), dynamic], (issue) => `is ${issue.received}; it takes true, or { onMiss, buckets, masked, padding }`),
+  dynamic: v.lazy((given) => (typeof given === "boolean" ? v.boolean() : dynamic)),
   tune: word(["none", "quick", "full"]),
   computeCapability: capability,
   tensorrt,
@@ -326,14 +329,13 @@ function settleDynamic(given: CompileOptions["dynamic"]): Settings["dynamic"] {
   return { onMiss, buckets: Object.fromEntries(Object.entries(buckets).map(ascending)), masked, padding };
 }
 
-const describe = (x: unknown): string => (x === null ? "null" : Array.isArray(x) ? "a list" : `a ${typeof x}`);
+const describe = (x: unknown): string =>
+  x === null || x === undefined ? String(x) : Array.isArray(x) ? "a list" : `${typeof x === "object" ? "an" : "a"} ${typeof x}`;
 
 /** Checks and completes options. Throws P1001 and P1002. */
 export function settle(options: CompileOptions): Settings {
-  if (options === null || typeof options !== "object" || Array.isArray(options))
-    throw badOption({ name: "options", what: `is ${describe(options)}`, fix: "give an object of options, or leave it out" });
+  demandKnown(options, optionNames);
   for (const [name, value] of Object.entries(options)) {
-    if (!Object.hasOwn(schemas, name)) throw unknownOption({ name, near: didYouMean(name, optionNames), known: optionNames });
     if (value === undefined) continue;
     const result = v.safeParse(schemas[name as keyof CompileOptions], value);
     if (!result.success) {
@@ -441,72 +443,19 @@ export interface LoadOptions {
 }
 /** Checks options for loading; gives the operators. Throws P1001 and P1002. */
 export function settleLoad(options: LoadOptions): readonly Operator[] {
-  const known = ["operators"];
-  for (const name of Object.keys(options ?? {}))
-    if (!known.includes(name)) throw unknownOption({ name, near: didYouMean(name, known), known });
+  demandKnown(options, ["operators"]);
   return settle(options).operators;
 }
-
-/** `input=8x3x224x224`, or `input=1x3x224x224:8x...:32x...` (min, opt, max). Throws P1001. */
-export function parseShape(text: string): readonly [name: string, shape: ShapeOption] {
-  const at = text.lastIndexOf("=");
-  const fail = (): never => {
-    throw badOption({
-      name: "--shape",
-      what: `'${text}' is not NAME=DIMS`,
-      fix: "write it as input=8x3x224x224, or input=1x3:8x3:32x3 for min, opt and max",
-    });
-  };
-  if (at <= 0) return fail();
-  const lists = text
-    .slice(at + 1)
-    .split(":")
-    .map((part) => (/^\d+(x\d+)*$/.test(part) ? part.split("x").map(Number) : part === "scalar" ? [] : fail()));
-  const [min, opt, max] = lists;
-  if (lists.length === 1 && min !== undefined) return [text.slice(0, at), min];
-  if (lists.length === 3 && min !== undefined && opt !== undefined && max !== undefined) return [text.slice(0, at), { min, opt, max }];
-  return fail();
+/** Throws P1001 for what is no object of options, P1002 for an option that does not exist. */
+export function demandKnown(options: object, known: readonly string[]): void {
+  if (options === null || typeof options !== "object" || Array.isArray(options))
+    throw badOption({ name: "options", what: `is ${describe(options)}`, fix: "give an object of options, or leave it out" });
+  for (const name of Object.keys(options)) if (!known.includes(name)) throw unknownOption({ name, near: didYouMean(name, known), known });
 }
-
-/** `batch=1,8,32`: the buckets of a dim. Throws P1001. */
-export function parseBucket(text: string): readonly [dim: string, sizes: readonly number[]] {
-  const found = /^(.+)=(\d+(?:,\d+)*)$/.exec(text);
-  if (found === null)
-    throw badOption({ name: "--bucket", what: `'${text}' is not DIM=SIZES`, fix: "write it as batch=1,8,32, or input[0]=1,8,32" });
-  const [, dim = "", sizes = ""] = found;
-  return [dim, sizes.split(",").map(Number)];
-}
-
-/** `optimizationLevel=5`: one field of the tensorrt option; what it holds is checked with the rest. Throws P1001. */
-export function parseTensorRt(text: string): readonly [name: string, value: boolean | number | string] {
-  const at = text.indexOf("=");
-  const name = text.slice(0, at);
-  if (at <= 0 || !tensorrtNames.includes(name as keyof TensorRtOptions)) {
-    const guess = didYouMean(at <= 0 ? text : name, tensorrtNames);
-    throw badOption({
-      name: "--trt",
-      what: `has '${text}', which is not NAME=VALUE${guess === undefined ? "" : ` (did you mean '${guess}'?)`}`,
-      fix: `the names are ${tensorrtNames.join(", ")}`,
-    });
-  }
-  const value = text.slice(at + 1);
-  return [name, value === "true" ? true : value === "false" ? false : /^\d+$/.test(value) ? Number(value) : value];
-}
-
-/** The number that a flag of the command line was given. Throws P1001. */
-export function parseNumber(flag: string, text: string, { least, whole }: { readonly least: number; readonly whole: boolean }): number {
-  const x = text.trim() === "" ? Number.NaN : Number(text);
-  if (!Number.isFinite(x) || x < least || (whole && !Number.isSafeInteger(x)))
-    throw badOption({
-      name: flag,
-      what: `is '${text}'`,
-      fix: `give a ${whole ? "whole number" : "number"} of at least ${least}`,
-    });
-  return x;
-}
-
-/** What `--calibration` names: a calibration file (.json, .json.gz), a table of TensorRT (.table, .cache, .calib), or data. */
-export function parseCalibration(text: string): CalibrationOptions {
-  if (/\.json(\.gz)?$/i.test(text)) return { file: text };
-  return /\.(table|cache|calib)$/i.test(text) ? { table: text } : { data: text };
+/** The path that a caller gave, a file: URL among them. Throws P1001. */
+export function pathOf(given: string | URL, name: string): string {
+  if (given instanceof URL && given.protocol === "file:") return fileURLToPath(given);
+  if (typeof given === "string" && given !== "") return given;
+  const what = given === "" ? "is empty" : `is ${given instanceof URL ? `'${given.href}'` : describe(given)}`;
+  throw badOption({ name, what, fix: "give a path or a file: URL" });
 }

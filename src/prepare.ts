@@ -1,5 +1,4 @@
 /** From a model to the graph that is quantized and partitioned: import, cut, inference, passes. Calibration and compilation share it. */
-import { fileURLToPath } from "node:url";
 import type { Remarks } from "./diagnostics.js";
 import { evaluate } from "./engines/host/index.js";
 import { cut, valueNamed } from "./import/cut.js";
@@ -10,7 +9,7 @@ import { valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
 import type { Graph, Value } from "./ir/types.js";
 import { type InferOptions, inferGraph } from "./ops/infer.js";
-import type { Settings } from "./options.js";
+import { pathOf, type Settings } from "./options.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
 
@@ -39,9 +38,9 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
   const given = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   step("import", 0);
   const imported =
-    typeof model === "object" && "nodes" in model
+    typeof model === "object" && model !== null && "nodes" in model
       ? cut(model, settings.inputs, settings.outputs)
-      : await importModel(model instanceof URL ? fileURLToPath(model) : model, {
+      : await importModel(model instanceof URL ? pathOf(model, "model") : model, {
           signature: settings.signature,
           inputs: settings.inputs,
           outputs: settings.outputs,
@@ -55,8 +54,8 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
   const shapes: Record<string, readonly (number | string)[]> = Object.fromEntries(
     Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(untyped, valueNamed(untyped, name)))]),
   );
-  // Engines by shape need a name for every open dim.
-  for (const id of settings.dynamic === undefined ? [] : untyped.inputs) {
+  // Engines by shape need a name for every open dim: kernels are made for the dims that come, and a name says which of them are one.
+  for (const id of settings.dynamic === undefined && settings.targets.every((t) => t === "host") ? [] : untyped.inputs) {
     const value = valueAt(untyped, id);
     const dims = value.type.kind === "tensor" ? value.type.shape : undefined;
     if (dims?.includes("?") === true && !Object.hasOwn(shapes, value.name))

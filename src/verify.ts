@@ -9,7 +9,7 @@ import { importOnnx } from "./import/onnx/index.js";
 import { valueAt } from "./ir/graph.js";
 import type { ValueId } from "./ir/types.js";
 import { inferGraph } from "./ops/infer.js";
-import { type CompileOptions, type Precision, settleLoad } from "./options.js";
+import { type CompileOptions, demandKnown, type Precision, pathOf, settleLoad } from "./options.js";
 import { loadBundle } from "./runtime/bundle.js";
 import { randomFeeds } from "./runtime/measure.js";
 import type { Program } from "./runtime/program.js";
@@ -42,8 +42,19 @@ export interface VerifyModelOptions {
   readonly onProgress?: ((stage: string, fraction: number) => void) | undefined;
 }
 
+const verifyOptions = [
+  "model",
+  "feeds",
+  "size",
+  "tolerance",
+  "compile",
+  "onProgress",
+] as const satisfies readonly (keyof VerifyModelOptions)[];
+
 /** Throws what compiling, loading and running throw, and P3110. */
-export async function verify(path: string, options: VerifyModelOptions = {}): Promise<Verification> {
+export async function verify(given: string | URL, options: VerifyModelOptions = {}): Promise<Verification> {
+  demandKnown(options, verifyOptions);
+  const path = pathOf(given, "path");
   const { compile: how = {}, tolerance = 1e-3, size = 1, onProgress } = options;
   const bundle = detect(path) === "bundle";
   const modelPath = bundle ? options.model : path;

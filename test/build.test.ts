@@ -135,3 +135,18 @@ describe("what TensorRT refuses", () => {
     expect(engines(r)).toEqual(["cuda"]);
   });
 });
+
+it("open dims that the model gives no name keep nothing on the host", async () => {
+  const { report, graph } = await plan(
+    parse(`graph "net" opset {"": 18} (%x: float32[?, 3, ?, ?]) -> (%y) {
+      const %w = float32[2, 3, 1, 1] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+      %c = Conv(%x, %w)
+      %s = Sigmoid(%c)
+      %p = Mul(%c, %s)
+      %y = Add(%p, %c)
+    }`),
+    { target: "cuda", computeCapability: 9 },
+  );
+  expect(report.data.segments.map((s) => s.engine)).toEqual(["cuda"]);
+  expect(graph.values[graph.inputs[0] ?? -1]?.type).toMatchObject({ shape: ["x_0", 3, "x_2", "x_3"] });
+});

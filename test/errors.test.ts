@@ -23,6 +23,7 @@ import { readNpy } from "../src/npz.js";
 import { inferGraph } from "../src/ops/infer.js";
 import { check } from "../src/partition/check.js";
 import { manifestHash } from "../src/runtime/bundle.js";
+import { randomFeeds } from "../src/runtime/measure.js";
 import { Tensor } from "../src/tensor.js";
 import { verify as verifyModel } from "../src/verify.js";
 import { intField, messageField, textField } from "./fuzz/proto.js";
@@ -665,7 +666,7 @@ const TRIGGERS: readonly Trigger[] = [
       writeFileSync(join(at, "mine.txt"), "precious");
       await (await compile(mlp())).save(at);
     },
-    says: ["something that is not a bundle is in the way", "Check the folder"],
+    says: ["something that is not a bundle is in the way", "Choose another name; only a bundle is replaced"],
   },
   // ---- sessions ------------------------------------------------------------------------------------------------------------------------------
   {
@@ -711,6 +712,13 @@ const TRIGGERS: readonly Trigger[] = [
       await verifyModel(at);
     },
     says: ["a bundle does not hold the untouched model", "Give the model too: --model FILE"],
+    exit: 2,
+  },
+  {
+    code: "P3111",
+    title: "open dims of a billion",
+    run: () => randomFeeds([{ name: "x", type: "float32", dims: ["N", 256] }], 1e9),
+    says: ["the inputs would hold 953.7 GiB", "Give smaller dims (--batch), or feeds of your own (--input)"],
     exit: 2,
   },
   // ---- command line --------------------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 /** Every option: what it takes, what it refuses and in which words; defaults; shapes on the command line. */
 
 import { describe, expect, it } from "vitest";
+import { parseNumber, parseShape } from "../src/cli/syntax.js";
 import { compile } from "../src/compile.js";
 import { PartitaError } from "../src/diagnostics.js";
 import { parse } from "../src/ir/parse.js";
-import { type CompileOptions, optionNames, parseNumber, parseShape, settle } from "../src/options.js";
+import { type CompileOptions, optionNames, settle } from "../src/options.js";
 import { Tensor } from "../src/tensor.js";
 
 function refusal(run: () => unknown): PartitaError {
@@ -37,8 +38,17 @@ describe("options", () => {
   it.each([
     ["target", "tensorr", "did you mean 'tensorrt'?"],
     ["target", [], "is empty"],
-    ["target", ["auto"], "or a list of engines"],
-    ["target", 1, "it takes auto, host, cuda, tensorrt"],
+    ["target", ["auto"], "'target.0' is \"auto\"; it takes host, cuda, tensorrt"],
+    ["target", ["host", "cdua"], "'target.1' is \"cdua\"; it takes host, cuda, tensorrt (did you mean 'cuda'?)"],
+    ["target", 1, "it takes auto, host, cuda, tensorrt, or a list of engines"],
+    ["computeCapability", "sm_90", 'is "sm_90", which is not a compute capability such as 8.9'],
+    ["computeCapability", "0.0", "is not a compute capability such as 8.9"],
+    ["computeCapability", "8", "is not a compute capability such as 8.9"],
+    ["calibration", { data: 5 }, "'calibration.data' is neither feeds to iterate over nor a path"],
+    ["calibration", { datta: [] }, "'calibration.datta' does not exist (did you mean 'data'?)"],
+    ["tensorrt", { optimizationLevl: 3 }, "'tensorrt.optimizationLevl' does not exist (did you mean 'optimizationLevel'?)"],
+    ["dynamic", { bucket: {} }, "'dynamic.bucket' does not exist (did you mean 'buckets'?)"],
+    ["dynamic", "yes", 'is "yes"; it takes true, or { onMiss, buckets, masked, padding }'],
     ["precision", "fp61", "did you mean 'fp16'?"],
     ["precision", "FP16", "it takes fp32, tf32, fp16, bf16, int8"],
     ["minimumSegmentSize", 0, "is below 1"],

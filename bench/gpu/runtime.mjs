@@ -1,7 +1,8 @@
 // The runtime on GPUs: a decoder whose cache stays on the device, beside ONNX Runtime's tokens and torch's eager generation; two sessions at once on one GPU;
-// one session on one GPU and on two. One call does all of it and writes a line of JSON a figure.
-//   node bench/gpu/runtime.mjs results.jsonl [decoder,sessions,devices]      SMALL=1: stand-in sizes on the host, to try the script without a GPU
-//   node bench/gpu/runtime.mjs --report results.jsonl gpu driver             writes bench/results/gpu-runtime.json
+// one session on one GPU and on two, fed bytes and floats. One call does all of it, each part in a process and with a deadline of its own, and writes a line
+// of JSON a figure as soon as it is there.
+//   node bench/gpu/runtime.mjs results.jsonl [decoder,sessions,bytes,floats]   "part:seconds" for another deadline; SMALL=1: stand-in sizes on the host
+//   node bench/gpu/runtime.mjs --report results.jsonl gpu driver               writes bench/results/gpu-runtime.json
 import { spawnSync } from "node:child_process";
 import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,6 +13,7 @@ import { compile, Tensor } from "../../dist/index.js";
 import { writeOnnx } from "../../dist/ir.js";
 import { decoder } from "./decoder.mjs";
 import { resnet50 } from "./networks.mjs";
+import { chosen, inParts, part, row, runPart, underWay } from "./parts.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const small = process.env.SMALL === "1";
@@ -20,21 +22,19 @@ const TOKENS = small ? 24 : 160;
 const WARM = small ? 4 : 32;
 const PROMPT = 17n;
 
+const SECONDS = { decoder: 120, sessions: 80, bytes: 90, floats: 90 };
 const [, , first, second, third] = process.argv;
-if (first === "--report") report(second, third, process.argv[5]);
+if (part !== undefined)
+  await runPart({ decoder: generation, sessions: twoSessions, bytes: () => twoDevices(true), floats: () => twoDevices(false) });
+else if (first === "--report") report(second, third, process.argv[5]);
 else {
-  for (const part of (second ?? "decoder,sessions,devices").split(",")) {
-    try {
-      await { decoder: generation, sessions: twoSessions, devices: twoDevices }[part]();
-    } catch (error) {
-      tell({ part, failed: String(error.stack ?? error).slice(0, 2000) });
-    }
-  }
+  await inParts(fileURLToPath(import.meta.url), chosen(SECONDS, second), tell);
+  process.exit();
 }
 
-function tell(row) {
-  if (first !== undefined) appendFileSync(first, `${JSON.stringify(row)}\n`);
-  process.stdout.write(`${JSON.stringify(row).slice(0, 600)}\n`);
+function tell(figures) {
+  if (first !== undefined) appendFileSync(first, `${JSON.stringify(figures)}\n`);
+  process.stdout.write(`${JSON.stringify(figures).slice(0, 600)}\n`);
 }
 
 async function generation() {
@@ -46,9 +46,11 @@ async function generation() {
     const figures = {};
     const tokens = {};
     for (const precision of small ? ["fp32"] : ["fp32", "fp16"]) {
+      underWay(`compiling the decoder in ${precision}`);
       const start = performance.now();
       const program = await compile(graph, { target, precision, strict: !small });
       const compileSeconds = (performance.now() - start) / 1000;
+      underWay(`${TOKENS} tokens in ${precision}`);
       const session = await program.createSession();
       const stream = session.stream({ carry, initial });
       const [found, times] = [[], []];
@@ -58,11 +60,13 @@ async function generation() {
         times.push(performance.now() - begin);
       }
       const state = await stream.state();
+      underWay(`closing the session in ${precision}`);
       const segments = program.report.data.segments.map((s) => s.name);
       await session.dispose();
       tokens[precision] = found;
       figures[precision] = { msPerToken: mean(times.slice(WARM)), compileSeconds, segments, stateTensors: Object.keys(state).length };
     }
+    underWay("ONNX Runtime's tokens");
     const path = join(folder, "decoder.onnx");
     writeOnnx(graph, path);
     const bare = await ort.InferenceSession.create(path);
@@ -84,9 +88,10 @@ async function generation() {
       ortTimes.push(performance.now() - begin);
     }
     await bare.release();
+    underWay("torch's tokens");
     const torch = peer(folder, sizes, weights);
     const same = (list) => list !== undefined && theirs.every((t, i) => t === list[i]);
-    tell({
+    row({
       part: "decoder",
       what: `GPT-2 small (random weights), ${TOKENS} tokens from one, the cache in ${sizes.room} places on the device; the mean of the last ${TOKENS - WARM}`,
       partita: figures,
@@ -153,48 +158,48 @@ async function throughput(sessions, feeds, callers, seconds, expected) {
 
 async function twoSessions() {
   for (const batch of small ? [1] : [1, 8]) {
+    underWay(`compiling batch ${batch}`);
     const program = await compile(resnet50(batch), { target, precision: small ? "fp32" : "fp16" });
     const feeds = batchOf(batch);
     const [a, b] = [await program.createSession({ threads: 1 }), await program.createSession({ threads: 1 })];
     const expected = Object.values(await a.run(feeds))[0].data;
     const seconds = small ? 0.5 : 2;
+    underWay(`batch ${batch}, one session`);
     const one = await throughput([a], feeds, 1, seconds, expected);
+    underWay(`batch ${batch}, two sessions`);
     const two = await throughput([a, b], feeds, 1, seconds, expected);
+    underWay(`closing the sessions of batch ${batch}`);
     await Promise.all([a.dispose(), b.dispose()]);
-    tell({ part: "sessions", network: "resnet50-fp16", batch, one, two, ratio: two.itemsPerSecond / one.itemsPerSecond });
+    row({ part: "sessions", network: "resnet50-fp16", batch, one, two, ratio: two.itemsPerSecond / one.itemsPerSecond });
   }
 }
 
-async function twoDevices() {
+/** Each figure is a row as soon as it is there; the last has them all. */
+async function twoDevices(bytes) {
   const batch = Number(process.env.BATCH ?? (small ? 1 : 32));
-  for (const bytes of [true, false]) {
-    const program = await compile(resnet50(batch, { bytes }), { target, precision: small ? "fp32" : "fp16", strict: !small });
-    const feeds = batchOf(batch, bytes);
-    const seconds = small ? 0.5 : 3;
-    const streams = small ? 1 : 4;
-    const on = async (devices) => {
-      const session = await program.createSession({ devices, streams, threads: 1 });
-      try {
-        const expected = Object.values(await session.run(feeds))[0].data;
-        return await throughput([session], feeds, (streams + 1) * devices.length, seconds, expected);
-      } finally {
-        await session.dispose();
-      }
-    };
-    const [one, two, again] = [await on([0]), await on([0, 1]), await on([0])];
-    const best = Math.max(one.itemsPerSecond, again.itemsPerSecond);
-    tell({
-      part: "devices",
-      network: "resnet50-fp16",
-      batch,
-      input: bytes ? "uint8" : "float32",
-      streams,
-      one,
-      two,
-      again,
-      ratio: two.itemsPerSecond / best,
-    });
-  }
+  underWay(`compiling batch ${batch}`);
+  const program = await compile(resnet50(batch, { bytes }), { target, precision: small ? "fp32" : "fp16", strict: !small });
+  const feeds = batchOf(batch, bytes);
+  const seconds = small ? 0.5 : 3;
+  const streams = small ? 1 : 4;
+  const figures = { part: "devices", network: "resnet50-fp16", batch, input: bytes ? "uint8" : "float32", streams };
+  const on = async (name, devices) => {
+    underWay(`opening on ${name}, devices ${devices}`);
+    const session = await program.createSession({ devices, streams, threads: 1 });
+    try {
+      const expected = Object.values(await session.run(feeds))[0].data;
+      underWay(`running on ${name}, devices ${devices}`);
+      figures[name] = await throughput([session], feeds, (streams + 1) * devices.length, seconds, expected);
+    } finally {
+      underWay(`closing ${name}, devices ${devices}`);
+      await session.dispose();
+    }
+  };
+  await on("one", [0]);
+  await on("two", [0, 1]);
+  row({ ...figures, again: undefined, ratio: figures.two.itemsPerSecond / figures.one.itemsPerSecond });
+  await on("again", [0]);
+  row({ ...figures, ratio: figures.two.itemsPerSecond / Math.max(figures.one.itemsPerSecond, figures.again.itemsPerSecond) });
 }
 
 function mean(values) {
@@ -205,7 +210,9 @@ function report(path, gpu, driver) {
   const rows = readFileSync(path, "utf8")
     .trim()
     .split("\n")
-    .map((line) => JSON.parse(line));
+    .map((line) => JSON.parse(line))
+    // A row of two devices that was followed by its complete one.
+    .filter((r, i, all) => r.two === undefined || r.part !== "devices" || r.again !== undefined || all[i + 1]?.again === undefined);
   const figures = { name: "gpu-runtime", date: new Date().toISOString().slice(0, 10), gpu, driver, rows };
   writeFileSync(join(here, "../results/gpu-runtime.json"), `${JSON.stringify(figures, null, 1)}\n`);
 }

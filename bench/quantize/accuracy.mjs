@@ -91,6 +91,7 @@ for (const m of models(data, { only: flags.only, stamps: flags.stamps })) {
         noise += (v - b.results[i][k]) ** 2;
       });
     }
+    const q = int8.report.data.quantization;
     const quantizers = int8.report.data.nodes.filter((node) => node.op === "QuantizeLinear").length;
     const row = {
       model: m.name,
@@ -104,13 +105,16 @@ for (const m of models(data, { only: flags.only, stamps: flags.stamps })) {
             interval: interval(gained, lost, n),
           }),
       agreement: percent(agree, n),
+      // What the search expected of many rows, from the calibration feeds alone.
+      ...(q?.likely === undefined ? {} : { expected: percent(q.likely, 1) }),
       // Of the feeds for which FP32 is not undecided itself: feeds that are not the model's own data often leave it so.
       agreementWhereClear: clear === 0 ? null : percent(clearAgree, clear),
       clear: percent(clear, n),
       classes: new Set(a.results.map(argmax)).size,
       sqnrDb: noise === 0 ? null : Number((10 * Math.log10(signal / noise)).toFixed(1)),
       quantizers,
-      configuration: int8.report.data.quantization?.configuration,
+      configuration: q?.configuration,
+      trials: q?.trials.length,
       compileSeconds: Number(seconds.toFixed(1)),
       msFp32: Number(a.ms.toFixed(3)),
       msInt8: Number(b.ms.toFixed(3)),
@@ -134,11 +138,26 @@ for (const m of models(data, { only: flags.only, stamps: flags.stamps })) {
     process.stderr.write(`${m.name}: ${error instanceof Error ? error.message.slice(0, 300) : error}\n`);
   }
 }
-const labelled = found.filter((r) => r.labels !== null && r.drop !== undefined);
+const labelled = found.filter((r) => r.drop !== undefined);
+/** Expected against counted disagreement, in points, over the models that have both. */
+function foresight() {
+  const pairs = found.filter((r) => r.expected !== undefined).map((r) => [100 - r.expected, 100 - r.agreement]);
+  const mean = (x) => x.reduce((a, v) => a + v, 0) / x.length;
+  const [e, c] = [0, 1].map((k) => pairs.map((p) => p[k]));
+  const together = (x, y) => mean(x.map((v, i) => (v - mean(x)) * (y[i] - mean(y))));
+  return {
+    models: pairs.length,
+    expected: points(mean(e)),
+    counted: points(mean(c)),
+    correlation: points(together(e, c) / Math.sqrt(together(e, e) * together(c, c))),
+    meanAbsoluteDifference: points(mean(e.map((v, i) => Math.abs(v - c[i])))),
+  };
+}
 const figures = {
   search: flags.search ?? "auto",
   method: flags.method ?? "auto",
   largestDrop: Math.max(...labelled.map((r) => r.drop)),
+  disagreement: foresight(),
   models: found,
 };
 if (flags.record !== undefined) record(flags.record, figures);

@@ -1,6 +1,6 @@
 // Partita's int8 with default options beside onnxruntime's quantize_static and NNCF: the same float graph, the same calibration feeds, the same
 // test feeds, in one run. A setting of a peer "loses less" when it is right (with labels) or agrees with FP32 (without) on more rows, by more
-// than the 95 % interval of the paired difference.
+// than the 95 % interval of the paired difference. Counted twice: by the scores as they are, and with every score above FP32's own as no loss.
 //
 //   node bench/quantize/compare.mjs DATA --python PYTHON [--only NAME] [--stamps FOLDER] [--record NAME]
 //
@@ -92,13 +92,20 @@ try {
         .map((l) => JSON.parse(l))
         .map((l) => [l.setting, l]),
     );
+    const loss = (x) => Math.max(0, share(fp32) - share(x));
     const peers = SETTINGS.map((setting) => {
       const line = lines.get(setting);
       if (line === undefined || line.error !== undefined)
         return { setting, error: line?.error ?? run.stderr.trim().split("\n").at(-1)?.slice(0, 300) ?? "no result" };
       const theirs = rowsOf(readNpz(join(files[3], `${setting}.npz`)).get("y"));
       const difference = against(own, theirs, wanted);
-      return { setting, share: share(theirs), better: difference, losesLess: difference.points > difference.interval };
+      return {
+        setting,
+        share: share(theirs),
+        better: difference,
+        losesLess: difference.points > difference.interval,
+        losesLessOfFp32: loss(own) - loss(theirs) > difference.interval,
+      };
     });
     rmSync(files[3], { recursive: true, force: true });
     const row = {
@@ -117,9 +124,13 @@ try {
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
+const named = (which) => found.flatMap((r) => r.peers.filter((p) => p[which]).map((p) => `${r.model}: ${p.setting}`));
 const figures = {
   models: found,
-  losesLess: found.flatMap((r) => r.peers.filter((p) => p.losesLess).map((p) => `${r.model}: ${p.setting}`)),
+  settings: found.reduce((a, r) => a + r.peers.filter((p) => p.error === undefined).length, 0),
+  losesLess: named("losesLess"),
+  // Where a score above FP32's own is no loss, neither the peer's nor Partita's.
+  losesLessOfFp32: named("losesLessOfFp32"),
 };
 if (flags.record !== undefined) record(flags.record, figures);
 else process.stdout.write(`${JSON.stringify(figures, null, 1)}\n`);

@@ -76,10 +76,9 @@ const once = (make) => {
   let made;
   return () => (made ??= make());
 };
-// As many for calibration as the digits have; more pictures to test on, which cost little and tell half a point.
+// As many for calibration as the digits have; more to test on, which costs little and tells half a point.
 const CALIBRATION = 179;
-const WORDS = 540;
-const PICTURES = 2160;
+const TESTED = 2160;
 
 /**
  * { name, path, options, calibration, test, labels?, data } of every model that is there, or of those with `only` in their names; feeds are
@@ -110,7 +109,7 @@ export function models(folder, { only = "", stamps = STAMPS } = {}) {
   const photos = once(() => photographs(stamps));
   const scenes = {
     calibration: once(() => pictures(CALIBRATION, photos(), generator(3))),
-    test: once(() => pictures(PICTURES, photos(), generator(4))),
+    test: once(() => pictures(TESTED, photos(), generator(4))),
   };
   for (const [name, path, dims, make] of [
     ["cifar_resnet20", "real/cifar_resnet20/model.onnx", [1, 3, 32, 32], normalised],
@@ -130,7 +129,7 @@ export function models(folder, { only = "", stamps = STAMPS } = {}) {
   const tools = synthesizers();
   const words = {
     calibration: once(() => spoken(CALIBRATION, tools, generator(3))),
-    test: once(() => spoken(WORDS, tools, generator(4))),
+    test: once(() => spoken(TESTED, tools, generator(4))),
   };
   for (const kind of ["CNN_S", "DS_CNN_S", "DNN_S", "CRNN_S", "GRU_S", "LSTM_S", "Basic_LSTM_S"]) {
     const [name, at] = [`kws_${kind}`, `real_tf/kws_${kind}`];

@@ -86,8 +86,7 @@ Napi::Value ContextCreate(const Napi::CallbackInfo& info) {
 Napi::Value MemoryInfo(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   State& s = state(env);
-  Current current(contextOf(s, s.get(env, info[0], Kind::Context)));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, s.get(env, info[0], Kind::Context)));
   size_t free = 0, total = 0;
   check(env, driver().MemGetInfo(&free, &total), "cuMemGetInfo");
   auto out = Napi::Object::New(env);
@@ -106,8 +105,7 @@ Napi::Value ModuleLoad(const Napi::CallbackInfo& info) {
   // cuModuleLoadData reads text up to a terminating zero, so the copy ends in one whatever the image is.
   std::vector<uint8_t> copy(image.data, image.data + image.length);
   copy.push_back(0);
-  Current current(contextOf(s, context));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, context));
   cuda::Module m = nullptr;
   check(env, driver().ModuleLoadData(&m, copy.data()), "cuModuleLoadData");
   return result(env, s.keep(Kind::Module, context.id, reinterpret_cast<uintptr_t>(m)));
@@ -122,8 +120,7 @@ Napi::Value FunctionGet(const Napi::CallbackInfo& info) {
   const std::string name = text(env, info[1], "name");
   const int dynamicShared = static_cast<int>(number(env, info[2], "dynamic shared bytes", 1 << 20));
   Driver& d = driver();
-  Current current(contextOf(s, module));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, module));
   cuda::Function f = nullptr;
   check(env, d.ModuleGetFunction(&f, as<cuda::Module>(module), name.c_str()), "cuModuleGetFunction " + name);
   // Static and dynamic shared memory count together towards the 48 KiB above which a kernel must opt in.

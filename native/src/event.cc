@@ -8,8 +8,7 @@ Napi::Value EventCreate(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   State& s = state(env);
   const Handle& context = s.get(env, info[0], Kind::Context);
-  Current current(contextOf(s, context));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, context));
   cuda::Event e = nullptr;
   check(env, driver().EventCreate(&e, 0), "cuEventCreate");
   return result(env, s.keep(Kind::Event, context.id, reinterpret_cast<uintptr_t>(e)));
@@ -21,8 +20,7 @@ Napi::Value EventRecord(const Napi::CallbackInfo& info) {
   State& s = state(env);
   const Handle& stream = s.get(env, info[0], Kind::Stream);
   const Handle& event = s.get(env, info[1], Kind::Event);
-  Current current(contextOf(s, stream));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, stream));
   if (driver().EventRecordWithFlags == nullptr) throw nativeError(env, "dlsym", -1, "the driver has no cuEventRecordWithFlags");
   constexpr unsigned kExternal = 1;  // CU_EVENT_RECORD_EXTERNAL
   check(env, driver().EventRecordWithFlags(as<cuda::Event>(event), as<cuda::Stream>(stream), info[2].ToBoolean() ? kExternal : 0),
@@ -36,8 +34,7 @@ Napi::Value EventElapsed(const Napi::CallbackInfo& info) {
   State& s = state(env);
   const Handle& from = s.get(env, info[0], Kind::Event);
   const Handle& to = s.get(env, info[1], Kind::Event);
-  Current current(contextOf(s, from));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, from));
   float ms = 0;
   check(env, driver().EventElapsedTime(&ms, as<cuda::Event>(from), as<cuda::Event>(to)), "cuEventElapsedTime");
   return Napi::Number::New(env, ms);

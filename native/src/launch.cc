@@ -10,8 +10,7 @@ Napi::Value StreamCreate(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   State& s = state(env);
   const Handle& context = s.get(env, info[0], Kind::Context);
-  Current current(contextOf(s, context));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, context));
   cuda::Stream stream = nullptr;
   check(env, driver().StreamCreate(&stream, cuda::kStreamNonBlocking), "cuStreamCreate");
   return result(env, s.keep(Kind::Stream, context.id, reinterpret_cast<uintptr_t>(stream)));
@@ -56,8 +55,7 @@ Napi::Value Launch(const Napi::CallbackInfo& info) {
     count++;
   }
   const cuda::LaunchConfig config{grid.x, grid.y, grid.z, block.x, block.y, block.z, shared, as<cuda::Stream>(stream), count == 0 ? nullptr : attributes, count};
-  Current current(contextOf(s, stream));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, stream));
   check(env, driver().LaunchKernelEx(&config, as<cuda::Function>(function), nullptr, size == 0 ? nullptr : extra), "cuLaunchKernelEx");
   return env.Undefined();
 }
@@ -66,8 +64,7 @@ Napi::Value CaptureBegin(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   State& s = state(env);
   const Handle& stream = s.get(env, info[0], Kind::Stream);
-  Current current(contextOf(s, stream));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, stream));
   check(env, driver().StreamBeginCapture(as<cuda::Stream>(stream), cuda::kCaptureThreadLocal), "cuStreamBeginCapture");
   return env.Undefined();
 }
@@ -78,8 +75,7 @@ Napi::Value CaptureEnd(const Napi::CallbackInfo& info) {
   State& s = state(env);
   const Handle& stream = s.get(env, info[0], Kind::Stream);
   Driver& d = driver();
-  Current current(contextOf(s, stream));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, stream));
   cuda::Graph graph = nullptr;
   const cuda::Result ended = d.StreamEndCapture(as<cuda::Stream>(stream), &graph);
   if (ended != 0) {

@@ -14,8 +14,7 @@ Napi::Value MemAlloc(const Napi::CallbackInfo& info) {
   State& s = state(env);
   const Handle& context = s.get(env, info[0], Kind::Context);
   const uint64_t bytes = number(env, info[1], "bytes", kMaxBytes);
-  Current current(contextOf(s, context));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, context));
   cuda::DevicePtr p = 0;
   check(env, driver().MemAlloc(&p, std::max<uint64_t>(bytes, 1)), "cuMemAlloc of " + std::to_string(bytes) + " bytes");
   return result(env, s.keep(Kind::Memory, context.id, p, bytes));
@@ -32,8 +31,7 @@ Napi::Value HostAlloc(const Napi::CallbackInfo& info) {
   State& s = state(env);
   const Handle& context = s.get(env, info[0], Kind::Context);
   const uint64_t bytes = std::max<uint64_t>(number(env, info[1], "bytes", kMaxBytes), 1);
-  Current current(contextOf(s, context));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, context));
   void* p = nullptr;
   check(env, driver().MemHostAlloc(&p, bytes, cuda::kHostAllocPortable), "cuMemHostAlloc of " + std::to_string(bytes) + " bytes");
   Handle& h = s.keep(Kind::Host, context.id, reinterpret_cast<uintptr_t>(p), bytes);
@@ -53,8 +51,7 @@ Napi::Value Fill(const Napi::CallbackInfo& info) {
   const Handle& memory = s.get(env, info[1], Kind::Memory);
   const uint64_t offset = number(env, info[2], "offset"), length = number(env, info[3], "bytes"), value = number(env, info[4], "value", 255);
   inside(env, memory, offset, length);
-  Current current(contextOf(s, stream));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, stream));
   if (length > 0) check(env, driver().MemsetD8Async(memory.value + offset, static_cast<unsigned char>(value), length, as<cuda::Stream>(stream)), "cuMemsetD8Async");
   return env.Undefined();
 }
@@ -73,8 +70,7 @@ Napi::Value Copy(const Napi::CallbackInfo& info) {
   if (length == 0) return env.Undefined();
   Driver& d = driver();
   const auto queue = as<cuda::Stream>(stream);
-  Current current(contextOf(s, stream));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(s, stream));
   if (to.kind == Kind::Host)
     check(env, d.MemcpyDtoHAsync(as<uint8_t*>(to) + toOffset, from.value + fromOffset, length, queue), "cuMemcpyDtoHAsync");
   else if (from.kind == Kind::Host)

@@ -139,6 +139,7 @@ State& state(Napi::Env env) { return *env.GetInstanceData<State>(); }
 cuda::Context contextOf(State& s, const Handle& h) { return as<cuda::Context>(s.handles.at(h.context)); }
 
 Current::Current(cuda::Context c) : status_(driver().CtxPushCurrent(c)) {}
+Current::Current(Napi::Env env, cuda::Context c) : Current(c) { check(env, status_, "cuCtxPushCurrent"); }
 Current::~Current() {
   cuda::Context popped = nullptr;
   if (status_ == 0) driver().CtxPopCurrent(&popped);

@@ -54,6 +54,8 @@ cuda::Context contextOf(State& s, const Handle& h);
 class Current {
  public:
   explicit Current(cuda::Context c);
+  // As above, for JavaScript's thread: throws where the context cannot be made current.
+  Current(Napi::Env env, cuda::Context c);
   ~Current();
   Current(const Current&) = delete;
   Current& operator=(const Current&) = delete;

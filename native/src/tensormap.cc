@@ -35,8 +35,7 @@ Napi::Value TensorMapTiled(const Napi::CallbackInfo& info) {
     throw Napi::RangeError::New(env, "a tensor map has 1 to 5 dims, one stride fewer, and as many box and element strides");
   auto i = [&](size_t at) { return static_cast<int>(number(env, info[at], "an enumeration", 255)); };
   // The driver wants a context, though it only writes a description.
-  Current current(contextOf(state(env), memory));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(state(env), memory));
   alignas(64) uint8_t map[128] = {};
   check(env, driver().TensorMapEncodeTiled(map, i(2), static_cast<unsigned>(dims.size()), reinterpret_cast<void*>(memory.value + offset), dims.data(), strides.data(), box.data(), steps.data(), i(7), i(8), i(9), i(10)),
         "cuTensorMapEncodeTiled");
@@ -57,8 +56,7 @@ Napi::Value TensorMapIm2col(const Napi::CallbackInfo& info) {
     throw Napi::RangeError::New(env, "an im2col map has 3 to 5 dims, one stride fewer, two corner entries fewer, and as many element strides");
   auto i = [&](size_t at) { return static_cast<int>(number(env, info[at], "an enumeration", 255)); };
   // The driver wants a context, though it only writes a description.
-  Current current(contextOf(state(env), memory));
-  check(env, current.status(), "cuCtxPushCurrent");
+  Current current(env, contextOf(state(env), memory));
   alignas(64) uint8_t map[128] = {};
   check(env, driver().TensorMapEncodeIm2col(map, i(2), static_cast<unsigned>(dims.size()), reinterpret_cast<void*>(memory.value + offset), dims.data(), strides.data(), lower.data(), upper.data(), channels, pixels,
                                             steps.data(), i(10), i(11), i(12), i(13)),

@@ -1,12 +1,13 @@
 /** `partita bench`: prints what the benchmark measured. */
 import { basename } from "node:path";
 import { readNpy, readNpz } from "../npz.js";
-import { badOption, type CompileOptions, parseNumber } from "../options.js";
+import { badOption, type CompileOptions } from "../options.js";
 import { human, humanUs } from "../report/text.js";
 import type { BenchResult, BenchRow } from "../runtime/bench-result.js";
 import type { Load } from "../runtime/load.js";
 import type { Tensor } from "../tensor.js";
-import { badFile, isBundle, open, readFeeds, write } from "./files.js";
+import { badFile, demandPlace, isBundle, open, readFeeds, write } from "./files.js";
+import { parseNumber } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 export interface BenchFlags {
@@ -36,11 +37,14 @@ export async function bench(t: Terminal, path: string, options: CompileOptions, 
   const maxDelayMs = flags.maxDelay === undefined ? undefined : parseNumber("--max-delay", flags.maxDelay, { least: 0, whole: false });
   if (maxDelayMs !== undefined && maxBatch === undefined)
     throw badOption({ name: "--max-delay", what: "is for runs that are joined, and none are", fix: "give --max-batch too" });
+  if (flags.labels !== undefined && flags.input.length === 0)
+    throw badOption({ name: "--labels", what: "are of the rows of --input, and there is none", fix: "give --input too" });
   const session = {
     ...(flags.streams === undefined ? {} : { streams: parseNumber("--streams", flags.streams, whole) }),
     ...(flags.threads === undefined ? {} : { threads: parseNumber("--threads", flags.threads, whole) }),
     ...(maxBatch === undefined ? {} : { batching: { maxBatch, ...(maxDelayMs === undefined ? {} : { maxDelayMs }) } }),
   };
+  if (flags.trace !== undefined) demandPlace(flags.trace);
   const program = await open(path, options);
   const result = await benchmark(program, {
     name: basename(path),

@@ -4,13 +4,16 @@ import { basename } from "node:path";
 import { type Command, Option } from "commander";
 import { replaceFile } from "../atomic.js";
 import { calibrate } from "../calibrate.js";
-import { badOption, type CompileOptions, parseNumber, parseShape } from "../options.js";
+import { badOption, type CompileOptions } from "../options.js";
 import { mergeCalibrations, readCalibration, writeCalibration } from "../quantize/calibration.js";
 import type { Preprocessing } from "../quantize/images.js";
 import { rangesOf } from "../quantize/ranges.js";
 import { RANGE_METHODS } from "../quantize/scales.js";
 import { tableText } from "../quantize/table.js";
 import type { RangeMethod } from "../quantize/types.js";
+import { demandPlace } from "./files.js";
+import { collect, namesOf } from "./flags.js";
+import { parseNumber, parseShape } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 interface CalibrateFlags {
@@ -34,8 +37,6 @@ interface CalibrateFlags {
   readonly signature: string;
   readonly json?: boolean;
 }
-
-const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
 
 /** Adds the command and its subcommand to the program. */
 export function addCalibrate(program: Command, terminal: Terminal): void {
@@ -83,13 +84,13 @@ async function calibrateCommand(t: Terminal, path: string, flags: CalibrateFlags
   const shard = shardOf(flags.shard);
   const suffix = shard === undefined ? "" : `.${shard.index}-of-${shard.of}`;
   const output = flags.output ?? `${basename(path).replace(/\.(onnx|pb|pbtxt)$/, "")}${suffix}.calibration.json`;
+  for (const file of [output, flags.table]) if (file !== undefined) demandPlace(file);
   const checkpoint = `${output}.partial`;
   if (flags.restart === true) rmSync(checkpoint, { force: true });
-  const names = (list: string | undefined): string[] | undefined => list?.split(",").map((s) => s.trim());
   const options: CompileOptions = {
     shapes: Object.fromEntries(flags.shape.map(parseShape)),
-    inputs: names(flags.inputs),
-    outputs: names(flags.outputs),
+    inputs: namesOf(flags.inputs),
+    outputs: namesOf(flags.outputs),
     signature: flags.signature,
     onProgress: (event) => t.progress(event.stage, event.fraction),
     onRemark: (remark) => t.remark(remark.severity, remark.text),

@@ -11,7 +11,7 @@ import { qualifiedOp } from "../ir/graph.js";
 import { print } from "../ir/print.js";
 import { writeNpz } from "../npz.js";
 import { inferGraph } from "../ops/infer.js";
-import { type CompileOptions, parseNumber } from "../options.js";
+import type { CompileOptions } from "../options.js";
 import { passContext } from "../passes/pass.js";
 import { pipeline } from "../passes/pipeline.js";
 import { diffReports, diffText } from "../report/diff.js";
@@ -23,7 +23,8 @@ import { doctor } from "../runtime/doctor.js";
 import { type ExportedFile, epContextFiles } from "../runtime/epcontext.js";
 import { profileText } from "../runtime/profile.js";
 import { tritonFiles } from "../runtime/triton.js";
-import { badFile, isBundle, open, readFeeds, write } from "./files.js";
+import { badFile, demandPlace, isBundle, open, readFeeds, write } from "./files.js";
+import { parseNumber } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 export const noSuchNode = defineError<{ name: string; near: string | undefined }>(
@@ -50,20 +51,17 @@ export const noSuchFormat = defineError<{ name: string }>(
   2,
 );
 
-function writeReport(path: string, r: Report): void {
-  switch (extname(path)) {
-    case ".html":
-      write(path, r.toHTML());
-      break;
-    case ".json":
-      write(path, `${JSON.stringify(r.toJSON(), null, 1)}\n`);
-      break;
-    case ".txt":
-      write(path, r.toText());
-      break;
-    default:
-      throw badFile({ what: "a report is .html, .json or .txt", fix: "name it so" }, { file: path });
-  }
+/** Writes a report in the form that the path's end asks for. Where that is known to fail it throws at once, before there is a report. */
+function reportWriter(path: string): (r: Report) => void {
+  const forms: Readonly<Record<string, (r: Report) => string>> = {
+    ".html": (r) => r.toHTML(),
+    ".json": (r) => `${JSON.stringify(r.toJSON(), null, 1)}\n`,
+    ".txt": (r) => r.toText(),
+  };
+  const form = forms[extname(path)];
+  if (form === undefined) throw badFile({ what: "a report is .html, .json or .txt", fix: "name it so" }, { file: path });
+  demandPlace(path);
+  return (r) => write(path, form(r));
 }
 
 export async function compileCommand(
@@ -72,10 +70,12 @@ export async function compileCommand(
   options: CompileOptions,
   flags: { readonly output?: string; readonly report?: string; readonly json?: boolean },
 ): Promise<void> {
-  const program = await compile(path, options);
   const output = flags.output ?? `${basename(path).replace(/\.(onnx|pb|pbtxt)$/, "")}.partita`;
+  demandPlace(output);
+  const writeReport = flags.report === undefined ? undefined : reportWriter(flags.report);
+  const program = await compile(path, options);
   await program.save(output);
-  if (flags.report !== undefined) writeReport(flags.report, program.report);
+  writeReport?.(program.report);
   if (flags.json === true) t.json({ schema: "partita.compile/1", bundle: output, report: program.report.toJSON() });
   else {
     t.out(program.report.toText({ color: t.color, width: t.width, rows: 8 }));
@@ -90,15 +90,17 @@ export async function reportCommand(
   flags: { readonly html?: string; readonly why?: string; readonly diff?: string; readonly rows: string; readonly json?: boolean },
 ): Promise<void> {
   const rows = parseNumber("--rows", flags.rows, { least: 1, whole: true });
+  const page = flags.html === undefined || flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`;
+  if (page !== undefined) demandPlace(page);
   const r = await reportOf(path, options);
   if (flags.diff !== undefined) {
     const d = diffReports(r.data, (await reportOf(flags.diff, options)).data);
-    if (flags.html !== undefined) write(flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`, renderDiffHtml(d));
+    if (page !== undefined) write(page, renderDiffHtml(d));
     if (flags.json === true) t.json(d);
     else t.out(diffText(d, rows));
     return;
   }
-  if (flags.html !== undefined) writeReport(flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`, r);
+  if (page !== undefined) write(page, r.toHTML());
   if (flags.why !== undefined) why(t, r, flags.why, flags.json === true);
   else if (flags.json === true) t.json(r.toJSON());
   else t.out(r.toText({ color: t.color, width: t.width, rows }));
@@ -148,6 +150,7 @@ export interface RunFlags {
 }
 
 export async function runCommand(t: Terminal, path: string, options: CompileOptions, flags: RunFlags): Promise<void> {
+  for (const file of [flags.output, flags.trace]) if (file !== undefined) demandPlace(file);
   const program = await open(path, options);
   const session = await program.createSession();
   try {

@@ -1,5 +1,6 @@
 /** Files that commands read and write: models or bundles, feeds, results. */
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
+import { dirname, extname } from "node:path";
 import { replaceFile } from "../atomic.js";
 import { compile, load } from "../compile.js";
 import { defineError } from "../diagnostics.js";
@@ -18,9 +19,17 @@ export const badFile = defineError<{ what: string; fix: string }>(
 );
 export const isBundle = (path: string): boolean =>
   statSync(path, { throwIfNoEntry: false })?.isDirectory() === true && detect(path) === "bundle";
+/** Whether a path is of something compiled: a bundle, or a report's JSON. */
+export const isCompiled = (path: string): boolean => isBundle(path) || extname(path) === ".json";
 export const open = async (path: string, options: CompileOptions): Promise<Program> =>
   isBundle(path) ? await load(path) : await compile(path, options);
 
+/** Finds out before long work whether a file can lie where it is to go: its folder is there. */
+export function demandPlace(path: string): void {
+  const folder = dirname(path);
+  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true)
+    throw badFile({ what: `there is no folder '${folder}'`, fix: "make it first, or name another place" }, { file: path });
+}
 export function write(path: string, text: string): void {
   try {
     replaceFile(path, text);
@@ -32,11 +41,16 @@ export function write(path: string, text: string): void {
     );
   }
 }
+/** Where the name in `name=file` ends: both may hold "=" themselves. Negative where the text is a file alone. */
+function equalsIn(text: string, inputs: readonly Port[]): number {
+  const named = inputs.find((p) => text.startsWith(`${p.name}=`));
+  return named !== undefined ? named.name.length : existsSync(text) ? -1 : text.indexOf("=");
+}
 /** Feeds from `--input` files: .npz by name, .npy for the only input, name=file. */
 export function readFeeds(inputs: readonly Port[], files: readonly string[]): Record<string, Tensor> {
   const feeds: Record<string, Tensor> = {};
   for (const text of files) {
-    const at = text.indexOf("=");
+    const at = equalsIn(text, inputs);
     if (at > 0) feeds[text.slice(0, at)] = readNpy(text.slice(at + 1));
     else if (text.endsWith(".npz")) for (const [name, tensor] of readNpz(text)) feeds[name] = tensor;
     else {

@@ -1,11 +1,13 @@
 /** Commands and their options. Everything goes through the public API; results to stdout, progress and errors to stderr. */
-import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { Command, CommanderError, Option } from "commander";
 import { defineError, PartitaError } from "../diagnostics.js";
-import { badOption, type CompileOptions, parseBucket, parseCalibration, parseNumber, parseShape, parseTensorRt } from "../options.js";
+import { badOption } from "../options.js";
 import { type BenchFlags, bench } from "./bench.js";
 import { addCalibrate } from "./calibrate.js";
 import { compileCommand, doctorCommand, exportBundle, inspect, type RunFlags, reportCommand, runCommand } from "./commands.js";
+import { isCompiled } from "./files.js";
+import { collect, compileOptions, type ModelFlags } from "./flags.js";
 import { type Io, Terminal } from "./terminal.js";
 import { type VerifyFlags, verifyCommand } from "./verify.js";
 
@@ -15,37 +17,6 @@ export const internalError = defineError<{ what: string }>(
   ({ what }) => ({ what, why: "this is an error of Partita, not of the model", fix: "report it with the command and the model" }),
   70,
 );
-
-interface ModelFlags {
-  readonly target?: string;
-  readonly precision?: string;
-  readonly calibration?: string;
-  readonly quantizeExclude?: readonly string[];
-  readonly maxDrop?: string;
-  readonly maxSlowdown?: string;
-  readonly searchBudget?: string;
-  readonly search?: boolean;
-  readonly trials?: string;
-  readonly minSegmentSize?: string;
-  readonly tune?: string;
-  readonly shape?: readonly string[];
-  readonly dynamic?: string | boolean;
-  readonly bucket?: readonly string[];
-  readonly masked?: string;
-  readonly padding?: boolean;
-  readonly maxCachedEngines?: string;
-  readonly maxWorkspace?: string;
-  readonly inputs?: string;
-  readonly computeCapability?: string;
-  readonly trt?: readonly string[];
-  readonly outputs?: string;
-  readonly signature?: string;
-  readonly pin?: readonly string[];
-  readonly whatIf?: readonly string[];
-  readonly times?: string;
-  readonly strict?: boolean;
-  readonly json?: boolean;
-}
 
 /** Exit codes: 0 done, 1 the model or the options are at fault, 2 usage, 3 the machine lacks what was asked for, 70 internal error. */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
@@ -69,10 +40,23 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   }
 }
 
+/** What was compiled already takes no flags of compiling. Throws P1001 for the first of them. */
+function demandModel(paths: readonly (string | undefined)[], self: Command, compiling: ReadonlySet<string>): void {
+  if (paths.some((path) => path !== undefined && !isCompiled(path))) return;
+  const stray = self.options.find((o) => compiling.has(o.attributeName()) && self.getOptionValueSource(o.attributeName()) === "cli");
+  if (stray !== undefined)
+    throw badOption({
+      name: stray.long ?? stray.flags,
+      what: `is of compiling, and '${paths[0]}' is compiled already`,
+      fix: "leave it out, or name the model",
+    });
+}
+
 /** The commander program; docs/cli.md is made from it. */
 export function commands(terminal: Terminal): Command {
   const program = new Command("partita")
-    .description("Compiles ONNX graphs into partitioned bundles, and explains what went where.")
+    .description("Compiles ONNX and TensorFlow graphs into partitioned bundles, and explains what went where.")
+    .version(packageVersion(), "-v, --version", "the version of Partita")
     .exitOverride()
     .showSuggestionAfterError(true)
     .configureOutput({ writeOut: (s) => terminal.out(s), writeErr: (s) => terminal.err(s) });
@@ -128,6 +112,9 @@ export function commands(terminal: Terminal): Command {
       .option("--strict", "fail rather than leave anything on the host")
       .option("--json", "machine-readable result");
 
+  const compiling = new Set([...model(new Command()).options.map((o) => o.attributeName()), "whatIf"]);
+  compiling.delete("json");
+
   model(program.command("compile <model>").description("compile a model into a bundle"))
     .option("-o, --output <folder>", "where the bundle goes (default: the model's name with .partita)")
     .option("--report <file>", "write the report too: .html, .json or .txt")
@@ -142,17 +129,20 @@ export function commands(terminal: Terminal): Command {
     .option("--what-if <op=engine>", "as if an engine took an operator (=host: as if none did); may be repeated", collect, [])
     .option("--diff <other>", "what differs in another model, bundle or report (.json)")
     .option("--rows <n>", "rows of the tables", "20")
-    .action(
-      async (path: string, flags: ModelFlags & { html?: string; why?: string; diff?: string; rows: string }) =>
-        await reportCommand(terminal, path, compileOptions(flags, terminal), flags),
-    );
+    .action(async (path: string, flags: ModelFlags & { html?: string; why?: string; diff?: string; rows: string }, self: Command) => {
+      demandModel([path, flags.diff], self, compiling);
+      await reportCommand(terminal, path, compileOptions(flags, terminal), flags);
+    });
 
   model(program.command("run <model>").description("run a model or a bundle on tensors from files"))
     .option("--input <file>", "in.npz, in.npy or name=file.npy; may be repeated", collect, [])
     .option("--output <file>", "write the results as .npz")
     .option("--profile", "where the time of a run goes, by segment, layer and node")
     .option("--trace <file>", "write a trace of the run for ui.perfetto.dev or chrome://tracing (.json)")
-    .action(async (path: string, flags: ModelFlags & RunFlags) => await runCommand(terminal, path, compileOptions(flags, terminal), flags));
+    .action(async (path: string, flags: ModelFlags & RunFlags, self: Command) => {
+      demandModel([path], self, compiling);
+      await runCommand(terminal, path, compileOptions(flags, terminal), flags);
+    });
 
   model(
     program
@@ -184,7 +174,10 @@ export function commands(terminal: Terminal): Command {
     .option("--labels <file>", "classes of the rows of --input, .npy or .npz: top-1 accuracy")
     .option("--model <file>", "the model for the bare run, when a bundle is measured")
     .option("--trace <file>", "write a trace of some runs under that load, after the measurement")
-    .action(async (path: string, flags: ModelFlags & BenchFlags) => await bench(terminal, path, compileOptions(flags, terminal), flags));
+    .action(async (path: string, flags: ModelFlags & BenchFlags, self: Command) => {
+      demandModel([path], self, compiling);
+      await bench(terminal, path, compileOptions(flags, terminal), flags);
+    });
 
   addCalibrate(program, terminal);
 
@@ -218,92 +211,4 @@ export function commands(terminal: Terminal): Command {
   return program;
 }
 
-const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
-
-function calibrationOf(flags: ModelFlags): Pick<CompileOptions, "calibration"> {
-  const exclude = flags.quantizeExclude ?? [];
-  const drop = flags.maxDrop === undefined ? {} : { maxDrop: parseNumber("--max-drop", flags.maxDrop, { least: 0, whole: false }) };
-  const slowdown =
-    flags.maxSlowdown === undefined ? {} : { maxSlowdown: parseNumber("--max-slowdown", flags.maxSlowdown, { least: 1, whole: false }) };
-  const budget =
-    flags.searchBudget === undefined
-      ? {}
-      : { budgetSeconds: parseNumber("--search-budget", flags.searchBudget, { least: 0, whole: false }) };
-  const search = {
-    ...drop,
-    ...slowdown,
-    ...budget,
-    ...(flags.search === false ? { search: "none" as const } : {}),
-    ...(flags.trials === undefined ? {} : { trials: flags.trials }),
-  };
-  if (flags.calibration !== undefined)
-    return { calibration: { ...parseCalibration(flags.calibration), ...(exclude.length === 0 ? {} : { exclude }), ...search } };
-  const [stray] = Object.keys(search);
-  if (stray !== undefined)
-    throw badOption({
-      name: "calibration",
-      what: `is missing, and '${stray}' is of the search that it feeds`,
-      fix: "give --calibration too",
-    });
-  if (exclude.length === 0) return {};
-  throw badOption({ name: "--quantize-exclude", what: "has no calibration to exclude from", fix: "give --calibration too" });
-}
-
-function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOptions {
-  const targets = (flags.target ?? "auto").split(",").map((t) => t.trim());
-  const halves =
-    (flag: string, form: string) =>
-    (text: string): readonly [string, "host"] => {
-      const at = text.lastIndexOf("=");
-      if (at <= 0)
-        throw badOption({ name: flag, what: `'${text}' is not ${form}`, fix: "write it as NAME=host, NAME=cuda or NAME=tensorrt" });
-      return [text.slice(0, at), text.slice(at + 1) as "host"];
-    };
-  const pins = (flags.pin ?? []).map(halves("--pin", "MATCH=ENGINE")).map(([match, to]) => ({ match, to }));
-  const options: Record<string, unknown> = {
-    target: targets.length === 1 ? targets[0] : targets,
-    precision: flags.precision,
-    ...calibrationOf(flags),
-    minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
-    shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
-    dynamic: dynamicOf(flags),
-    maximumCachedEngines: countOf("--max-cached-engines", flags.maxCachedEngines, 1),
-    maxWorkspaceSizeBytes: countOf("--max-workspace", flags.maxWorkspace, 0),
-    inputs: flags.inputs?.split(",").map((s) => s.trim()),
-    computeCapability: flags.computeCapability,
-    tensorrt: Object.fromEntries((flags.trt ?? []).map(parseTensorRt)),
-    outputs: flags.outputs?.split(",").map((s) => s.trim()),
-    signature: flags.signature,
-    tune: flags.tune,
-    pin: pins,
-    whatIf: Object.fromEntries((flags.whatIf ?? []).map(halves("--what-if", "OP=ENGINE"))),
-    times: flags.times === undefined ? undefined : readJson("--times", flags.times),
-    strict: flags.strict ?? false,
-    onProgress: (event: { stage: string; fraction: number }) => terminal.progress(event.stage, event.fraction),
-    onRemark: (remark: { severity: string; text: string }) => terminal.remark(remark.severity, remark.text),
-  };
-  return options as CompileOptions;
-}
-
-const countOf = (flag: string, text: string | undefined, least: number): number | undefined =>
-  text === undefined ? undefined : parseNumber(flag, text, { least, whole: true });
-/** Any of the flags of dynamic shapes asks for them. */
-function dynamicOf({ dynamic, bucket = [], masked, padding }: ModelFlags): CompileOptions["dynamic"] {
-  if (dynamic === undefined && bucket.length === 0 && masked === undefined && padding === undefined) return undefined;
-  return {
-    ...(typeof dynamic === "string" ? { onMiss: dynamic as "build" } : {}),
-    buckets: Object.fromEntries(bucket.map(parseBucket)),
-    ...(masked === undefined ? {} : { masked: masked.split(",").map((s) => s.trim()) }),
-    padding: padding ?? false,
-  };
-}
-
-/** A JSON file that a flag names; what is in it is checked with the options. */
-function readJson(flag: string, path: string): unknown {
-  try {
-    return JSON.parse(readFileSync(path, "utf8"));
-  } catch (cause) {
-    const what = cause instanceof Error ? cause.message : String(cause);
-    throw badOption({ name: flag, what: `names a file that cannot be read as JSON: ${what}`, fix: "check the path and the file" });
-  }
-}
+const packageVersion = (): string => (createRequire(import.meta.url)("partita/package.json") as { version: string }).version;

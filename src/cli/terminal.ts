@@ -54,7 +54,9 @@ export class Terminal {
     const { stderr } = this.#io;
     if (stderr.isTTY === true) {
       const cells = Math.round(fraction * 24);
-      stderr.write(`\r\u001b[2K[${"#".repeat(cells)}${".".repeat(24 - cells)}] ${stage}`);
+      // A line that wraps could not be taken back.
+      const room = Math.max(0, (stderr.columns ?? 80) - 28);
+      stderr.write(`\r\u001b[2K[${"#".repeat(cells)}${".".repeat(24 - cells)}] ${stage.slice(0, room)}`);
       this.#line = true;
       if (fraction >= 1) this.done();
     } else if (stage !== this.#stage) {

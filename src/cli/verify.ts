@@ -1,9 +1,10 @@
 /** `partita verify`: prints what verification found. */
-import { type CompileOptions, parseNumber } from "../options.js";
+import type { CompileOptions } from "../options.js";
 import type { FaultyNode, ValueError } from "../runtime/bisect.js";
 import type { Fault, Verification } from "../runtime/verify.js";
 import { verify } from "../verify.js";
 import { readFeeds } from "./files.js";
+import { parseNumber } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 export interface VerifyFlags {

@@ -112,6 +112,18 @@ export interface RunOptions {
   readonly phases?: Phase[] | undefined;
 }
 
+/** Where a run goes: to the engine's threads or device, or it is over first on the calling thread, now or when the event loop has had its turn. */
+export type Place = "engine" | "here" | "later";
+/** Runs on the calling thread, of an executable whose runs may be shorter than the way to another thread. */
+export interface CallingThread {
+  /** Where a run on such inputs goes, when so many wait, it among them, and so many are under way elsewhere. */
+  place(inputs: readonly TensorLike[], waiting: number, busy: number): Place;
+  /** As the executable's `run`, over when it returns: of the inputs for which `place` has just said "here". */
+  run(inputs: readonly TensorLike[]): readonly Tensor[];
+  /** Milliseconds that the last run took. */
+  readonly ms: number;
+}
+
 /** A segment ready to run. `run` takes and gives tensors in the artifact's order of inputs and outputs; calls may overlap. */
 export interface Executable {
   run(inputs: readonly TensorLike[], options?: RunOptions): Promise<readonly Tensor[]>;
@@ -124,6 +136,7 @@ export interface Executable {
     keep: readonly boolean[],
     options?: RunOptions,
   ): Promise<readonly (Tensor | DeviceTensor)[]>;
+  readonly here?: CallingThread | undefined;
   /** Microseconds of one run on the device, without copies to and from the host: the median of several. Undefined where that cannot be told. */
   timeUs?(inputs: readonly TensorLike[]): Promise<number | undefined>;
   /** What the engine made of the segment, with the time of each layer in one run where the device was asked. */

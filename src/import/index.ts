@@ -7,10 +7,14 @@ import { cut } from "./cut.js";
 import { importOnnx } from "./onnx/index.js";
 import { type ImportTfOptions, importTf } from "./tf/index.js";
 
-export const unknownFormat = defineError<{ what: string }>("P1104", "a model's format is not recognised", ({ what }) => ({
-  what,
-  fix: "give an ONNX file (.onnx), a TensorFlow GraphDef (.pb, .pbtxt), a SavedModel folder, or a bundle that partita wrote",
-}));
+export const unknownFormat = defineError<{ what: string; fix?: string }>(
+  "P1104",
+  "a model's format is not recognised",
+  ({ what, fix }) => ({
+    what,
+    fix: fix ?? "give an ONNX file (.onnx), a TensorFlow GraphDef (.pb, .pbtxt), a SavedModel folder, or a bundle that partita wrote",
+  }),
+);
 export const noSuchModel = defineError<{ what: string }>("P1105", "there is no model at a path", ({ what }) => ({
   what,
   fix: "check the path",
@@ -44,13 +48,24 @@ export function detect(path: string): Format {
   }
   try {
     const buffer = Buffer.alloc(64);
-    return detectContent((at) => buffer.subarray(0, readSync(file, buffer, 0, buffer.length, at)));
+    return detectContent((at) => buffer.subarray(0, readSync(file, buffer, 0, buffer.length, at)), path);
   } finally {
     closeSync(file);
   }
 }
 
 export const detectBytes = (bytes: Uint8Array): "onnx" | "graphdef" => detectContent((at) => bytes.subarray(at, at + 64));
+
+/** What is taken for a model by mistake. No protobuf of a model begins so. */
+const NEITHER = [
+  { begins: "PK\x03\x04", called: "a zip archive (.npz, .zip)" },
+  { begins: "\x93NUMPY", called: "a NumPy array (.npy)" },
+  { begins: "\x89HDF", called: "an HDF5 file (a Keras model: export it to ONNX or as a SavedModel)" },
+  { begins: "\x1f\x8b", called: "compressed with gzip" },
+  { begins: "version https://git-lfs", called: "a Git LFS pointer: fetch the file itself (git lfs pull)" },
+  { begins: "{", called: "JSON" },
+  { begins: "<", called: "HTML or XML" },
+] as const;
 
 /** Fields looked at: a GraphDef whose functions or versions come first says what it is once its first node comes. */
 const FIELDS = 32;
@@ -59,8 +74,11 @@ const FIELDS = 32;
  * What a protobuf, or the text of one, holds: field 1 of a GraphDef is a node, a message; that of a ModelProto its ir_version, a number. Fields 2 to 4
  * are in both, others in a ModelProto alone. `read` gives up to 64 bytes at a place.
  */
-function detectContent(read: (at: number) => Uint8Array): "onnx" | "graphdef" {
-  if (/^\s*(#|node\s*\{|versions\s*\{|library\s*\{)/.test(Buffer.from(read(0)).toString("latin1"))) return "graphdef";
+function detectContent(read: (at: number) => Uint8Array, file?: string): "onnx" | "graphdef" {
+  const start = Buffer.from(read(0)).toString("latin1");
+  const other = NEITHER.find(({ begins }) => start.startsWith(begins));
+  if (other !== undefined) throw unknownFormat({ what: `it is ${other.called}, not a model` }, { file });
+  if (/^\s*(#|node\s*\{|versions\s*\{|library\s*\{)/.test(start)) return "graphdef";
   for (let at = 0, seen = 0; seen < FIELDS; seen++) {
     const bytes = read(at);
     const [tag = 0] = bytes;
@@ -94,7 +112,13 @@ export async function importModel(input: string | Uint8Array, options: ImportOpt
     case "saved-model":
       return importTf(input, options);
     case "bundle":
-      throw unknownFormat({ what: "this is a compiled bundle, not a model" }, { file: typeof input === "string" ? input : undefined });
+      throw unknownFormat(
+        {
+          what: "this is a compiled bundle, not a model",
+          fix: "give the model that it was compiled from; report, run, bench and verify take bundles",
+        },
+        { file: typeof input === "string" ? input : undefined },
+      );
     default:
       return format satisfies never;
   }

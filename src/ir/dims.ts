@@ -85,8 +85,16 @@ function extremum(name: "max" | "min", a: Dim, b: Dim): Dim {
   if (isStatic(a) && isStatic(b)) return name === "max" ? Math.max(a, b) : Math.min(a, b);
   if (isUnknown(a) || isUnknown(b)) return UNKNOWN;
   if (a === b) return a;
+  if (leastOf(sub(a, b)) >= 0) return name === "max" ? a : b;
+  if (leastOf(sub(b, a)) >= 0) return name === "max" ? b : a;
   const [x, y] = String(a) < String(b) ? [a, b] : [b, a];
   return call(name, x, y);
+}
+
+/** `d` of `max(0, d)`. */
+export function clamped(d: Dim): Dim | undefined {
+  const parts = isStatic(d) || !d.startsWith("max(") ? undefined : callParts(d);
+  return parts === undefined ? undefined : parts.a === 0 ? parts.b : parts.b === 0 ? parts.a : undefined;
 }
 
 /** a / b when it divides as polynomials by a constant or a single monomial, else undefined. */
@@ -119,13 +127,37 @@ export function sameDim(a: Dim, b: Dim): boolean | undefined {
   const difference = sub(a, b);
   if (isStatic(difference)) return difference === 0;
   if (isUnknown(difference)) return undefined;
-  // Symbols and products of them are at least 0: a sum of one sign with a constant is never 0.
-  const terms = read(difference);
-  const constant = terms.get("") ?? 0;
-  const plain = [...terms.keys()].every((m) => splitMonomial(m).every((atom) => callParts(atom) === undefined));
-  if (plain && constant > 0 && [...terms.values()].every((c) => c > 0)) return false;
-  if (plain && constant < 0 && [...terms.values()].every((c) => c < 0)) return false;
-  return undefined;
+  return leastOf(difference) > 0 || leastOf(mul(-1, difference)) > 0 ? false : undefined;
+}
+
+/** A number that the dim is certainly not below, as symbols are at least 0; -Infinity where there is none. */
+function leastOf(d: Dim): number {
+  if (isStatic(d)) return d;
+  if (isUnknown(d)) return Number.NEGATIVE_INFINITY;
+  let sum = 0;
+  for (const [m, c] of read(d)) {
+    // Of a factor that may be negative, and of what is taken away, nothing is known.
+    const factors = splitMonomial(m).map(leastOfAtom);
+    if (m !== "" && (c < 0 || factors.some((f) => f < 0))) return Number.NEGATIVE_INFINITY;
+    sum += factors.reduce((a, f) => a * f, c);
+  }
+  return sum;
+}
+function leastOfAtom(atom: string): number {
+  const parts = callParts(atom);
+  if (parts === undefined) return 0;
+  const [a, b] = [leastOf(parts.a), leastOf(parts.b)];
+  switch (parts.name) {
+    case "max":
+      return Math.max(a, b);
+    case "min":
+      return Math.min(a, b);
+    case "mod":
+      return b >= 1 ? 0 : Number.NEGATIVE_INFINITY;
+    default:
+      // A quotient by something of at least 1 keeps the sign.
+      return a >= 0 && b >= 1 ? 0 : Number.NEGATIVE_INFINITY;
+  }
 }
 
 /** Broadcast of two dims by NumPy's rule; undefined when they certainly do not broadcast. */

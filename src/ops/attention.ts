@@ -74,6 +74,8 @@ export const attention = defineOp({
     softmax_precision: optInt(),
   },
   role: "compute",
+  // With a past, ONNX Runtime computes on the present, which has to be there.
+  least: (n) => (n.ins[4] === undefined ? 1 : 3),
   infer: (at) => {
     const q = headsOf(at.in.q, at.attrs.q_num_heads);
     const k = headsOf(at.in.k, at.attrs.kv_num_heads);

@@ -83,15 +83,9 @@ export const range = defineOp({
           : y,
       ];
     }
-    return [
-      fact(dtype, [
-        dtype === "int64" || dtype === "int32"
-          ? typeof delta === "number" && delta > 0
-            ? max(ceilDiv(sub(limit, start), delta), 0)
-            : UNKNOWN
-          : UNKNOWN,
-      ]),
-    ];
+    if ((dtype !== "int64" && dtype !== "int32") || typeof delta !== "number" || delta === 0) return [fact(dtype, [UNKNOWN])];
+    const span = delta > 0 ? sub(limit, start) : sub(start, limit);
+    return [fact(dtype, [max(ceilDiv(span, Math.abs(delta)), 0)])];
   },
   cost: moves,
   int8,

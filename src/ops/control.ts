@@ -1,4 +1,5 @@
 /** Control flow. Bodies are graphs with captures (ir/types.ts); engines run them only when the host decides which and how often. */
+import { PartitaError } from "../diagnostics.js";
 import { UNKNOWN } from "../ir/dims.js";
 import { Editor } from "../ir/edit.js";
 import { makeConstant } from "../ir/payload.js";
@@ -46,6 +47,16 @@ function eitherType(x: ValueType, y: ValueType): ValueType {
   return x.kind === y.kind ? x : unknownType;
 }
 
+/** The facts, or why there are none. */
+function attempted(infer: () => readonly Fact[]): readonly Fact[] | PartitaError {
+  try {
+    return infer();
+  } catch (error) {
+    if (error instanceof PartitaError) return error;
+    throw error;
+  }
+}
+
 export const if_ = defineOp({
   name: "If",
   doc: "Runs one of two bodies.",
@@ -58,8 +69,13 @@ export const if_ = defineOp({
     // A condition that is known leaves the other branch out: what it says of these shapes need not even make sense.
     const known = at.in.condition.elements?.[0];
     if (typeof known === "number") return at.body(known !== 0 ? "then_branch" : "else_branch", []);
-    const [a, b] = [at.body("then_branch", []), at.body("else_branch", [])];
-    return Array.from({ length: at.outs }, (_, i) => either(a[i], b[i]));
+    // Of two branches for different shapes one may make no sense at these: it is never run, and what holds is what the other one says.
+    const [a, b] = [attempted(() => at.body("then_branch", [])), attempted(() => at.body("else_branch", []))];
+    if (a instanceof PartitaError) {
+      if (b instanceof PartitaError) throw a;
+      return b;
+    }
+    return b instanceof PartitaError ? a : Array.from({ length: at.outs }, (_, i) => either(a[i], b[i]));
   },
   cost: free,
   int8,

@@ -240,6 +240,8 @@ export interface OpDef<N extends string, I extends Slots, O extends Slots, S ext
   readonly role: Role;
   /** Random operators differ from run to run: never folded, never merged. */
   readonly random?: boolean | undefined;
+  /** How many outputs the node must have, read or not, where an input or an attribute asks for more than the slots do. */
+  least?(node: Node): number;
   /** One fact per output slot that the node has; extra facts are ignored. */
   infer(at: Site<NoInfer<I>, AttrsOf<NoInfer<S>>>): readonly Fact[];
   cost(at: DoneSite<NoInfer<I>, AttrsOf<NoInfer<S>>>): Cost;

@@ -458,7 +458,14 @@ export const clip = defineOp({
   types: { T: NUMBERS },
   attrs: {},
   role: "compute",
-  infer: (at) => [fact(dtypeOf(at.in.x), shapeOf(at.in.x))],
+  infer: (at) => {
+    const { x, min: lo, max: hi } = at.in;
+    const f = fact(dtypeOf(x), shapeOf(x));
+    const [up, down] = isIntegral(dtypeOf(x)) ? [dims.max, dims.min] : [];
+    const above = lo === undefined ? small(x)?.e : elementwise(f, x, lo, exactly(Math.max, up));
+    const both = above === undefined || hi === undefined ? above : elementwise(f, known(f, above), hi, exactly(Math.min, down));
+    return [known(f, both)];
+  },
   cost: perOutput(2),
   int8: noInt8,
   on: gpu(),

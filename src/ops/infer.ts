@@ -3,7 +3,7 @@
  * file declares. Small integer tensors carry their elements as dims, so that shape arithmetic stays exact and symbolic. Linear in the graph.
  */
 import { defineError, type Remarks } from "../diagnostics.js";
-import { isUnknown, substitute, UNKNOWN } from "../ir/dims.js";
+import { clamped, isUnknown, substitute, UNKNOWN } from "../ir/dims.js";
 import { isDType } from "../ir/dtypes.js";
 import { bodiesOf, displayName, qualifiedOp, typeAt, valueAt } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
@@ -103,6 +103,8 @@ class Inference {
   replaced = false;
   readonly #remarks: Remarks | undefined;
   readonly #file: string | undefined;
+  /** Symbolic dims of tensors, in this graph and around it: as dims they are at least 0, whatever they were computed from. */
+  #dims: Scope = { own: new Set(), outer: undefined };
 
   constructor(remarks: Remarks | undefined, file: string | undefined) {
     this.#remarks = remarks;
@@ -124,8 +126,9 @@ class Inference {
 
   graph(g: Graph, inputs: readonly Fact[], captures: readonly Fact[]): { graph: Graph; facts: Fact[] } {
     const facts = new Array<Fact>(g.values.length);
+    this.#dims = { own: new Set(), outer: this.#dims };
     g.inputs.forEach((v, i) => {
-      facts[v] = joinInput(inputs[i], typeAt(g, v));
+      facts[v] = this.#counted(joinInput(inputs[i], typeAt(g, v)));
     });
     g.captures.forEach((v, i) => {
       facts[v] = captures[i] ?? { type: typeAt(g, v) };
@@ -139,7 +142,7 @@ class Inference {
       const results = def === undefined ? [] : this.#node(displayName(g, n), n, def, (v) => facts[v], bodies);
       n.outs.forEach((v, i) => {
         if (v === undefined) return;
-        facts[v] = this.#join(results[i], this.bound({ type: typeAt(g, v) }).type, n, valueAt(g, v));
+        facts[v] = this.#counted(this.#join(results[i], this.bound({ type: typeAt(g, v) }).type, n, valueAt(g, v)));
       });
       if (bodies.size > 0) {
         bodiesChanged = true;
@@ -148,11 +151,26 @@ class Inference {
         nodes.push({ ...n, attrs });
       } else nodes.push(n);
     }
+    this.#dims = this.#dims.outer ?? this.#dims;
     const values = g.values.map((v): Value | undefined => {
       const f = v === undefined ? undefined : facts[v.id];
       return v === undefined || f === undefined || f.type === v.type ? v : { ...v, type: f.type };
     });
     return { graph: { ...g, values, nodes: bodiesChanged ? nodes : g.nodes }, facts };
+  }
+
+  /** A range as long as another tensor has rows: `max(0, rows)` is `rows`. */
+  #counted(f: Fact): Fact {
+    const t = f.type;
+    if (t.kind !== "tensor" || t.shape === undefined) return f;
+    let shape = t.shape;
+    t.shape.forEach((d, i) => {
+      if (typeof d === "number") return;
+      const inner = clamped(d);
+      if (typeof inner === "string" && hasDim(this.#dims, inner)) shape = shape.with(i, inner);
+      else this.#dims.own.add(d);
+    });
+    return shape === t.shape ? f : { ...f, type: { ...t, shape } };
   }
 
   #node(label: string, n: Node, def: AnyOp, facts: (v: ValueId) => Fact | undefined, bodies: Map<string, Body>): readonly Fact[] {
@@ -204,6 +222,16 @@ class Inference {
     const shape = joinDims(t.shape, declared.shape);
     return shape === t.shape ? inferred : { ...inferred, type: { ...t, shape } };
   }
+}
+
+/** The dims seen in a graph, and in those around it. */
+interface Scope {
+  readonly own: Set<string>;
+  readonly outer: Scope | undefined;
+}
+function hasDim(scope: Scope, d: string): boolean {
+  for (let s: Scope | undefined = scope; s !== undefined; s = s.outer) if (s.own.has(d)) return true;
+  return false;
 }
 
 /** Whether two types cannot be of one value: another kind, or another element type. Shapes do not count. */

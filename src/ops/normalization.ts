@@ -1,5 +1,6 @@
 /** Normalisations and Dropout. */
 import { no, yes } from "../diagnostics.js";
+import { intOf } from "../ir/attributes.js";
 import { dtypeFromOnnx } from "../ir/dtypes.js";
 import { all, attribute, FLOATS64, gpu, on, outputsOnly, when } from "./answers.js";
 import {
@@ -46,6 +47,8 @@ export const batchNormalization = defineOp({
   types: { T: FLOATS64 },
   attrs: { epsilon: float(1e-5), momentum: float(0.9), training_mode: flag(false) },
   role: "compute",
+  // Training gives the statistics, or ONNX Runtime does not load it.
+  least: (n) => (intOf(n, "training_mode", 0) === 0 ? 1 : 3),
   infer: (at) => {
     const mode = at.node.attrs["training_mode"];
     // ONNX Runtime takes other numbers for training here and for inference there, and ends the process.

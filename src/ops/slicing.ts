@@ -1,5 +1,5 @@
 /** Slices, splits, pads, joins. */
-import { add, ceilDiv, isStatic, max, min, sub, symbolsOf, UNKNOWN } from "../ir/dims.js";
+import { add, ceilDiv, isStatic, max, min, sub, UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
 import { constantInputs, gpu, hostOnly } from "./answers.js";
 import {
@@ -44,17 +44,18 @@ function sliced(d: Dim, start: Dim, end: Dim, step: number): Dim {
     const e = step < 0 && end < -d ? -1 : clamp(end);
     return Math.max(0, Math.ceil((e - s) / step));
   }
-  if (step === 1 && start === 0 && isStatic(end) && end >= 2 ** 31 - 1) return d;
-  if (step === 1 && isStatic(start) && start >= 0 && isStatic(end)) {
-    if (end >= 2 ** 31 - 1) return start === 0 ? d : max(sub(d, start), 0);
-    if (end < 0 && !isStatic(d)) return max(sub(d, start - end), 0);
+  const open = isStatic(end) && end >= 2 ** 31 - 1;
+  if (step === 1) {
+    if (isStatic(start) && start < 0) return open ? min(-start, d) : UNKNOWN;
+    // Of a symbolic index the sign must be certain: a negative one counts from the end.
+    if (max(start, 0) !== start) return UNKNOWN;
+    if (isStatic(end) && end < 0) return max(sub(d, isStatic(start) ? start - end : add(start, -end)), 0);
+    if (!open && max(end, 0) !== end) return UNKNOWN;
+    const until = open ? d : min(d, end);
+    return start === 0 ? until : max(sub(until, start), 0);
   }
-  if (step === 1 && isStatic(start) && start < 0 && isStatic(end) && end >= 2 ** 31 - 1) return UNKNOWN;
   if (step === -1 && start === -1 && isStatic(end) && end <= -(2 ** 31 - 1)) return d;
-  if (step === 1 && start === 0 && !isStatic(end) && end === d) return d;
-  // A symbol is no negative number: it counts from the start.
-  if (step === 1 && start === 0 && isStatic(d) && !isStatic(end) && symbolsOf(end).join() === end) return min(d, end);
-  return step > 1 && start === 0 && isStatic(end) && end >= 2 ** 31 - 1 ? ceilDiv(d, step) : UNKNOWN;
+  return step > 1 && start === 0 && open ? ceilDiv(d, step) : UNKNOWN;
 }
 export const slice = defineOp({
   name: "Slice",

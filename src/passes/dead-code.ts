@@ -12,7 +12,8 @@ export const deadCode = definePass({
   run: (g) => deep(g, (inner) => swept(trimmed(inner))),
 });
 
-function swept(g: Graph): Graph {
+/** Without the nodes that nobody reads; bodies are left as they are. */
+export function swept(g: Graph): Graph {
   const live = new Uint8Array(g.values.length);
   for (const v of g.outputs) live[v] = 1;
   const dead: Node[] = [];
@@ -29,10 +30,11 @@ function swept(g: Graph): Graph {
   // An optional output nobody reads need not be computed: trailing ones go, the others keep their place.
   for (const n of draft.nodes()) {
     if (n.outs.length < 2 || bodiesOf(n).length > 0 || n.domain !== "") continue;
-    const slots = Object.values((lookup(n.domain, n.op)?.out ?? {}) as Slots);
+    const def = lookup(n.domain, n.op);
+    const slots = Object.values((def?.out ?? {}) as Slots);
     // What is not optional has to be there; the number of variadic outputs has a meaning of its own.
     if (slots.length === 0 || slots.some((slot) => slot.kind === "variadic")) continue;
-    const required = slots.findLastIndex((slot) => slot.kind === "tensor") + 1;
+    const required = Math.max(slots.findLastIndex((slot) => slot.kind === "tensor") + 1, def?.least?.(n) ?? 0);
     const last = n.outs.findLastIndex((v) => v !== undefined && live[v] === 1);
     const kept = Math.max(required, last + 1);
     if (last >= 0 && kept < n.outs.length) draft.patch(n.id, { outs: n.outs.slice(0, kept) });

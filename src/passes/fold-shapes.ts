@@ -4,6 +4,7 @@ import { Editor } from "../ir/edit.js";
 import { int64Constant, makeConstant } from "../ir/payload.js";
 import type { Graph, Node, ValueId } from "../ir/types.js";
 import { type Fact, shapeOf } from "../ops/define.js";
+import { swept } from "./dead-code.js";
 import { deep, definePass, type PassContext } from "./pass.js";
 
 export const foldShapes = definePass({
@@ -33,7 +34,8 @@ function folded(g: Graph, context: PassContext): Graph {
     }
   }
   for (const n of g.nodes) openReshape(draft, n, facts);
-  return draft.finish();
+  // What nobody reads any more would look like a reader to the passes after it.
+  return swept(draft.finish());
 }
 
 /**

@@ -22,8 +22,8 @@ export const layout = definePass({
     // Bodies carry the types that inference wrote into them.
     const declared = (of: Graph) => (v: ValueId) => shapeOfType(of.values[v]?.type ?? UNKNOWN_TYPE);
     return deep(g, (part) => {
-      if (part.outputs !== g.outputs) return turned(part, declared(part));
-      const done = turned(part, shapes(part));
+      if (part.outputs !== g.outputs) return turned(part, declared);
+      const done = turned(part, shapes);
       return asReshapes(done, shapes(done));
     });
   },
@@ -50,7 +50,8 @@ interface Region {
   readonly values: Set<ValueId>;
 }
 
-function turned(g: Graph, shapeOf: (v: ValueId) => Shape): Graph {
+function turned(g: Graph, shapesOf: (g: Graph) => (v: ValueId) => Shape): Graph {
+  const shapeOf = shapesOf(g);
   const draft = new Editor(g);
   meet(draft, g);
   const rankOf = (v: ValueId): number => shapeOf(v)?.length ?? 0;
@@ -90,8 +91,16 @@ function turned(g: Graph, shapeOf: (v: ValueId) => Shape): Graph {
     r.nodes.push(n);
     for (const v of turn.tied) r.values.add(v);
   }
-  for (const r of regions.values()) if (worth(draft, r, turns, shapeOf)) flip(draft, r, turns, shapeOf);
-  return draft.finish();
+  // With three axes a Transpose into one layout is the one into the other, and may end one region and begin another: what it made is then
+  // gone with the first of them, and the other is looked at again. Each round takes away transposed elements, so that there is a last one.
+  const gone = new Set<ValueId>();
+  let left = false;
+  for (const r of regions.values()) {
+    if (gone.size > 0 && [...r.values].some((v) => gone.has(v))) left = true;
+    else if (worth(draft, r, turns, shapeOf)) for (const v of flip(draft, r, turns, shapeOf)) gone.add(v);
+  }
+  const done = draft.finish();
+  return left ? turned(done, shapesOf) : done;
 }
 
 /** A Transpose and its inverse with nothing between them. */
@@ -138,7 +147,9 @@ function worth(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf
   return gain > loss;
 }
 
-function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf: (v: ValueId) => Shape): void {
+/** Turns the region. Returns the values whose readers read another one now. */
+function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf: (v: ValueId) => Shape): readonly ValueId[] {
+  const gone: ValueId[] = [];
   const inside = new Set(r.nodes.map((n) => n.id));
   const first = new Map<ValueId, ValueId>();
   const entries = new Set<NodeId>();
@@ -205,6 +216,7 @@ function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf:
       if (draft.isOutput(y) && (draft.producer(x) === undefined || draft.isOutput(x))) continue;
       draft.replaceUses(y, x);
       draft.remove(u.id);
+      gone.push(y);
     }
     const wanted = draft.uses(v).length > 0 || draft.isOutput(v);
     if (made.has(v)) {
@@ -216,6 +228,7 @@ function flip(draft: Editor, r: Region, turns: ReadonlyMap<Node, Turn>, shapeOf:
     const producer = draft.producer(v);
     if (!wanted && isPerm(producer, toLast(rank))) draft.remove(producer.id);
   }
+  return gone;
 }
 
 /** A Transpose that moves no byte is a Reshape, which merges with its neighbours. */

@@ -31,31 +31,52 @@ interface Layer {
   readonly depth: number;
 }
 
+/** What a layer's bias takes back: mean(y_k) - mean(y'_k) per channel. */
+export interface BiasShift {
+  readonly layer: Layer;
+  readonly delta: Float64Array;
+}
+
 /**
- * The float graph with the biases of its quantized layers corrected: b_k += mean(y_k) - mean(y'_k), where y' is the layer's output in the
- * graph that `place` makes. Layers without a bias that cannot take one stay as they are.
+ * The shifts of the biases of the layers that `place` quantizes: b_k += mean(y_k) - mean(y'_k), where y' is the layer's output in the graph that
+ * `place` makes once the layers before it are corrected. Layers without a bias that cannot take one are not among them.
  */
-export async function correctBias(
+export async function biasShifts(
   g: Graph,
   factsOf: (g: Graph) => (v: ValueId) => Fact,
   ranges: Ranges,
   feeds: FeedStore,
   runner: Runner,
   options: BiasOptions = {},
-): Promise<Graph> {
+): Promise<readonly BiasShift[]> {
   const quantized = new Set(place(g, factsOf(g), ranges, options).decisions.flatMap((d) => (d.kind === "weight" ? (d.reader ?? []) : [])));
   const layers = layersOf(g, factsOf(g), quantized);
-  if (layers.length === 0 || feeds.length === 0) return g;
+  if (layers.length === 0 || feeds.length === 0) return [];
   const wanted = await means(g, layers, feeds, runner, options.signal);
-  let graph = g;
+  const shifts: BiasShift[] = [];
   for (const group of byDepth(layers, options.rounds ?? 12)) {
+    const graph = correctBias(g, shifts);
     const placed = place(graph, factsOf(graph), ranges, options);
     const found = await means(placed.graph, group, feeds, runner, options.signal);
-    const draft = new Editor(graph);
-    for (const layer of group) shift(draft, layer, wanted.get(layer.output), found.get(layer.output));
-    graph = draft.finish();
+    for (const layer of group) {
+      const [from, to] = [found.get(layer.output), wanted.get(layer.output)];
+      const delta = to?.map((m, k) => m - (from?.[k] ?? Number.NaN));
+      if (delta?.every(Number.isFinite)) shifts.push({ layer, delta });
+    }
   }
-  return graph;
+  return shifts;
+}
+
+/**
+ * The float graph with the biases shifted of the layers that `applies` names; all without it. A layer that stays float after all has nothing
+ * to take back, and a shift would move its mean away.
+ */
+export function correctBias(g: Graph, shifts: readonly BiasShift[], applies: (n: Node) => boolean = () => true): Graph {
+  const chosen = shifts.filter(({ layer }) => applies(layer.node));
+  if (chosen.length === 0) return g;
+  const draft = new Editor(g);
+  for (const { layer, delta } of chosen) shift(draft, layer, delta);
+  return draft.finish();
 }
 
 function layersOf(g: Graph, facts: (v: ValueId) => Fact, quantized: ReadonlySet<NodeId>): readonly Layer[] {
@@ -129,10 +150,7 @@ async function means(
   return new Map([...sums].map(([v, { sum, count }]) => [v, sum.map((s) => s / Math.max(1, count))]));
 }
 
-function shift(draft: Editor, layer: Layer, wanted: Float64Array | undefined, found: Float64Array | undefined): void {
-  if (wanted === undefined || found === undefined) return;
-  const delta = wanted.map((m, k) => m - (found[k] as number));
-  if (!delta.every(Number.isFinite)) return;
+function shift(draft: Editor, layer: Layer, delta: Float64Array): void {
   const stem = `${draft.value(layer.output).name}.bias`;
   if (layer.bias === undefined) {
     const added = draft.addConstant(stem, floatsConstant([layer.channels], Float32Array.from(delta)));

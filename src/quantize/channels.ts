@@ -21,7 +21,10 @@ export interface ChannelTensor {
 export interface ChannelClass {
   readonly channels: number;
   readonly tensors: readonly ChannelTensor[];
-  /** Nodes whose weights (and bias, or scale and shift) are multiplied by the factors, per output channel. */
+  /**
+   * Nodes whose weights (and bias, or scale and shift) are multiplied by the factors, per output channel. Where there are none, a Mul in front of
+   * the consumers multiplies the class's one tensor.
+   */
   readonly producers: readonly NodeId[];
   /** Nodes whose weights are divided by the factors, per input channel. */
   readonly consumers: readonly NodeId[];
@@ -34,7 +37,7 @@ export function channelClasses(g: Graph, facts: (v: ValueId) => Fact): readonly 
   const search = new Search(g, facts);
   return g.nodes.flatMap((n) => {
     const [x] = n.ins;
-    const axis = x === undefined ? undefined : consumedAxis(search, n);
+    const axis = x === undefined ? undefined : consumedAxis(g, search.shape, n);
     const found = x === undefined || axis === undefined ? undefined : search.from(x, axis);
     return found === undefined ? [] : [found];
   });
@@ -46,6 +49,7 @@ export function scaleChannels(g: Graph, chosen: readonly { readonly of: ChannelC
   for (const { of, factors } of chosen) {
     const inverse = factors.map((f) => 1 / f);
     for (const id of of.producers) scaleProducer(draft, id, factors);
+    if (of.producers.length === 0) multiply(draft, of, factors);
     for (const id of of.consumers) scaleConsumer(draft, id, inverse);
     for (const { value, axis, reader, input } of of.constants) {
       const n = draft.node(reader);
@@ -124,14 +128,14 @@ const REDUCE: ReadonlySet<string> = new Set(["ReduceMean", "ReduceSum", "ReduceM
 const WEIGHTED: ReadonlySet<string> = new Set(["Conv", "ConvTranspose", "Gemm", "MatMul"]);
 
 /** The axis of input channels, for nodes that can take a factor out of their input. */
-function consumedAxis(s: Search, n: Node): number | undefined {
+export function consumedAxis(g: Graph, shape: (v: ValueId) => Shape, n: Node): number | undefined {
   if (n.domain !== "" || !WEIGHTED.has(n.op)) return undefined;
   const [x, w] = n.ins;
-  const weight = w === undefined ? undefined : s.g.constants.get(w);
-  if (x === undefined || w === undefined || weight === undefined || floats(weight) === undefined || s.g.constants.has(x)) return undefined;
+  const weight = w === undefined ? undefined : g.constants.get(w);
+  if (x === undefined || w === undefined || weight === undefined || floats(weight) === undefined || g.constants.has(x)) return undefined;
   if (n.op === "Conv" || n.op === "ConvTranspose") return 1;
   if (weight.dims.length !== 2 || flagged(n, "transA")) return undefined;
-  const rank = s.shape(x)?.length;
+  const rank = shape(x)?.length;
   return rank === undefined || rank < 2 ? undefined : rank - 1;
 }
 
@@ -152,9 +156,7 @@ class Search {
     this.#users = usesOf(g);
     this.#outputs = new Set(g.outputs);
   }
-  shape(v: ValueId): Shape {
-    return shapeOf(this.#facts(v));
-  }
+  readonly shape = (v: ValueId): Shape => shapeOf(this.#facts(v));
 
   from(value: ValueId, axis: number): ChannelClass | undefined {
     if (this.#seen.has(value)) return undefined;
@@ -220,7 +222,7 @@ class Search {
   #read(n: Node, t: Touch): boolean {
     if (n.domain !== "" || bodiesOf(n).length > 0) return false;
     if (WEIGHTED.has(n.op)) {
-      if (n.ins.indexOf(t.v) !== 0 || n.ins.lastIndexOf(t.v) !== 0 || consumedAxis(this, n) !== t.at) return false;
+      if (n.ins.indexOf(t.v) !== 0 || n.ins.lastIndexOf(t.v) !== 0 || consumedAxis(this.g, this.shape, n) !== t.at) return false;
       t.consumers.add(n.id);
       return true;
     }
@@ -431,6 +433,23 @@ function landing(from: readonly Dim[], to: readonly Dim[], axis: number): number
   if (rest === undefined) return undefined;
   const found = to.findIndex((d, i) => d === from[axis] && after(to, i) === rest);
   return found < 0 ? undefined : found;
+}
+
+/** The class's tensor times the factors, for its consumers alone. */
+function multiply(draft: Editor, { tensors: [tensor], consumers }: ChannelClass, factors: Float64Array): void {
+  const [first] = consumers.map((id) => draft.node(id));
+  if (tensor === undefined || first === undefined) return;
+  const { name, type } = draft.value(tensor.value);
+  // Channels are before the positions of a convolution, and last for matrices.
+  const positions = first.op === "Conv" || first.op === "ConvTranspose" ? (draft.constant(first.ins[1])?.dims.length ?? 2) - 2 : 0;
+  const dims = [factors.length, ...Array.from({ length: positions }, () => 1)];
+  const constant = draft.addConstant(`${name}.factors`, floatsConstant(dims, Float32Array.from(factors)));
+  const scaled = draft.declare(`${name}.scaled`, type);
+  draft.add({ op: "Mul", ins: [tensor.value, constant], outs: [scaled], name: `${name}/scale`, origin: [name] });
+  for (const id of consumers) {
+    const n = draft.node(id);
+    if (n !== undefined) draft.patch(id, { ins: n.ins.map((v, i) => (i === 0 ? scaled : v)) });
+  }
 }
 
 function scaleProducer(draft: Editor, id: NodeId, factors: Float64Array): void {

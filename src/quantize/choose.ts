@@ -8,7 +8,7 @@ import { graphHash } from "../ir/hash.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { EngineName, Fact } from "../ops/define.js";
 import { costOf } from "../ops/infer.js";
-import { nodeUs } from "../partition/cost.js";
+import { nodeUs, startUs } from "../partition/cost.js";
 import { passedSlots } from "./candidates.js";
 import { observe } from "./observe.js";
 import { quantizable } from "./place.js";
@@ -31,7 +31,10 @@ export const staleTrials = defineError<{ path: string; why: string }>(
 export interface ChooseOptions {
   /** Points of agreement with the float model that may be lost before layers are left float. Default 0.5. */
   readonly maxDrop?: number | undefined;
-  /** Share of the quantized multiplications that may go back to float for it, 0 to 1, small first layers not counted. Default 0.1; 0: none. */
+  /**
+   * Share of the quantized multiplications that may go back to float for it, 0 to 1, small first layers not counted; 0: none. Default 0.1, and up to 0.5 of
+   * models that int8 makes faster by less than a call of their engine costs.
+   */
   readonly maxFloatShare?: number | undefined;
   /**
    * How much longer than all in int8 the model may take, 1.2 for a fifth, by the estimate of times for its target. Where it is given, layers go back to
@@ -93,33 +96,52 @@ function costsOf(g: Graph, facts: (v: ValueId) => Fact, free: number): ReadonlyM
   return costs;
 }
 
-function multiplications(g: Graph, { facts, maxFloatShare = MOST_FLOAT }: ChooseContext): FloatBudget {
-  const costs = costsOf(g, facts(g), maxFloatShare > 0 ? FIRST_LAYER_SHARE : 0);
-  const price = (n: Node): number => (n.op === "Add" ? 0 : (costs.get(n.id) ?? 0));
-  return {
-    price,
-    purse: (products) => maxFloatShare * products.reduce((a, n) => a + price(n), 0),
-    spend: "needed",
-    words: `maxFloatShare ${maxFloatShare} allows no more float layers that would mend it`,
-  };
-}
 /** Times that ONNX Runtime's integer Conv is faster than its float one: 3.5 measured with VNNI instructions (64 channels, 3 x 3, 56 x 56, one thread). */
 const HOST_INT8 = 3.5;
-/** Times are those of nodes by themselves, without what surrounds a segment. */
-function microseconds(g: Graph, { facts, engine = "host" }: ChooseContext, maxSlowdown: number): FloatBudget {
+/**
+ * Estimated microseconds that nodes take in int8, and that each takes longer in float: of nodes by themselves, without what surrounds a segment.
+ * What int8 leaves in float is float32. By node, which keeps its id in graphs that are made of this one.
+ */
+function timesOf(
+  g: Graph,
+  { facts, engine = "host" }: ChooseContext,
+): { readonly int8: number; readonly longer: ReadonlyMap<NodeId, number> } {
   const known = facts(g);
   let all = 0;
-  // By node, which keeps its id in graphs that are made of this one. What int8 leaves in float is float32.
-  const prices = new Map<NodeId, number>();
+  const longer = new Map<NodeId, number>();
   for (const n of g.nodes) {
     const cost = costOf(g, n, known);
     const int8 = nodeUs(engine, engine === "host" ? { ...cost, flops: cost.flops / HOST_INT8 } : cost, "int8");
     all += int8;
-    prices.set(n.id, Math.max(0, nodeUs(engine, cost, "fp32") - int8));
+    longer.set(n.id, Math.max(0, nodeUs(engine, cost, "fp32") - int8));
   }
+  return { int8: all, longer };
+}
+
+/** Where all that int8 wins is less than a call costs, the share of the multiplications that may go back to float: the rest stays int8, as was asked. */
+const MOST_FLOAT_SMALL = 0.5;
+/** A share of the multiplications; more of a model so small that what it takes longer is less than what a call of its engine costs anyway. */
+function multiplications(g: Graph, context: ChooseContext): FloatBudget {
+  const { facts, engine = "host", maxFloatShare } = context;
+  const costs = costsOf(g, facts(g), maxFloatShare === 0 ? 0 : FIRST_LAYER_SHARE);
+  const price = (n: Node): number => (n.op === "Add" ? 0 : (costs.get(n.id) ?? 0));
+  const { longer } = timesOf(g, context);
   return {
-    price: (n) => prices.get(n.id) ?? 0,
-    purse: () => (maxSlowdown - 1) * all,
+    price,
+    purse: (products) => {
+      const won = products.reduce((a, n) => a + (longer.get(n.id) ?? 0), 0);
+      const share = maxFloatShare ?? Math.max(MOST_FLOAT, Math.min(MOST_FLOAT_SMALL, startUs(engine) / won));
+      return share * products.reduce((a, n) => a + price(n), 0);
+    },
+    spend: "needed",
+    words: `${maxFloatShare === undefined ? "the default of maxFloatShare" : `maxFloatShare ${maxFloatShare}`} allows no more float layers that would mend it`,
+  };
+}
+function microseconds(g: Graph, context: ChooseContext, maxSlowdown: number): FloatBudget {
+  const { int8, longer } = timesOf(g, context);
+  return {
+    price: (n) => longer.get(n.id) ?? 0,
+    purse: () => (maxSlowdown - 1) * int8,
     spend: "all",
     words: `maxSlowdown ${maxSlowdown} allows no more float layers that would mend it`,
   };
@@ -133,7 +155,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   const calibration = rest.length > PROBED ? rest.split(PROBED / rest.length)[1] : rest;
   const { facts, keepFloat, runner, signal } = context;
   const key = createHash("sha256")
-    .update(`${graphHash(graph, "trials/2")} ${feeds.hash} ${context.method ?? ""}`)
+    .update(`${graphHash(graph, "trials/3")} ${feeds.hash} ${context.method ?? ""}`)
     .digest("hex");
   const path = context.trials;
   const state = path === undefined ? undefined : readTrials(path, key);
@@ -165,7 +187,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   return { ...found, held };
 }
 
-const SCHEMA = "partita.trials/2";
+const SCHEMA = "partita.trials/3";
 const amount = v.pipe(v.number(), v.minValue(0));
 const trials = v.strictObject({
   schema: v.literal(SCHEMA),
@@ -176,6 +198,7 @@ const trials = v.strictObject({
       configuration: v.strictObject({
         method: v.picklist(["auto", ...RANGE_METHODS]),
         alpha: v.optional(amount),
+        inputs: v.optional(amount),
         correctBias: v.boolean(),
         rounding: v.boolean(),
         floats: v.array(v.string()),
@@ -204,7 +227,7 @@ function readTrials(path: string, key: string): SearchState | undefined {
   return {
     trials: parsed.output.trials.map((t) => ({
       ...t,
-      configuration: { ...t.configuration, alpha: t.configuration.alpha },
+      configuration: { ...t.configuration, alpha: t.configuration.alpha, inputs: t.configuration.inputs },
       loss: t.loss ?? Number.POSITIVE_INFINITY,
       agreement: t.agreement,
       likely: t.likely,

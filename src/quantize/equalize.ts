@@ -5,6 +5,7 @@
 import type { Graph, ValueId } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
 import { type ChannelClass, channelClasses, inputShares, scaleChannels } from "./channels.js";
+import { entryClasses } from "./entries.js";
 
 /** Largest magnitude per channel, by the name of a value. */
 export type ChannelRanges = ReadonlyMap<string, ArrayLike<number>>;
@@ -19,12 +20,21 @@ export interface Equalized {
 
 /** Ranges below this share of the largest count as this share: a channel that is nearly silent must not be blown up without bound. */
 const SILENT = 1e-6;
-/** Classes whose factors differ by less are left alone. */
+/** Classes whose factors differ by less are left alone; those of inputs take an operator more, and must win two bits for it. */
 const WORTH = 1.05;
+const WORTH_A_MUL = 4;
 
-/** The tensors whose channel ranges `equalize` wants to know, with their axes of channels. */
-export function equalizable(g: Graph, facts: (v: ValueId) => Fact): ReadonlyMap<ValueId, number> {
+/** Exponents of the activations' ranges; undefined: these classes are left alone. */
+export interface Alphas {
+  readonly alpha: number | undefined;
+  /** Of the graph's inputs, which a Mul scales. */
+  readonly inputs: number | undefined;
+}
+
+/** The tensors whose channel ranges `equalize` wants to know, with their axes of channels; of inputs those that will be `quantized`. */
+export function equalizable(g: Graph, facts: (v: ValueId) => Fact, quantized: ReadonlySet<ValueId>): ReadonlyMap<ValueId, number> {
   const wanted = new Map<ValueId, number>();
+  for (const c of entryClasses(g, facts)) for (const { value, axis } of c.tensors) if (quantized.has(value)) wanted.set(value, axis);
   for (const c of channelClasses(g, facts)) for (const { value, axis } of readTensors(g, c)) wanted.set(value, axis);
   return wanted;
 }
@@ -39,13 +49,17 @@ export function equalize(
   g: Graph,
   facts: (v: ValueId) => Fact,
   ranges: ChannelRanges,
-  alpha: number,
+  { alpha, inputs }: Alphas,
 ): { readonly graph: Graph; readonly equalized: readonly Equalized[] } {
   const chosen: { of: ChannelClass; factors: Float64Array }[] = [];
   const equalized: Equalized[] = [];
-  for (const of of channelClasses(g, facts)) {
-    const factors = factorsOf(g, of, ranges, alpha);
-    if (factors === undefined) continue;
+  const classes = [
+    ...(inputs === undefined ? [] : entryClasses(g, facts).map((of) => ({ of, exponent: inputs, worth: WORTH_A_MUL }))),
+    ...(alpha === undefined ? [] : channelClasses(g, facts).map((of) => ({ of, exponent: alpha, worth: WORTH }))),
+  ];
+  for (const { of, exponent, worth } of classes) {
+    const factors = factorsOf(g, of, ranges, exponent);
+    if (factors === undefined || !(Math.max(...factors) >= worth * Math.min(...factors))) continue;
     chosen.push({ of, factors });
     equalized.push({ tensors: of.tensors.map((t) => g.values[t.value]?.name ?? ""), spread: Math.max(...factors) / Math.min(...factors) });
   }
@@ -69,8 +83,7 @@ function factorsOf(g: Graph, c: ChannelClass, ranges: ChannelRanges, alpha: numb
   // A channel that never spoke keeps its size beside the loudest.
   const reach = Math.max(...factors.map((f, i) => (Number.isNaN(f) ? 0 : f * (active[i] as number))));
   const scaled = factors.map((f) => (Number.isNaN(f) ? 1 : (f * largest) / reach));
-  const spread = Math.max(...scaled) / Math.min(...scaled);
-  return spread < WORTH || !Number.isFinite(spread) ? undefined : scaled;
+  return scaled.every((f) => Number.isFinite(1 / f)) ? scaled : undefined;
 }
 
 /** Tensors of a class that a consumer reads, which are the ones that will be quantized. */

@@ -4,6 +4,7 @@
  */
 import { elementNumber } from "../ir/numeric.js";
 import type { TensorLike } from "../tensor.js";
+import { type Crowd, crowdOf, type Lead, largest, leadOf, logProbabilities, marginOf, noiseOf, overtaken } from "./leads.js";
 import type { FeedStore, OpenGraph } from "./types.js";
 
 /** Outputs of the float graph on every feed of a store, in its order. */
@@ -17,36 +18,50 @@ export interface Score {
   readonly loss: number;
   /** Share of the ranked rows (logits along the last axis) whose largest element is where the float graph has it; undefined without such outputs. */
   readonly agreement: number | undefined;
-  /**
-   * The share that agreement tends to on many rows: by how far the first stands before the second in the float graph, and how much the other
-   * graph moves that lead. On a hundred rows a count tells 99 % from 97 % by chance alone.
-   */
+  /** The share that agreement tends to on many rows: by the noise of the leads and their density (`overtaken`). */
   readonly likely: number | undefined;
   /** Rows that were ranked. */
   readonly rows: number;
 }
 
-/** Runs a graph over a store. `concurrency` feeds are under way at once. */
-export async function outputsOf(open: OpenGraph, feeds: FeedStore, signal?: AbortSignal, concurrency = 2): Promise<Outputs> {
-  const results: Readonly<Record<string, TensorLike>>[] = [];
+/** Feeds that are under way at once. */
+const CONCURRENCY = 2;
+/** Runs a graph over a store. */
+export const outputsOf = (open: OpenGraph, feeds: FeedStore, signal?: AbortSignal): Promise<Outputs> =>
+  mapOutputs(open, feeds, (out) => out, signal);
+/** The leads of all ranked rows that a graph gives over a store. */
+export async function marginsOver(open: OpenGraph, feeds: FeedStore, signal?: AbortSignal): Promise<readonly number[]> {
+  return (await mapOutputs(open, feeds, marginsOf, signal)).flat();
+}
+async function mapOutputs<T>(open: OpenGraph, feeds: FeedStore, take: (out: Outputs[number]) => T, signal?: AbortSignal): Promise<T[]> {
+  const results: T[] = [];
   const running = new Set<Promise<void>>();
   let index = 0;
   for await (const feed of feeds.all()) {
     signal?.throwIfAborted();
     const at = index++;
     const run = open.run(feed).then((out) => {
-      results[at] = out;
+      results[at] = take(out);
       running.delete(run);
     });
     running.add(run);
-    if (running.size >= concurrency) await Promise.race(running);
+    if (running.size >= CONCURRENCY) await Promise.race(running);
   }
   await Promise.all(running);
   return results;
 }
 
-/** Compares outputs feed by feed. */
-export function scoreOf(expected: Outputs, actual: Outputs): Score {
+/** The leads of the rows of a record's ranked outputs. */
+export function marginsOf(record: Outputs[number]): readonly number[] {
+  return Object.values(record).flatMap((t) => {
+    const x = numbers(t);
+    const classes = t.dims.at(-1) ?? 1;
+    return x === undefined || !ranks(t) ? [] : Array.from({ length: x.length / classes }, (_, i) => marginOf(x, i * classes, classes));
+  });
+}
+
+/** Compares outputs feed by feed. `crowd`: leads of more rows than these of the float graph; theirs alone without it. */
+export function scoreOf(expected: Outputs, actual: Outputs, crowd?: Crowd): Score {
   const totals = new Map<string, { ranked: boolean; sum: number; weight: number }>();
   const leads: Lead[] = [];
   let agreed = 0;
@@ -84,37 +99,9 @@ export function scoreOf(expected: Outputs, actual: Outputs): Score {
   return {
     loss: Number.isNaN(loss) ? Number.POSITIVE_INFINITY : loss,
     agreement: rows === 0 ? undefined : agreed / rows,
-    likely: rows === 0 ? undefined : 1 - overtaken(leads),
+    likely: rows === 0 ? undefined : 1 - overtaken(crowd ?? crowdOf(leads.map((l) => l.margin)), noiseOf(leads)),
     rows,
   };
-}
-
-/** How far, in nats, a row's first class stands before its second, and by how much the other graph changes that. */
-interface Lead {
-  readonly margin: number;
-  readonly moved: number;
-}
-function leadOf(x: ArrayLike<number>, y: ArrayLike<number>, at: number, n: number): Lead {
-  const [p, q] = [logProbabilities(x, at, n), logProbabilities(y, at, n)];
-  const first = largest(p, 0, n);
-  let second = first === 0 ? 1 : 0;
-  for (let i = 0; i < n; i++) if (i !== first && (p[i] as number) > (p[second] as number)) second = i;
-  const margin = (p[first] as number) - (p[second] as number);
-  return { margin, moved: (q[first] as number) - (q[second] as number) - margin };
-}
-/** Share of rows whose second is expected to overtake: the leads move as those of the less decided half do, normally distributed. */
-function overtaken(leads: readonly Lead[]): number {
-  const close = [...leads].sort((a, b) => a.margin - b.margin).slice(0, Math.ceil(leads.length / 2));
-  const sigma = Math.sqrt(close.reduce((a, l) => a + l.moved ** 2, 0) / close.length);
-  if (sigma === 0) return 0;
-  if (!Number.isFinite(sigma)) return 1;
-  return leads.reduce((a, l) => a + tail(l.margin / sigma), 0) / leads.length;
-}
-/** P(Z > x) of a standard normal Z, x >= 0, to 1e-7 (Abramowitz and Stegun, 26.2.17). */
-function tail(x: number): number {
-  const t = 1 / (1 + 0.2316419 * x);
-  const series = t * (0.31938153 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
-  return (series * Math.exp((-x * x) / 2)) / Math.sqrt(2 * Math.PI);
 }
 
 /** Elements as numbers; undefined for text and for integers, whose exact values a score does not weigh. */
@@ -148,23 +135,6 @@ function softened(logits: Float64Array): Float64Array {
   const log = Math.log(cooled.reduce((a, v) => a + Math.exp(v), 0));
   return cooled.map((v) => v - log);
 }
-/** A probability that quantization made 0 counts as this. */
-const LEAST = 1e-12;
-function logProbabilities(x: ArrayLike<number>, at: number, n: number): Float64Array {
-  const row = Float64Array.from({ length: n }, (_, i) => x[at + i] as number);
-  const sum = row.reduce((a, b) => a + b, 0);
-  if (Math.abs(sum - 1) < 1e-3 && row.every((v) => v >= 0)) return row.map((v) => Math.log(Math.max(v, LEAST)));
-  const most = row.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const log = most + Math.log(row.reduce((a, v) => a + Math.exp(v - most), 0));
-  return row.map((v) => v - log);
-}
-
-function largest(x: ArrayLike<number>, at: number, n: number): number {
-  let best = 0;
-  for (let i = 1; i < n; i++) if ((x[at + i] as number) > (x[at + best] as number)) best = i;
-  return best;
-}
-
 /** Sums of squares of the difference and of the reference. */
 export function energies(x: ArrayLike<number>, y: ArrayLike<number>): { readonly noise: number; readonly signal: number } {
   let [noise, signal] = [0, 0];

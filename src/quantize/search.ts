@@ -5,19 +5,18 @@
  */
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
-import { correctBias } from "./bias.js";
-import { type ChannelRanges, equalizable, equalize } from "./equalize.js";
+import { type BiasShift, biasShifts, correctBias } from "./bias.js";
+import { type Alphas, type ChannelRanges, equalizable, equalize } from "./equalize.js";
 import type { Observations } from "./histogram.js";
+import { type Crowd, crowdOf, wilson } from "./leads.js";
 import { place } from "./place.js";
 import { learnRounding } from "./rounding.js";
-import { type Outputs, outputsOf, type Score, scoreOf } from "./score.js";
-import type { FeedStore, RangeMethod, Ranges, Runner } from "./types.js";
+import { marginsOf, marginsOver, type Outputs, outputsOf, type Score, scoreOf } from "./score.js";
+import type { FeedStore, OpenGraph, RangeMethod, Ranges, Runner } from "./types.js";
 
 /** One way to quantize a graph. */
-export interface Configuration {
+export interface Configuration extends Alphas {
   readonly method: RangeMethod | "auto";
-  /** Exponent of the activations' ranges in equalization; undefined: none. */
-  readonly alpha: number | undefined;
   readonly correctBias: boolean;
   /** Weights rounded by what their layers compute, not to the nearest. */
   readonly rounding: boolean;
@@ -94,6 +93,10 @@ const ALPHAS = [0.5, 0.75, 1] as const;
 /** Layers tried in leave-one-out at most, largest first; and layers left float at most. */
 const SENSITIVITY_LAYERS = 64;
 const FLOAT_LAYERS = 32;
+/** So many in a row that win nothing beside those left float end it. */
+const FLOAT_MISSES = 8;
+const AS_IT_IS: Alphas = { alpha: undefined, inputs: undefined };
+const evenness = ({ alpha, inputs }: Alphas): string => `${alpha} ${inputs}`;
 const NEAREST: ReadonlyMap<NodeId, Int8Array> = new Map();
 /** A loss below this is rounding of the outputs themselves: no weight can mend it. */
 const EXACT = 1e-7;
@@ -115,12 +118,12 @@ class Searching {
   readonly #start = performance.now();
   readonly #trials: Trial[] = [];
   readonly #known: ReadonlyMap<string, Trial>;
-  /** Graphs by equalization, their observations, and graphs with corrected biases: what trials share. */
-  readonly #graphs = new Map<number | undefined, Graph>();
-  readonly #observed = new Map<number | undefined, Observations>();
-  readonly #corrected = new Map<string, Graph>();
+  /** Graphs by equalization, their observations, shifts of biases and roundings: what trials share. */
+  readonly #graphs = new Map<string, Graph>();
+  readonly #observed = new Map<string, Observations>();
+  readonly #shifts = new Map<string, readonly BiasShift[]>();
   readonly #rounded = new Map<string, ReadonlyMap<NodeId, Int8Array>>();
-  #expected: Outputs | undefined;
+  #float: { readonly outputs: Outputs; readonly crowd: Crowd } | undefined;
   #best: Trial | undefined;
   #stopped: string | undefined;
 
@@ -133,18 +136,33 @@ class Searching {
   async run(): Promise<Found> {
     const steps = new Set<SearchStep>(this.#o.steps ?? ["equalize", "correct-bias", "round", "mixed-precision"]);
     const methods = this.#o.method === undefined ? METHODS : [this.#o.method];
-    const plain: Configuration = { method: methods[0] ?? "auto", alpha: undefined, correctBias: false, rounding: false, floats: [] };
+    const plain: Configuration = {
+      method: methods[0] ?? "auto",
+      alpha: undefined,
+      inputs: undefined,
+      correctBias: false,
+      rounding: false,
+      floats: [],
+    };
     for (const method of methods) await this.#try({ ...plain, method });
     if (steps.has("equalize")) {
       const before = this.#leader();
-      for (const alpha of ALPHAS) if (await this.#equalizes(alpha)) await this.#try({ ...before.configuration, alpha });
+      for (const inputs of ALPHAS)
+        if (await this.#equalizes({ alpha: undefined, inputs })) await this.#try({ ...before.configuration, inputs });
+      const { inputs } = this.#leader().configuration;
+      for (const alpha of ALPHAS)
+        if (await this.#equalizes({ alpha, inputs: undefined })) await this.#try({ ...before.configuration, inputs, alpha });
       // With even channels another method may be best.
-      const { configuration } = this.#leader();
-      if (configuration.alpha !== undefined) for (const method of methods) await this.#try({ ...configuration, method });
+      const even = this.#leader();
+      if (even !== before) for (const method of methods) await this.#try({ ...even.configuration, method });
     }
     if (steps.has("correct-bias")) await this.#try({ ...this.#leader().configuration, correctBias: true });
     if (steps.has("round") && this.#leader().loss > EXACT) await this.#try({ ...this.#leader().configuration, rounding: true });
     if (steps.has("mixed-precision")) await this.#mixed();
+    // Where the products that read the inputs stay float, scaling them wins nothing more.
+    const { configuration } = this.#leader();
+    if (configuration.inputs !== undefined && configuration.floats.length > 0)
+      await this.#try({ ...configuration, inputs: undefined }, 1 / BETTER);
     const best = this.#leader();
     return {
       best,
@@ -171,14 +189,15 @@ class Searching {
     return true;
   }
 
-  /** Measures a configuration, unless it was; `eligible` says whether it may become the best. */
-  async #try(configuration: Configuration, eligible = true): Promise<Trial | undefined> {
+  /** Measures a configuration, unless it was. It becomes the best when it leaves less than `share` of the best's loss. */
+  async #try(configuration: Configuration, share = BETTER): Promise<Trial | undefined> {
     const name = nameOf(configuration);
     const done = this.#trials.find((t) => t.name === name);
-    if (done !== undefined || !this.#mayGoOn()) return done;
     const known = this.#known.get(name);
+    // What is known costs no time.
+    if (done !== undefined || (known === undefined && !this.#mayGoOn())) return done;
     const score = known ?? (await this.#score(configuration));
-    const kept = this.#best === undefined || (eligible && score.loss < this.#best.loss * BETTER);
+    const kept = this.#best === undefined || score.loss < this.#best.loss * share;
     const { loss, agreement, likely, rows } = score;
     const trial: Trial = { name, configuration, loss, agreement, likely, rows, kept };
     this.#trials.push(trial);
@@ -188,47 +207,62 @@ class Searching {
   }
 
   async #score(configuration: Configuration): Promise<Score> {
-    this.#expected ??= await this.#outputs(this.#c.graph);
+    this.#float ??= await this.#reference();
     const graph = await this.#graphOf(configuration);
-    const observed = await this.#observations(configuration.alpha);
+    const observed = await this.#observations(configuration);
     const floats = new Set(configuration.floats);
     const placed = place(graph, this.#c.facts(graph), this.#c.ranges(graph, observed, configuration.method), {
       rounded: await this.#roundedOf(configuration),
       keepFloat: (n) => this.#c.keepFloat(n) ?? (floats.has(n.name) ? LEFT_FLOAT : undefined),
     });
-    return scoreOf(this.#expected, await this.#outputs(placed.graph));
+    return scoreOf(
+      this.#float.outputs,
+      await this.#opened(placed.graph, (open) => outputsOf(open, this.#c.held, this.#o.signal)),
+      this.#float.crowd,
+    );
   }
-  async #outputs(g: Graph): Promise<Outputs> {
+  /** What the float graph gives on the feeds held out, and the leads of its rows on all feeds: no quantized graph was fitted to these. */
+  #reference(): Promise<{ readonly outputs: Outputs; readonly crowd: Crowd }> {
+    const { graph, held, calibration } = this.#c;
+    return this.#opened(graph, async (open) => {
+      const outputs = await outputsOf(open, held, this.#o.signal);
+      const margins = outputs.flatMap(marginsOf);
+      const more = margins.length === 0 || held === calibration ? [] : await marginsOver(open, calibration, this.#o.signal);
+      return { outputs, crowd: crowdOf([...margins, ...more]) };
+    });
+  }
+  async #opened<T>(g: Graph, use: (open: OpenGraph) => Promise<T>): Promise<T> {
     const open = await this.#c.runner.open(g);
     try {
-      return await outputsOf(open, this.#c.held, this.#o.signal);
+      return await use(open);
     } finally {
       await open.dispose();
     }
   }
 
   async #graphOf(c: Configuration): Promise<Graph> {
-    const even = await this.#equalized(c.alpha);
+    const even = await this.#equalized(c);
     if (!c.correctBias) return even;
-    const key = `${c.alpha} ${c.method}`;
-    let graph = this.#corrected.get(key);
-    if (graph === undefined) {
-      const ranges = this.#c.ranges(even, await this.#observations(c.alpha), c.method);
-      graph = await correctBias(even, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
+    const key = `${evenness(c)} ${c.method}`;
+    let shifts = this.#shifts.get(key);
+    if (shifts === undefined) {
+      const ranges = this.#c.ranges(even, await this.#observations(c), c.method);
+      shifts = await biasShifts(even, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
         keepFloat: this.#c.keepFloat,
         signal: this.#o.signal,
       });
-      this.#corrected.set(key, graph);
+      this.#shifts.set(key, shifts);
     }
-    return graph;
+    const floats = new Set(c.floats);
+    return correctBias(even, shifts, (n) => !floats.has(n.name));
   }
   async #roundedOf(c: Configuration): Promise<ReadonlyMap<NodeId, Int8Array>> {
     if (!c.rounding) return NEAREST;
-    const key = `${c.alpha} ${c.method} ${c.correctBias}`;
+    const key = `${evenness(c)} ${c.method} ${c.correctBias}`;
     let rounded = this.#rounded.get(key);
     if (rounded === undefined) {
-      const graph = await this.#graphOf(c);
-      const ranges = this.#c.ranges(graph, await this.#observations(c.alpha), c.method);
+      const graph = await this.#graphOf({ ...c, floats: [] });
+      const ranges = this.#c.ranges(graph, await this.#observations(c), c.method);
       const { keepFloat } = this.#c;
       rounded = await learnRounding(graph, this.#c.facts, ranges, this.#c.calibration, this.#c.runner, {
         keepFloat,
@@ -238,35 +272,43 @@ class Searching {
     }
     return rounded;
   }
-  async #equalized(alpha: number | undefined): Promise<Graph> {
+  async #equalized(c: Alphas): Promise<Graph> {
     const { graph: base } = this.#c;
-    if (alpha === undefined) return base;
-    let graph = this.#graphs.get(alpha);
+    const key = evenness(c);
+    if (key === evenness(AS_IT_IS)) return base;
+    let graph = this.#graphs.get(key);
     if (graph === undefined) {
-      graph = equalize(base, this.#c.facts(base), channelRanges(await this.#observations(undefined)), alpha).graph;
-      this.#graphs.set(alpha, graph);
+      graph = equalize(base, this.#c.facts(base), channelRanges(await this.#observations(AS_IT_IS)), c).graph;
+      this.#graphs.set(key, graph);
     }
     return graph;
   }
   /** Whether equalization changes anything. */
-  async #equalizes(alpha: number): Promise<boolean> {
-    return (await this.#equalized(alpha)) !== this.#c.graph;
+  async #equalizes(c: Alphas): Promise<boolean> {
+    return (await this.#equalized(c)) !== this.#c.graph;
   }
-  async #observations(alpha: number | undefined): Promise<Observations> {
-    let found = this.#observed.get(alpha);
+  async #observations(c: Alphas): Promise<Observations> {
+    const key = evenness(c);
+    let found = this.#observed.get(key);
     if (found === undefined) {
-      const g = await this.#equalized(alpha);
-      const channels = alpha === undefined ? equalizable(g, this.#c.facts(g)) : undefined;
-      const tensors = [...new Set([...this.#c.quantizable(g), ...(channels?.keys() ?? [])])];
+      const g = await this.#equalized(c);
+      const quantizable = this.#c.quantizable(g);
+      const channels = g === this.#c.graph ? equalizable(g, this.#c.facts(g), new Set(quantizable)) : undefined;
+      const tensors = [...new Set([...quantizable, ...(channels?.keys() ?? [])])];
       found = await this.#c.observe(g, tensors, channels);
-      this.#observed.set(alpha, found);
+      this.#observed.set(key, found);
     }
     return found;
   }
 
-  /** Points of agreement that are lost: what was counted, or what is likely where that is more. Without ranked rows: all, unless there is no noise. */
+  /**
+   * Points of agreement that are lost: what noise and leads make likely, or what was counted where even the lower end of its 95 % interval is more.
+   * Without ranked rows: all, unless there is no noise.
+   */
   #pointsLost(t: Trial): number {
-    return t.loss > NOTHING ? 100 * (1 - Math.min(t.agreement ?? 0, t.likely ?? 0)) : 0;
+    if (!(t.loss > NOTHING)) return 0;
+    if (t.likely === undefined || t.agreement === undefined) return 100;
+    return 100 * Math.max(1 - t.likely, wilson(1 - t.agreement, t.rows).low);
   }
   #lost(t: Trial): boolean {
     return this.#pointsLost(t) > this.#o.maxDrop;
@@ -299,20 +341,24 @@ class Searching {
     });
     const ranked: { readonly node: Node; readonly loss: number }[] = [];
     for (const node of [...products].sort((a, b) => price(b) - price(a)).slice(0, SENSITIVITY_LAYERS)) {
-      const trial = await this.#try(floatsWith([node.name]), price(node) <= left);
+      const trial = await this.#try(floatsWith([node.name]), price(node) <= left ? BETTER : 0);
       if (trial === undefined) break;
       ranked.push({ node, loss: trial.loss });
     }
-    // By what is won for the price; free ones first.
+    // By what is won for the price; free ones first. One that wins nothing alone may do so once louder ones are gone.
     const least = Math.max(1e-3 * products.reduce((a, n) => a + price(n), 0), Number.MIN_VALUE);
-    const gain = (r: { readonly node: Node; readonly loss: number }): number => (start.loss - r.loss) / Math.max(price(r.node), least);
-    const helpful = ranked.filter((r) => r.loss < start.loss).sort((a, b) => gain(b) - gain(a));
+    const gain = (r: { readonly node: Node; readonly loss: number }): number => (start.loss - r.loss || 0) / Math.max(price(r.node), least);
     const names: string[] = [];
-    for (const { node } of helpful) {
-      if (!goesOn() || names.length >= FLOAT_LAYERS) break;
+    let loss = start.loss;
+    let misses = 0;
+    for (const { node } of ranked.sort((a, b) => gain(b) - gain(a))) {
+      if (!goesOn() || names.length >= FLOAT_LAYERS || misses >= FLOAT_MISSES) break;
       if (price(node) > left) continue;
       const trial = await this.#try(floatsWith([...names, node.name]));
       if (trial === undefined) break;
+      misses = trial.loss >= loss ? misses + 1 : 0;
+      if (misses > 0) continue;
+      loss = trial.loss;
       names.push(node.name);
       left -= price(node);
     }
@@ -320,7 +366,7 @@ class Searching {
   /** The products that a configuration quantizes, and the sums whose residual operand it quantizes. */
   async #quantizedBy(c: Configuration): Promise<{ readonly residuals: readonly Node[]; readonly products: readonly Node[] }> {
     const graph = await this.#graphOf(c);
-    const ranges = this.#c.ranges(graph, await this.#observations(c.alpha), c.method);
+    const ranges = this.#c.ranges(graph, await this.#observations(c), c.method);
     const placed = place(graph, this.#c.facts(graph), ranges, { keepFloat: this.#c.keepFloat });
     const weighted = new Set<NodeId>(placed.decisions.flatMap((d) => (d.kind === "float" || d.reader === undefined ? [] : [d.reader])));
     const changed = new Set(placed.graph.nodes.filter((n) => n.op === "Add").map((n) => `${n.id} ${n.ins.join()}`));
@@ -336,6 +382,7 @@ class Searching {
 export function nameOf(c: Configuration): string {
   return [
     `ranges by ${c.method}`,
+    ...(c.inputs === undefined ? [] : [`inputs scaled, alpha ${c.inputs}`]),
     ...(c.alpha === undefined ? [] : [`equalized, alpha ${c.alpha}`]),
     ...(c.correctBias ? ["biases corrected"] : []),
     ...(c.rounding ? ["weights rounded by their layers' outputs"] : []),

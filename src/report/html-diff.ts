@@ -1,6 +1,6 @@
 /** The difference of two reports as one self-contained page of tables. */
 import { type diffReports, figureLabel, figureText } from "./diff.js";
-import { escaped } from "./html-parts.js";
+import { cell, escaped, row, table } from "./html-parts.js";
 import { PAGE_STYLE } from "./html-style.js";
 
 export function renderDiffHtml(d: ReturnType<typeof diffReports>): string {
@@ -71,11 +71,9 @@ function section(title: string, head: readonly string[], rows: readonly (readonl
   const body =
     rows.length === 0
       ? "<p>None.</p>"
-      : `<table><thead><tr>${head.map((h) => `<th scope="col">${escaped(h)}</th>`).join("")}</tr></thead><tbody>
-${rows
-  .slice(0, MAX_ROWS)
-  .map((r) => `<tr>${r.map((c) => `<td>${escaped(c)}</td>`).join("")}</tr>`)
-  .join("\n")}
-</tbody></table>${rows.length > MAX_ROWS ? `<p>... and ${rows.length - MAX_ROWS} more in the JSON form.</p>` : ""}`;
+      : `${table(
+          head,
+          rows.slice(0, MAX_ROWS).map((r) => row(r.map((c) => cell(c)))),
+        )}${rows.length > MAX_ROWS ? `<p>... and ${rows.length - MAX_ROWS} more in the JSON form.</p>` : ""}`;
   return `<section><h2>${escaped(title)}${rows.length === 0 ? "" : ` (${rows.length})`}</h2>\n${body}\n</section>`;
 }

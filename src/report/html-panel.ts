@@ -1,4 +1,6 @@
 /** The page's script, second part: search, details, tables, start. Text reaches the page as text only. */
+import { LONG_CELL } from "./html-parts.js";
+
 export const PANEL_SCRIPT = String.raw`
 const units = ["", "k", "M", "G", "T", "P"];
 function human(x, unit) {
@@ -27,6 +29,7 @@ function list(pairs) {
   }
   return dl;
 }
+const cell = (text) => el("td", text, String(text).length > ${LONG_CELL} ? { class: "text" } : {});
 function table(head, rows) {
   const t = el("table"), tr = el("tr");
   for (const h of head) tr.append(el("th", h, { scope: "col" }));
@@ -34,7 +37,7 @@ function table(head, rows) {
   thead.append(tr);
   for (const row of rows) {
     const r = el("tr");
-    for (const cell of row) r.append(el("td", cell));
+    for (const text of row) r.append(cell(text));
     tbody.append(r);
   }
   t.append(thead, tbody);
@@ -209,7 +212,7 @@ function grow(id, rows) {
     const next = rows.slice(body.rows.length, body.rows.length + 500);
     for (const row of next) {
       const tr = el("tr");
-      for (const cell of row) tr.append(el("td", cell));
+      for (const text of row) tr.append(cell(text));
       body.append(tr);
     }
     if (body.rows.length >= rows.length) more.remove();
@@ -259,10 +262,11 @@ function start() {
     }
   });
   new ResizeObserver(() => draw()).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    readTheme();
-    draw();
-  });
+  for (const query of ["(prefers-color-scheme: dark)", "print"])
+    matchMedia(query).addEventListener("change", () => {
+      readTheme();
+      paint(); // At once: a page is printed before its next frame.
+    });
   document.documentElement.dataset.ready = "yes";
   // What the first search and the first click on a node need is made while nobody waits.
   setTimeout(() => {

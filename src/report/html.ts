@@ -3,7 +3,7 @@ import { memoryChart, operatorChart, segmentChart } from "./html-charts.js";
 import { pageData } from "./html-data.js";
 import { MAP_SCRIPT } from "./html-map.js";
 import { PANEL_SCRIPT } from "./html-panel.js";
-import { escaped } from "./html-parts.js";
+import { cell, escaped, row, table } from "./html-parts.js";
 import { PAGE_STYLE } from "./html-style.js";
 import { quantizationHtml } from "./quantization.js";
 import type { ReportData } from "./report.js";
@@ -68,19 +68,11 @@ ${memoryChart(r)}
 </section>
 <section aria-labelledby="segments-title">
 <h2 id="segments-title">Segments</h2>
-<div${r.segments.length > 60 ? ' class="lazy"' : ""}><table id="segments"><thead><tr><th scope="col">segment</th><th scope="col">engine</th><th scope="col">nodes</th><th scope="col">FLOPs</th><th scope="col">bytes</th><th scope="col">weights</th><th scope="col">estimate</th><th scope="col">inputs</th><th scope="col">outputs</th><th scope="col">operators</th></tr></thead><tbody>
-${r.segments
-  .slice(0, STATIC_ROWS)
-  .map(
-    (s, i) =>
-      `<tr data-segment="${i}"><td><button type="button">${escaped(s.name)}</button></td><td class="${s.engine}">${s.engine}</td><td>${s.nodes}</td><td>${human(s.flops)}</td><td>${human(s.bytes, "B")}</td><td>${human(s.weightsBytes, "B")}</td><td>${humanUs(s.estimatedUs)}</td><td>${s.inputs.length}</td><td>${s.outputs.length}</td><td>${escaped(
-        Object.entries(s.ops)
-          .map(([op, n]) => `${op}${n > 1 ? ` x${n}` : ""}`)
-          .join(", "),
-      )}</td></tr>`,
-  )
-  .join("\n")}
-</tbody></table></div>
+<div${lazy(r)}>${table(
+    ["segment", "engine", "nodes", "FLOPs", "bytes", "weights", "estimate", "inputs", "outputs", "operators"],
+    r.segments.slice(0, STATIC_ROWS).map(segmentRow),
+    "segments",
+  )}</div>
 ${r.segments.length > STATIC_ROWS ? `<p class="more"><button type="button" id="segments-more">Show more of the ${r.segments.length} segments</button></p>` : ""}
 </section>
 ${r.quantization === undefined ? "" : quantizationHtml(r.quantization)}${whatIf(r)}${support(r)}<section aria-labelledby="reasons-title">
@@ -88,27 +80,41 @@ ${r.quantization === undefined ? "" : quantizationHtml(r.quantization)}${whatIf(
 ${
   r.reasons.length === 0
     ? "<p>No engine was asked for, or nothing stayed behind.</p>"
-    : `<table id="reasons"><thead><tr><th scope="col">nodes</th><th scope="col">FLOPs</th><th scope="col">not on</th><th scope="col">why</th><th scope="col">what would change it</th><th scope="col">would save</th><th scope="col">operators</th></tr></thead><tbody>
-${r.reasons.map((x) => `<tr><td>${x.nodes}</td><td>${human(x.flops)}</td><td>${x.engine}</td><td>${escaped(x.why)}</td><td>${escaped(x.fix ?? "")}</td><td>${x.gainUs === undefined || x.gainUs <= 0 ? "" : humanUs(x.gainUs)}</td><td>${escaped(x.ops.join(", "))}</td></tr>`).join("\n")}
-</tbody></table>`
+    : table(
+        ["nodes", "FLOPs", "not on", "why", "what would change it", "would save", "operators"],
+        r.reasons.map((x) =>
+          row([
+            cell(x.nodes),
+            cell(human(x.flops)),
+            cell(x.engine),
+            cell(x.why),
+            cell(x.fix ?? ""),
+            cell(x.gainUs === undefined || x.gainUs <= 0 ? "" : humanUs(x.gainUs)),
+            cell(x.ops.join(", ")),
+          ]),
+        ),
+        "reasons",
+      )
 }
 </section>
 <section aria-labelledby="boundary-title">
 <h2 id="boundary-title">Boundary tensors</h2>
-<div${r.segments.length > 60 ? ' class="lazy"' : ""}><table id="boundary"><thead><tr><th scope="col">from</th><th scope="col">tensor</th><th scope="col">type</th><th scope="col">bytes</th></tr></thead><tbody>
-${r.segments
-  .flatMap((s) => s.outputs.map((t) => ({ s: s.name, ...t })))
-  .sort((a, b) => b.bytes - a.bytes)
-  .slice(0, 500)
-  .map((t) => `<tr><td>${escaped(t.s)}</td><td>${escaped(t.name)}</td><td>${escaped(t.type)}</td><td>${human(t.bytes, "B")}</td></tr>`)
-  .join("\n")}
-</tbody></table></div>
+<div${lazy(r)}>${table(
+    ["from", "tensor", "type", "bytes"],
+    r.segments
+      .flatMap((s) => s.outputs.map((t) => ({ from: s.name, ...t })))
+      .sort((a, b) => b.bytes - a.bytes)
+      .slice(0, 500)
+      .map((t) => row([cell(t.from), cell(t.name), cell(t.type), cell(human(t.bytes, "B"))])),
+    "boundary",
+  )}</div>
 </section>
 <section aria-labelledby="passes-title">
 <h2 id="passes-title">Passes</h2>
-<table><thead><tr><th scope="col">pass</th><th scope="col">nodes before</th><th scope="col">after</th></tr></thead><tbody>
-${r.passes.map((p) => `<tr class="${p.changed ? "" : "quiet"}"><td>${escaped(p.pass)}</td><td>${p.nodesBefore}</td><td>${p.nodesAfter}</td></tr>`).join("\n")}
-</tbody></table>
+${table(
+  ["pass", "nodes before", "after"],
+  r.passes.map((p) => row([cell(p.pass), cell(p.nodesBefore), cell(p.nodesAfter)], p.changed ? "" : ' class="quiet"')),
+)}
 </section>
 </main>
 <script type="application/json" id="data">${data}</script>
@@ -116,6 +122,28 @@ ${r.passes.map((p) => `<tr class="${p.changed ? "" : "quiet"}"><td>${escaped(p.p
 </body>
 </html>
 `;
+}
+
+/** Tables of many segments are laid out when they are reached. */
+const lazy = (r: ReportData): string => (r.segments.length > 60 ? ' class="lazy"' : "");
+
+function segmentRow(s: ReportData["segments"][number], i: number): string {
+  const ops = Object.entries(s.ops).map(([op, n]) => `${op}${n > 1 ? ` x${n}` : ""}`);
+  return row(
+    [
+      `<td><button type="button">${escaped(s.name)}</button></td>`,
+      cell(s.engine, s.engine),
+      cell(s.nodes),
+      cell(human(s.flops)),
+      cell(human(s.bytes, "B")),
+      cell(human(s.weightsBytes, "B")),
+      cell(humanUs(s.estimatedUs)),
+      cell(s.inputs.length),
+      cell(s.outputs.length),
+      cell(ops.join(", ")),
+    ],
+    ` data-segment="${i}"`,
+  );
 }
 
 function whatIf(r: ReportData): string {
@@ -134,9 +162,10 @@ function whatIf(r: ReportData): string {
     .join(", ");
   return `<section aria-labelledby="what-if-title">
 <h2 id="what-if-title">What if: ${escaped(what)}</h2>
-<table><thead><tr><th scope="col">figure</th><th scope="col">now</th><th scope="col">then</th></tr></thead><tbody>
-${rows.map(([a, x, y]) => `<tr><td>${a}</td><td>${x}</td><td>${y}</td></tr>`).join("\n")}
-</tbody></table>
+${table(
+  ["figure", "now", "then"],
+  rows.map((cells) => row(cells.map((c) => cell(c)))),
+)}
 </section>
 `;
 }
@@ -146,9 +175,20 @@ function support(r: ReportData): string {
   if (rows.length === 0) return "";
   return `<section aria-labelledby="support-title">
 <h2 id="support-title">Operators whose support would help most</h2>
-<table id="support"><thead><tr><th scope="col">operator</th><th scope="col">on</th><th scope="col">nodes</th><th scope="col">would save a run</th><th scope="col">engine segments then</th><th scope="col">FLOPs in engines then</th></tr></thead><tbody>
-${rows.map((s) => `<tr><td>${escaped(s.op)}</td><td>${s.engine}</td><td>${s.nodes}</td><td>${humanUs(s.gainUs)}</td><td>${s.engineSegments}</td><td>${(100 * s.flopsCovered).toFixed(1)} %</td></tr>`).join("\n")}
-</tbody></table>
+${table(
+  ["operator", "on", "nodes", "would save a run", "engine segments then", "FLOPs in engines then"],
+  rows.map((s) =>
+    row([
+      cell(s.op),
+      cell(s.engine),
+      cell(s.nodes),
+      cell(humanUs(s.gainUs)),
+      cell(s.engineSegments),
+      cell(`${(100 * s.flopsCovered).toFixed(1)} %`),
+    ]),
+  ),
+  "support",
+)}
 </section>
 `;
 }

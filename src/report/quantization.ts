@@ -1,9 +1,10 @@
 /** The report's part on quantization: how ranges were found, what was tried, and where the int8 graph leaves the float one. */
 import * as v from "valibot";
 import type { Drift } from "../quantize/drift.js";
+import { wilson } from "../quantize/leads.js";
 import type { Trial } from "../quantize/search.js";
 import type { QuantizerDecision } from "../quantize/types.js";
-import { escaped } from "./html-parts.js";
+import { cell, escaped, row, table } from "./html-parts.js";
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const amount = v.pipe(v.number(), v.minValue(0));
@@ -20,7 +21,9 @@ export const quantizationSchema = v.strictObject({
   loss: v.optional(loss),
   /** Share of the rows whose largest element is where the float graph has it, with the 95 % interval of the share. */
   agreement: v.optional(v.strictObject({ share: amount, low: amount, high: amount, rows: count })),
-  trials: v.array(v.strictObject({ name: v.string(), loss, agreement: v.optional(amount), kept: v.boolean() })),
+  /** The share of rows that will be as in float on many feeds, by the noise of the chosen configuration and how closely the float graph decides. */
+  likely: v.optional(amount),
+  trials: v.array(v.strictObject({ name: v.string(), loss, agreement: v.optional(amount), likely: v.optional(amount), kept: v.boolean() })),
   /** Why the search ended early, if it did. */
   stopped: v.optional(v.string()),
   /** What is lost beyond what was allowed. */
@@ -67,10 +70,12 @@ export function quantizationReport(q: QuantizationFacts): QuantizationReport {
     configuration: q.configuration,
     ...(best === undefined ? {} : { loss: finite(best.loss) }),
     ...(best?.agreement === undefined ? {} : { agreement: intervalOf(best.agreement, best.rows) }),
+    ...optional("likely", best?.likely),
     trials: q.trials.map((t) => ({
       name: t.name,
       loss: finite(t.loss),
-      ...(t.agreement === undefined ? {} : { agreement: digits(t.agreement) }),
+      ...optional("agreement", t.agreement),
+      ...optional("likely", t.likely),
       kept: t.kept,
     })),
     ...(q.stopped === undefined ? {} : { stopped: q.stopped }),
@@ -103,12 +108,10 @@ const digits = (x: number): number => Number(x.toPrecision(6));
 const optional = <K extends string>(key: K, x: number | undefined): Partial<Record<K, number>> =>
   x === undefined ? {} : ({ [key]: digits(x) } as Record<K, number>);
 
-/** Wilson's 95 % interval of a share of independent rows: it stays inside [0, 1] where few or none disagree. */
+/** A share of independent rows with its 95 % interval. */
 export function intervalOf(share: number, rows: number): NonNullable<QuantizationReport["agreement"]> {
-  const z = 1.959964;
-  const centre = (share + (z * z) / (2 * rows)) / (1 + (z * z) / rows);
-  const half = (z / (1 + (z * z) / rows)) * Math.sqrt((share * (1 - share)) / rows + (z * z) / (4 * rows * rows));
-  return { share: digits(share), low: digits(Math.max(0, centre - half)), high: digits(Math.min(1, centre + half)), rows };
+  const { low, high } = wilson(share, rows);
+  return { share: digits(share), low: digits(low), high: digits(high), rows };
 }
 
 function floatsOf(decisions: readonly QuantizerDecision[]): QuantizationReport["floats"] {
@@ -118,6 +121,7 @@ function floatsOf(decisions: readonly QuantizerDecision[]): QuantizationReport["
 }
 
 const percent = (x: number): string => `${(100 * x).toFixed(2)} %`;
+const shareText = (x: number | undefined): string => (x === undefined ? "" : percent(x));
 const db = (x: number | undefined): string => (x === undefined ? "" : x.toFixed(1));
 const short = (x: number): string =>
   x === 0 ? "0" : Math.abs(x) >= 1e4 || Math.abs(x) < 1e-3 ? x.toExponential(2) : String(Number(x.toPrecision(4)));
@@ -127,10 +131,10 @@ const lossText = (x: number | null): string => (x === null ? "not finite" : shor
 export function quantizationText(q: QuantizationReport, rows: number): readonly string[] {
   const lines = [summary(q)];
   if (q.trials.length > 1) {
-    lines.push(`  ${"loss".padStart(11)}  ${"agreement".padStart(10)}  trial`);
+    lines.push(`  ${"loss".padStart(11)}  ${"agreement".padStart(10)}  ${"expected".padStart(10)}  trial`);
     for (const t of q.trials)
       lines.push(
-        `  ${lossText(t.loss).padStart(11)}  ${(t.agreement === undefined ? "" : percent(t.agreement)).padStart(10)}  ${t.name}${t.kept ? "  (best so far)" : ""}`,
+        `  ${lossText(t.loss).padStart(11)}  ${shareText(t.agreement).padStart(10)}  ${shareText(t.likely).padStart(10)}  ${t.name}${t.kept ? "  (best so far)" : ""}`,
       );
   }
   if (q.stopped !== undefined) lines.push(`  The search ended early: ${q.stopped}.`);
@@ -163,7 +167,7 @@ function summary(q: QuantizationReport): string {
           q.agreement === undefined
             ? ""
             : `, ${percent(q.agreement.share)} of ${q.agreement.rows} rows as in float (95 % interval ${percent(q.agreement.low)} to ${percent(q.agreement.high)})`
-        }`;
+        }${q.likely === undefined ? "" : `, ${percent(q.likely)} expected of many`}`;
   return `${where}; ${q.configuration}${judged}.`;
 }
 
@@ -174,41 +178,54 @@ function noisiest(q: QuantizationReport): QuantizationReport["tensors"] {
 
 /** The section of the page. */
 export function quantizationHtml(q: QuantizationReport): string {
-  const head = (...cells: readonly string[]): string => `<thead><tr>${cells.map((c) => `<th scope="col">${c}</th>`).join("")}</tr></thead>`;
   const methods = Object.keys(q.tensors[0]?.ranges ?? {});
-  const cell = (s: string): string => `<td>${escaped(s)}</td>`;
-  const table = (id: string, header: string, rows: readonly string[]): string =>
-    rows.length === 0 ? "" : `<table id="${id}">${header}<tbody>\n${rows.join("\n")}\n</tbody></table>`;
+  const part = (title: string, id: string, head: readonly string[], rows: readonly (readonly string[])[]): string =>
+    rows.length === 0
+      ? ""
+      : `<h3>${escaped(title)}</h3>\n<div class="wide">${table(
+          head,
+          rows.map((cells) => row(cells.map((c) => cell(c)))),
+          id,
+        )}</div>`;
   return `<section aria-labelledby="quantization-title">
 <h2 id="quantization-title">Quantization</h2>
 <p>${escaped(summary(q))}</p>
 ${q.stopped === undefined ? "" : `<p>The search ended early: ${escaped(q.stopped)}.</p>`}
 ${q.shortfall === undefined ? "" : `<p>It falls short: ${escaped(q.shortfall)}.</p>`}
-${table(
+${part(
+  "What the search tried",
   "trials",
-  head("trial", "loss", "agreement", "best so far"),
-  q.trials.map(
-    (t) =>
-      `<tr>${cell(t.name)}${cell(lossText(t.loss))}${cell(t.agreement === undefined ? "" : percent(t.agreement))}${cell(t.kept ? "yes" : "")}</tr>`,
-  ),
+  ["trial", "loss", "agreement", "expected", "best so far"],
+  q.trials.map((t) => [t.name, lossText(t.loss), shareText(t.agreement), shareText(t.likely), t.kept ? "yes" : ""]),
 )}
-${table(
+${part(
+  "Tensors, noisiest first",
   "drift",
-  head("tensor", "made by", "SQNR, dB", "local, dB", "cosine", "range", "largest", "clipped", ...methods.map(escaped), "why"),
-  noisiest(q).map(
-    (t) =>
-      `<tr>${cell(t.name)}${cell(t.node ?? "")}${cell(db(t.accumulatedSqnr))}${cell(db(t.localSqnr))}${cell(t.cosine === undefined ? "" : t.cosine.toFixed(5))}${cell(short(t.amax))}${cell(short(t.absmax))}${cell(percent(t.clipped))}${methods.map((m) => cell(short(t.ranges[m] ?? 0))).join("")}${cell(t.why)}</tr>`,
-  ),
+  ["tensor", "made by", "SQNR, dB", "local, dB", "cosine", "range", "largest", "clipped", "why", ...methods],
+  noisiest(q).map((t) => [
+    t.name,
+    t.node ?? "",
+    db(t.accumulatedSqnr),
+    db(t.localSqnr),
+    t.cosine === undefined ? "" : t.cosine.toFixed(5),
+    short(t.amax),
+    short(t.absmax),
+    percent(t.clipped),
+    t.why,
+    ...methods.map((m) => short(t.ranges[m] ?? 0)),
+  ]),
 )}
-${table(
+${part(
+  "Weights",
   "quantized-weights",
-  head("weight", "of", "smallest scale", "largest scale", "SQNR, dB"),
-  q.weights.map((w) => `<tr>${cell(w.name)}${cell(w.node ?? "")}${cell(short(w.least))}${cell(short(w.most))}${cell(db(w.sqnr))}</tr>`),
+  ["weight", "of", "smallest scale", "largest scale", "SQNR, dB"],
+  q.weights.map((w) => [w.name, w.node ?? "", short(w.least), short(w.most), db(w.sqnr)]),
 )}
-${table(
+${part(
+  "Left float",
   "kept-float",
-  head("kept float", "why"),
-  q.floats.map((f) => `<tr>${cell(f.name)}${cell(f.why)}</tr>`),
+  ["tensor", "why"],
+  q.floats.map((f) => [f.name, f.why]),
 )}
 </section>
 `;

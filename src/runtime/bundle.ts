@@ -20,6 +20,7 @@ import {
 } from "node:fs";
 import { dirname, join, resolve, sep } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import * as v from "valibot";
 import { isRunning, temporariesOf, temporaryFor } from "../atomic.js";
 import { defineError } from "../diagnostics.js";
@@ -48,9 +49,9 @@ export const bundleVersion = defineError<{ found: string }>("P3004", "a bundle w
   what: `its schema is '${found}', this version reads '${SCHEMA}'`,
   fix: "compile the model again with this version",
 }));
-export const cannotSave = defineError<{ what: string }>("P3005", "a bundle cannot be written", ({ what }) => ({
+export const cannotSave = defineError<{ what: string; fix?: string }>("P3005", "a bundle cannot be written", ({ what, fix }) => ({
   what,
-  fix: "check the folder, its permissions and the room on the disk",
+  fix: fix ?? "check the folder, its permissions and the room on the disk",
 }));
 
 export const missingOperator = defineError<{ called: string }>("P3006", "a bundle needs a JavaScript operator", ({ called }) => ({
@@ -103,13 +104,19 @@ export interface BundleContent {
 }
 
 /** Throws P3005; whatever stood at `path` is untouched then. */
-export async function saveBundle(path: string, content: BundleContent): Promise<void> {
+export async function saveBundle(folder: string | URL, content: BundleContent): Promise<void> {
+  const path = folder instanceof URL && folder.protocol === "file:" ? fileURLToPath(folder) : folder;
+  if (typeof path !== "string" || path === "")
+    throw cannotSave({ what: path === "" ? "the path is empty" : `'${path}' is no path`, fix: "give a path or a file: URL" });
   const target = resolve(path);
   const staging = temporaryFor(target);
   try {
     recoverBundle(target);
     if (existsSync(target) && !existsSync(join(target, "manifest.json")))
-      throw cannotSave({ what: "something that is not a bundle is in the way" }, { file: path });
+      throw cannotSave(
+        { what: "something that is not a bundle is in the way", fix: "choose another name; only a bundle is replaced" },
+        { file: path },
+      );
     mkdirSync(staging, { recursive: false });
     const artifacts = [];
     for (const a of content.artifacts) {

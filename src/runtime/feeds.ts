@@ -48,10 +48,25 @@ export class Interface {
   readonly #inputs: readonly string[];
   readonly #outputs: readonly string[];
 
+  readonly #known: ReadonlySet<string>;
+  readonly #checks: readonly Check[];
+  /** Symbols of the inputs' dims, and the size of each in the feeds that are being checked. */
+  readonly #symbols: readonly string[];
+  readonly #hasDirect: boolean;
+
   constructor(plan: Plan) {
     this.#plan = plan;
     this.#inputs = plan.inputs.map((p) => p.name);
     this.#outputs = plan.outputs.map((p) => p.name);
+    this.#known = new Set(this.#inputs);
+    this.#symbols = [
+      ...new Set(plan.inputs.flatMap((p) => (p.dims ?? []).filter((d) => typeof d === "string" && isSymbol(d)) as string[])),
+    ];
+    this.#checks = plan.inputs.map((port) => ({
+      port,
+      dims: port.dims?.map((d) => (typeof d === "number" ? d : isSymbol(d) ? -1 - this.#symbols.indexOf(d) : undefined)),
+    }));
+    this.#hasDirect = Object.keys(plan.direct).length > 0;
   }
 
   /** The outputs asked for, all when undefined. Throws P3103. */
@@ -60,30 +75,51 @@ export class Interface {
   }
   /** An input's own name. Throws P3103. */
   input(name: string): string {
-    return this.#known(name, this.#inputs);
+    return this.#known.has(name) ? name : this.#named(name, this.#inputs);
   }
   /** An output's own name. Throws P3103. */
   output(name: string): string {
-    return this.#known(name, this.#outputs);
+    return this.#named(name, this.#outputs);
   }
 
   /** Feeds by the inputs' own names; `have` are inputs that need none. Throws P3102 to P3104. */
   checked(feeds: Feeds, have?: Values): Values {
     const values: Values = new Map(have);
-    for (const [name, t] of Object.entries(feeds)) values.set(this.input(name), t);
-    const symbols = new Map<string, { readonly size: number; readonly name: string }>();
-    for (const port of this.#plan.inputs) {
+    if (feeds === null || typeof feeds !== "object") throw missingFeed({ name: this.#inputs[0] ?? "", known: this.#inputs });
+    for (const name of Object.keys(feeds)) values.set(this.input(name), feeds[name] as TensorLike);
+    const sizes: (number | undefined)[] = [];
+    for (const check of this.#checks) {
+      const { port } = check;
       const t = values.get(port.name);
       if (t === undefined) throw missingFeed({ name: port.name, known: this.#inputs }, { value: port.name });
-      fits(port, t, symbols);
+      if (!fits(check, t, sizes)) this.#explain(values);
     }
     return values;
+  }
+  /** Feeds in the order of the inputs, where they go by the inputs' own names and fit; undefined for others, of which `checked` tells. */
+  inOrder(feeds: Feeds): readonly TensorLike[] | undefined {
+    if (feeds === null || typeof feeds !== "object") return undefined;
+    const inputs: TensorLike[] = [];
+    const sizes: (number | undefined)[] = [];
+    for (const check of this.#checks) {
+      const { name } = check.port;
+      const t = Object.hasOwn(feeds, name) ? feeds[name] : undefined;
+      if (t === undefined || isResident(t) || !fits(check, t, sizes)) return undefined;
+      inputs.push(t);
+    }
+    return Object.keys(feeds).length === inputs.length ? inputs : undefined;
+  }
+  /** Throws P3104 for what does not fit. */
+  #explain(values: Values): never {
+    const symbols = new Map<string, { readonly size: number; readonly name: string }>();
+    for (const port of this.#plan.inputs) demandFit(port, values.get(port.name) as TensorLike, symbols);
+    throw new Error("feeds that do not fit do");
   }
 
   /** The value of an output, which a segment made, or which is an input or a constant. */
   valueOf(output: string, values: Values): TensorLike | DeviceTensor | undefined {
     // Any name may be a tensor's, "toString" and "__proto__" among them.
-    const direct = Object.hasOwn(this.#plan.direct, output) ? this.#plan.direct[output] : undefined;
+    const direct = this.#hasDirect && Object.hasOwn(this.#plan.direct, output) ? this.#plan.direct[output] : undefined;
     return direct === undefined ? values.get(output) : "input" in direct ? values.get(direct.input) : direct.constant;
   }
   results(wanted: readonly string[], values: Values): Record<string, Tensor> {
@@ -92,14 +128,13 @@ export class Interface {
       const found = this.valueOf(name, values);
       if (found === undefined || isResident(found)) continue;
       const value = found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims);
-      if (name === "__proto__") Object.defineProperty(results, name, { value, enumerable: true, configurable: true, writable: true });
-      else results[name] = value;
+      put(results, name, value);
     }
     return results;
   }
 
   /** The name itself, port 0 of the node it names, or what it is another name of. */
-  #known(name: string, known: readonly string[]): string {
+  #named(name: string, known: readonly string[]): string {
     for (const said of [name, `${name}:0`]) {
       if (known.includes(said)) return said;
       const alias = Object.hasOwn(this.#plan.aliases ?? {}, said) ? this.#plan.aliases?.[said] : undefined;
@@ -109,7 +144,44 @@ export class Interface {
   }
 }
 
-function fits(port: Port, t: TensorLike | DeviceTensor, symbols: Map<string, { readonly size: number; readonly name: string }>): void {
+/** Any name may be a tensor's. */
+export function put<T>(into: Record<string, T>, name: string, value: T): void {
+  if (name === "__proto__") Object.defineProperty(into, name, { value, enumerable: true, configurable: true, writable: true });
+  else into[name] = value;
+}
+
+/** An input, and by dim: its size, -1 and less for a symbol by its place, or undefined for an expression, which is not checked. */
+interface Check {
+  readonly port: Port;
+  readonly dims: readonly (number | undefined)[] | undefined;
+}
+/** What `demandFit` demands, without saying what is wrong; `sizes` of symbols are filled in. */
+function fits({ port, dims }: Check, t: TensorLike | DeviceTensor, sizes: (number | undefined)[]): boolean {
+  if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) return false;
+  const found: readonly number[] = t.dims;
+  if (!isResident(t)) {
+    if (t.type !== port.type || typeof t.data?.length !== "number") return false;
+    let count = 1;
+    for (const d of found) count *= Number.isInteger(d) && d >= 0 ? d : Number.NaN;
+    if (t.data.length !== count || !holds(t)) return false;
+  }
+  if (dims === undefined) return true;
+  if (found.length !== dims.length) return false;
+  for (let i = 0; i < dims.length; i++) {
+    const d = dims[i];
+    if (d === undefined) continue;
+    const size = found[i] as number;
+    if (d >= 0) {
+      if (d !== size) return false;
+    } else {
+      const before = sizes[-1 - d];
+      if (before !== undefined && before !== size) return false;
+      sizes[-1 - d] = size;
+    }
+  }
+  return true;
+}
+function demandFit(port: Port, t: TensorLike | DeviceTensor, symbols: Map<string, { readonly size: number; readonly name: string }>): void {
   const wrong = (found: string): never => {
     throw wrongFeed({ expected: `${port.type}${port.dims === undefined ? "" : dimsText(port.dims)}`, found }, { value: port.name });
   };
@@ -118,6 +190,7 @@ function fits(port: Port, t: TensorLike | DeviceTensor, symbols: Map<string, { r
   if (!isResident(t)) {
     if (typeof t.data?.length !== "number") wrong("no tensor");
     if (t.type !== port.type) wrong(found);
+    if (!t.dims.every((d) => Number.isInteger(d) && d >= 0)) wrong(found);
     const count = t.dims.reduce((a, d) => a * d, 1);
     if (t.data.length !== count)
       wrong(`${found} of ${t.data.length} elements${t.data.length === 0 ? " (its buffer was transferred, or is empty)" : ""}`);

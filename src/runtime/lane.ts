@@ -1,11 +1,11 @@
 /** One opened copy of a program: an executable per segment, all on one device where they use one. Independent segments run at once. */
 import { performance } from "node:perf_hooks";
-import { segmentChannel, traced } from "../channels.js";
+import { type Phase, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
-import type { DeviceTensor, Executable } from "../engines/engine.js";
+import type { CallingThread, DeviceTensor, Executable, Place } from "../engines/engine.js";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
-import type { TensorLike } from "../tensor.js";
-import type { Values } from "./feeds.js";
+import type { Tensor, TensorLike } from "../tensor.js";
+import { put, type Values } from "./feeds.js";
 import type { Plan, Step } from "./session.js";
 
 export interface LaneSettings {
@@ -26,6 +26,8 @@ export interface LaneRunOptions {
   readonly taken?: ReadonlySet<string> | undefined;
   /** Whether the caller still takes them when the run is over. */
   readonly wanted?: (() => boolean) | undefined;
+  /** It goes to an engine's threads: that has been decided. */
+  readonly placed?: boolean | undefined;
 }
 
 export class Lane {
@@ -35,6 +37,12 @@ export class Lane {
   readonly #times: { runs: number; totalMs: number }[];
   /** By step: which of its outputs may stay on the device, as all who read them take them there. */
   readonly #resident: readonly (readonly boolean[])[];
+  /** Whether values may be on the device. */
+  readonly #onDevice: boolean;
+  /** Of a plan of one step, where its runs may be on the calling thread. */
+  readonly #here: CallingThread | undefined;
+  /** Of each input of the only step, its place among the plan's; undefined where they are the same. */
+  readonly #order: readonly number[] | undefined;
   #load = 0;
 
   /** `executables[i]` runs `plan.steps[i]`. */
@@ -44,6 +52,13 @@ export class Lane {
     this.#settings = settings;
     this.#times = plan.steps.map(() => ({ runs: 0, totalMs: 0 }));
     this.#resident = this.residency(new Map());
+    this.#onDevice = executables.some((e) => e.runResident !== undefined);
+    const [only] = plan.steps;
+    const order = only?.inputs.map((name) => plan.inputs.findIndex((p) => p.name === name)) ?? [];
+    this.#order = order.length === plan.inputs.length && order.every((k, i) => k === i) ? undefined : order;
+    // Every output is the step's.
+    const plain = plan.steps.length === 1 && plan.outputs.every((p) => only?.outputs.includes(p.name) === true);
+    this.#here = plain && !order.includes(-1) && Object.keys(plan.direct).length === 0 ? executables[0]?.here : undefined;
   }
 
   /** Runs under way here. */
@@ -59,6 +74,43 @@ export class Lane {
   }
   get times(): readonly { readonly runs: number; readonly totalMs: number }[] {
     return this.#times;
+  }
+
+  /** Whether runs may be on the calling thread. */
+  get hasHere(): boolean {
+    return this.#here !== undefined;
+  }
+  /** Where a run goes when so many wait, it among them. `inputs` in the plan's order, on the host. */
+  place(inputs: readonly TensorLike[], waiting: number): Place {
+    return this.#here?.place(this.#inOrder(inputs), waiting, this.#load) ?? "engine";
+  }
+  /** A run of a plan of one step on the calling thread, of the inputs for which `place` has just said so: the outputs `wanted`, or all of them into `values`. */
+  runHere(inputs: readonly TensorLike[], wanted: readonly string[] = [], values?: Values): Record<string, Tensor> {
+    const [step] = this.#plan.steps;
+    if (step === undefined || this.#here === undefined) throw new Error("no run goes here");
+    const outs = this.#here.run(this.#inOrder(inputs));
+    if (values === undefined) this.#count(0, this.#here.ms);
+    else this.#over(0, step, values, outs, this.#here.ms);
+    const results: Record<string, Tensor> = {};
+    for (const name of wanted) put(results, name, outs[step.outputs.indexOf(name)] as Tensor);
+    return results;
+  }
+  /** Inputs of the only step. */
+  #inOrder(inputs: readonly TensorLike[]): readonly TensorLike[] {
+    return this.#order === undefined ? inputs : this.#order.map((i) => inputs[i] as TensorLike);
+  }
+  #count(i: number, ms: number): void {
+    const record = this.#times[i];
+    if (record === undefined) return;
+    record.runs++;
+    record.totalMs += ms;
+  }
+  #over(i: number, step: Step, values: Values, outs: readonly (TensorLike | DeviceTensor)[], ms: number): void {
+    this.#count(i, ms);
+    for (let k = 0; k < step.outputs.length; k++) {
+      const t = outs[k];
+      if (t !== undefined) values.set(step.outputs[k] as string, t);
+    }
   }
 
   /**
@@ -83,7 +135,7 @@ export class Lane {
   /** Runs every step on `values`, and puts there what they make. What is on the device and was not there before is released, but what is taken. */
   async run(values: Values, options: LaneRunOptions): Promise<void> {
     this.#load++;
-    const before = new Set(values.values());
+    const before = this.#onDevice ? new Set(values.values()) : undefined;
     let done = false;
     try {
       const [only] = this.#plan.steps;
@@ -92,8 +144,8 @@ export class Lane {
       done = true;
     } finally {
       this.#load--;
-      for (const [name, t] of values)
-        if (isResident(t) && !before.has(t) && !(done && options.taken?.has(name) === true && options.wanted?.() !== false)) {
+      for (const [name, t] of before === undefined ? [] : values)
+        if (isResident(t) && before?.has(t) !== true && !(done && options.taken?.has(name) === true && options.wanted?.() !== false)) {
           t.release();
           values.delete(name);
         }
@@ -121,23 +173,26 @@ export class Lane {
     const { engines, device } = this.#settings;
     const engine = engines?.[i] ?? "host";
     const start = performance.now();
-    const outs = await traced(
-      segmentChannel,
-      () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device }),
-      (event) =>
-        executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
-          ? executable.runResident(feeds, keep, { signal })
-          : executable.run(feeds as readonly TensorLike[], { signal, transfer, phases: event?.phases }),
-    );
-    const record = this.#times[i];
-    if (record !== undefined) {
-      record.runs++;
-      record.totalMs += performance.now() - start;
-    }
-    step.outputs.forEach((name, k) => {
-      const t = outs[k];
-      if (t !== undefined) values.set(name, t);
-    });
+    const here = this.#mayBeHere(executable, feeds, options);
+    const work = (event?: { readonly phases?: Phase[] | undefined }): Promise<readonly (TensorLike | DeviceTensor)[]> => {
+      if (here !== undefined) return settled(() => here.run(feeds as readonly TensorLike[]));
+      return executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
+        ? executable.runResident(feeds, keep, { signal })
+        : executable.run(feeds as readonly TensorLike[], { signal, transfer, phases: event?.phases });
+    };
+    const outs = segmentChannel.hasSubscribers
+      ? await traced(
+          segmentChannel,
+          () => ({ run, session, segment: step.segment, engine, device: engine === "host" ? undefined : device }),
+          work,
+        )
+      : await work();
+    this.#over(i, step, values, outs, performance.now() - start);
+  }
+  #mayBeHere(executable: Executable, feeds: readonly (TensorLike | DeviceTensor)[], options: LaneRunOptions): CallingThread | undefined {
+    const { here } = executable;
+    if (here === undefined || options.placed === true || options.transfer === true || feeds.some(isResident)) return undefined;
+    return here.place(feeds as readonly TensorLike[], 1, this.#load - 1) === "here" ? here : undefined;
   }
 
   /** Of the engines that are built by shape. */
@@ -149,3 +204,5 @@ export class Lane {
     await Promise.all(this.#executables.map((e) => e.dispose()));
   }
 }
+
+const settled = async <T>(work: () => T): Promise<T> => work();

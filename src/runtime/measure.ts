@@ -1,4 +1,5 @@
 /** Seeded feeds, and measures of error between tensors. */
+import { defineError } from "../diagnostics.js";
 import { elementNumber, numberToBfloat16, numberToHalf } from "../ir/numeric.js";
 import { isTensorDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import type { Port } from "./session.js";
@@ -14,14 +15,29 @@ export function generator(seed: number): () => number {
   };
 }
 
-/** Feeds drawn from [-1, 1) (integers: 0 or 1), dynamic dims set to `size`. */
+/** Bytes that seeded feeds may have together: as much as one buffer of Node.js holds. */
+const MOST_BYTES = 2 ** 32;
+export const tooManyFeeds = defineError<{ bytes: number }>(
+  "P3111",
+  "random feeds would be too large",
+  ({ bytes }) => ({
+    what: `the inputs would hold ${(bytes / 2 ** 30).toFixed(1)} GiB`,
+    fix: "give smaller dims (--batch), or feeds of your own (--input)",
+  }),
+  2,
+);
+
+/** Feeds drawn from [-1, 1) (integers: 0 or 1), dynamic dims set to `size`. Throws P3111. */
 export function randomFeeds(inputs: readonly Port[], size: number, seed = 1): Record<string, Tensor> {
   const next = generator(seed);
   const feeds: Record<string, Tensor> = {};
+  let bytes = 0;
   for (const p of inputs) {
     const dims = (p.dims ?? []).map((d) => (typeof d === "number" ? d : size));
     const count = dims.reduce((a, d) => a * d, 1);
     if (!isTensorDType(p.type)) continue;
+    bytes += count * (p.type === "string" ? 8 : typedArrayOf(p.type).BYTES_PER_ELEMENT);
+    if (bytes > MOST_BYTES) throw tooManyFeeds({ bytes });
     if (p.type === "string") feeds[p.name] = new Tensor("string", new Array<string>(count).fill(""), dims);
     else {
       const data = new (typedArrayOf(p.type))(count);

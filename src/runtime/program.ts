@@ -65,9 +65,9 @@ export class Program {
   }
 
   /** Writes the bundle: a folder that `load` opens without the model. An existing bundle is replaced whole or not at all. Throws P30xx. */
-  async save(path: string): Promise<void> {
+  async save(folder: string | URL): Promise<void> {
     const { plan, artifacts } = this.#parts;
-    await saveBundle(path, { plan, artifacts, report: this.report });
+    await saveBundle(folder, { plan, artifacts, report: this.report });
   }
 }
 

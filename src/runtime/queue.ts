@@ -5,6 +5,7 @@
 import { performance } from "node:perf_hooks";
 import { publishQueue, type QueueEvent } from "../channels.js";
 import { defineError } from "../diagnostics.js";
+import type { Place } from "../engines/engine.js";
 
 export const queueFull = defineError<{ waiting: number; running: number }>(
   "P3106",
@@ -51,6 +52,10 @@ export interface QueueOptions<J, R> {
   /** Calls of `work` under way at once; asked anew for every one. */
   readonly concurrency: () => number;
   readonly maxQueue: number;
+  /** Where the run that is next goes, with so many that wait, it among them. Asked once all of this moment have come. Default: to `work`. */
+  readonly place?: ((job: J, waiting: number) => Place) | undefined;
+  /** Settles a ticket before it returns. */
+  readonly here?: ((ticket: Ticket<J, R>) => void) | undefined;
   /** Settles every ticket it is given. */
   readonly work: (tickets: readonly Ticket<J, R>[]) => Promise<void>;
   /** Default: the one that came first. */
@@ -104,9 +109,10 @@ export class RunQueue<J, R> {
         this.#tell("cancel", entry);
         throw signal.reason;
       }
-      const { maxQueue } = this.#options;
-      const atOnce = this.#waiting.size === 0 && this.#free > 0;
-      if (!atOnce && this.#waiting.size >= maxQueue) {
+      const { maxQueue, choose, place } = this.#options;
+      // Those that only wait for the end of this moment are not in the way.
+      const room = place !== undefined || this.#waiting.size === 0 ? this.#free : 0;
+      if (this.#waiting.size >= maxQueue + room) {
         this.#counts.rejected++;
         this.#tell("reject", entry);
         throw queueFull({ waiting: this.#waiting.size, running: this.#running });
@@ -114,11 +120,33 @@ export class RunQueue<J, R> {
       entry.watch(signal, deadlineMs);
       this.#waiting.add(entry);
       // What is chosen among is everything that comes in this turn of the event loop, those too that answers of this turn set off.
-      if (this.#options.choose === undefined) this.#pump();
-      else this.#pumpSoon();
+      if (choose !== undefined) this.#pumpSoon();
+      else if (place === undefined) this.#pump();
+      else if (!this.#soon) {
+        this.#soon = true;
+        queueMicrotask(() => {
+          this.#soon = false;
+          this.#pump();
+        });
+      }
     });
   }
 
+  /** Whether a run that came now would start at once. */
+  get open(): boolean {
+    return this.#waiting.size === 0 && !this.#closed && this.#free > 0;
+  }
+  /** Counts a run that is over when the call returns, and did not come through the queue. */
+  pass<T>(work: () => T): T {
+    try {
+      const result = work();
+      this.#counts.completed++;
+      return result;
+    } catch (error) {
+      this.#counts.failed++;
+      throw error;
+    }
+  }
   /** Resolves when one more run may wait. */
   whenReady(): Promise<void> {
     if (this.#closed || this.#waiting.size < this.#options.maxQueue || this.#free > 0) return Promise.resolve();
@@ -128,9 +156,9 @@ export class RunQueue<J, R> {
   /** Refuses further runs with P3105; resolves when all that were taken in are settled and over. */
   close(): Promise<void> {
     this.#closed = true;
-    if (this.#calls === 0 && this.#waiting.size === 0) return Promise.resolve();
+    const over = new Promise<void>((resolve) => this.#idle.push(resolve));
     this.#pump();
-    return new Promise((resolve) => this.#idle.push(resolve));
+    return over;
   }
 
   get #free(): number {
@@ -146,7 +174,14 @@ export class RunQueue<J, R> {
   }
   #pump(): void {
     clearTimeout(this.#timer);
+    const { place } = this.#options;
     while (this.#waiting.size > 0 && this.#free > 0) {
+      const where = place === undefined ? "engine" : this.#placed(place);
+      if (where === "here") continue;
+      if (where === "later") {
+        this.#pumpSoon();
+        break;
+      }
       const chosen = this.#choose();
       if (typeof chosen === "number") {
         this.#timer = setTimeout(() => this.#pump(), chosen);
@@ -159,6 +194,28 @@ export class RunQueue<J, R> {
       this.#start(chosen);
     }
     this.#wake();
+    this.#rest();
+  }
+  /** Tells who waits for the end, where nothing is left. */
+  #rest(): void {
+    if (this.#idle.length > 0 && this.#calls === 0 && this.#waiting.size === 0) for (const done of this.#idle.splice(0)) done();
+  }
+  /** Asks for the one that came first, and runs it where it is to be here. */
+  #placed(place: NonNullable<QueueOptions<J, R>["place"]>): Place {
+    const [first] = this.#waiting;
+    const where = first === undefined ? "engine" : place(first.job, this.#waiting.size);
+    if (first === undefined || where !== "here") return where;
+    this.#waiting.delete(first);
+    first.running = true;
+    this.#running++;
+    this.#tell("admit", first);
+    try {
+      this.#options.here?.(first);
+    } catch (error) {
+      first.reject(error);
+    }
+    this.#running--;
+    return where;
   }
   #choose(): readonly Entry<J, R>[] | number {
     const { choose } = this.#options;
@@ -174,19 +231,15 @@ export class RunQueue<J, R> {
     this.#calls++;
     this.#running += entries.length;
     for (const e of entries) this.#tell("admit", e);
-    void this.#work(entries).then(() => {
+    const ended = (): void => {
       this.#calls--;
       this.#running -= entries.length;
       this.#pump();
-      if (this.#calls === 0 && this.#waiting.size === 0) for (const done of this.#idle.splice(0)) done();
-    });
-  }
-  async #work(entries: readonly Entry<J, R>[]): Promise<void> {
-    try {
-      await this.#options.work(entries);
-    } catch (error) {
+    };
+    this.#options.work(entries).then(ended, (error: unknown) => {
       for (const e of entries) e.reject(error);
-    }
+      ended();
+    });
   }
   #wake(): void {
     const room = this.#options.maxQueue - this.#waiting.size + this.#free;
@@ -201,7 +254,7 @@ export class RunQueue<J, R> {
     if (how === "expired") this.#tell("deadline", entry);
     if (!waited) return;
     this.#wake();
-    if (this.#calls === 0 && this.#waiting.size === 0) for (const done of this.#idle.splice(0)) done();
+    this.#rest();
   }
   #tell(event: QueueEvent["event"], entry: Entry<J, R>): void {
     const { session = 0, run } = this.#options;

@@ -1,5 +1,5 @@
 /** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
-import { nextNumber, publishBatch, runChannel, traced } from "../channels.js";
+import { nextNumber, publishBatch, queueChannel, runChannel, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
 import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
@@ -12,7 +12,7 @@ import type { Lane } from "./lane.js";
 import { randomFeeds } from "./measure.js";
 import { Pace } from "./pace.js";
 import { type Origins, type Profile, profileSegments } from "./profile.js";
-import { disposedError, type QueueStats, RunQueue, type Ticket } from "./queue.js";
+import { disposedError, type QueueOptions, type QueueStats, RunQueue, type Ticket } from "./queue.js";
 import { Stream, type StreamOptions } from "./stream.js";
 import { type Recording, record } from "./trace.js";
 
@@ -120,6 +120,8 @@ export class Session {
   readonly #interface: Interface;
   readonly #queue: RunQueue<Job, Values>;
   readonly #batching: Batching | undefined;
+  /** Whether runs may be on the calling thread. */
+  readonly #mayBeHere: boolean;
   #batches = 0;
   #batchedRuns = 0;
   #retriedBatches = 0;
@@ -138,18 +140,19 @@ export class Session {
     this.#interface = new Interface(plan);
     this.#batching = batching;
     if (batching !== undefined) checkBatchable(plan);
+    this.#mayBeHere = batching === undefined && lanes.some((l) => l.hasHere);
     // Runs that could be joined wait outside.
     const most = maxConcurrency ?? (batching === undefined ? undefined : parallel);
     const pace = new Pace(parallel);
     this.#queue = new RunQueue<Job, Values>({
       concurrency: () => most ?? pace.depth,
       maxQueue,
-      work: async (tickets) => {
+      work: (tickets) => {
         pace.started();
-        await this.#work(tickets);
-        pace.ended();
+        return this.#work(tickets).finally(() => pace.ended());
       },
       choose: batching === undefined ? undefined : chooseBatch(batching, spread),
+      ...(this.#mayBeHere ? this.#placing() : {}),
       session: this.id,
       run: (job) => job.run,
     });
@@ -159,11 +162,29 @@ export class Session {
    * Runs the graph on feeds by input name; gives tensors by output name. Where runs are joined, results of one batch are views of one buffer.
    * Throws P3102 to P3107, P20xx, P21xx, P22xx, or the signal's reason.
    */
-  async run(feeds: Feeds, options: SessionRunOptions = {}): Promise<Record<string, Tensor>> {
-    if (this.#disposed !== undefined) throw disposedError({});
-    const wanted = this.#interface.wanted(options.outputs);
-    const values = await this.#submit(this.#interface.checked(feeds), options);
-    return this.#interface.results(wanted, values);
+  run(feeds: Feeds, options: SessionRunOptions = DEFAULT): Promise<Record<string, Tensor>> {
+    try {
+      if (this.#disposed !== undefined) throw disposedError({});
+      const wanted = this.#interface.wanted(options.outputs);
+      const over = this.#atOnce(feeds, wanted, options);
+      if (over !== undefined) return Promise.resolve(over);
+      const values = this.#interface.checked(feeds);
+      return this.#submit(values, options).then((v) => this.#interface.results(wanted, v));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Results of a short run, which nothing could be told of or done to on its way, and with no other before it. Undefined for others. */
+  #atOnce(feeds: Feeds, wanted: readonly string[], options: SessionRunOptions): Record<string, Tensor> | undefined {
+    const { signal, deadlineMs, transfer } = options;
+    if (!this.#mayBeHere || signal !== undefined || deadlineMs !== undefined || transfer === true) return undefined;
+    if (!this.#queue.open || watched()) return undefined;
+    const inputs = this.#interface.inOrder(feeds);
+    if (inputs === undefined) return undefined;
+    const lane = this.#leastBusy();
+    if (lane.place(inputs, 1) !== "here") return undefined;
+    return this.#queue.pass(() => lane.runHere(inputs, wanted));
   }
 
   /** The values of a run, when it has been through the queue. */
@@ -176,12 +197,32 @@ export class Session {
         fix: `give milliseconds from now, more than 0 and at most ${MAX_DELAY}`,
       });
     const run = nextNumber();
-    const how = this.#batching === undefined || pinned !== undefined ? ALONE : joining(this.#plan, values);
+    const { key, items } = this.#batching === undefined || pinned !== undefined ? ALONE : joining(this.#plan, values);
+    const job: Job = { run, values, transfer, pinned, key, items };
+    if (!runChannel.hasSubscribers) return this.#queue.submit(job, options);
     return traced(
       runChannel,
       () => ({ run, session: this.id, inputs: this.#dims(values), outputs: options.outputs, batch: this.#first(values) }),
-      () => this.#queue.submit({ run, values, transfer, pinned, ...how }, { signal, deadlineMs }),
+      () => this.#queue.submit(job, { signal, deadlineMs }),
     );
+  }
+  /** Runs that are shorter than the way to another thread stay on this one. Those that somebody watches, or that belong to a stream, take the usual way. */
+  #placing(): Pick<QueueOptions<Job, Values>, "place" | "here"> {
+    let lane: Lane | undefined;
+    let inputs: readonly TensorLike[] = [];
+    return {
+      place: ({ values, transfer, pinned }, waiting) => {
+        if (transfer === true || pinned !== undefined || segmentChannel.hasSubscribers) return "engine";
+        lane = this.#leastBusy();
+        inputs = this.inputs.map((p) => values.get(p.name) as TensorLike);
+        return lane.place(inputs, waiting);
+      },
+      here: (ticket) => {
+        const { values } = ticket.job;
+        lane?.runHere(inputs, undefined, values);
+        ticket.resolve(values);
+      },
+    };
   }
   #dims(values: Values): Readonly<Record<string, readonly number[]>> {
     return Object.fromEntries(this.inputs.map((p) => [p.name, values.get(p.name)?.dims ?? []]));
@@ -191,34 +232,35 @@ export class Session {
     return port === undefined ? undefined : values.get(port.name)?.dims[0];
   }
 
-  async #work(tickets: readonly Ticket<Job, Values>[]): Promise<void> {
+  #work(tickets: readonly Ticket<Job, Values>[]): Promise<void> {
     const [first] = tickets;
-    if (first === undefined) return;
+    if (first === undefined) return Promise.resolve();
     const lane = first.job.pinned?.lane ?? this.#leastBusy();
-    if (tickets.length === 1) await this.#alone(first, lane);
-    else await this.#joined(tickets, lane);
+    return tickets.length === 1 ? this.#alone(first, lane) : this.#joined(tickets, lane);
   }
   #leastBusy(): Lane {
+    const [only] = this.#lanes;
+    if (this.#lanes.length === 1 && only !== undefined) return only;
     return this.#lanes.reduce((a, b) => (b.load < a.load ? b : a));
   }
-  async #alone(ticket: Ticket<Job, Values>, lane: Lane): Promise<void> {
+  #alone(ticket: Ticket<Job, Values>, lane: Lane): Promise<void> {
     const { run, values, transfer, pinned } = ticket.job;
-    try {
-      const running = lane.run(values, {
-        run,
-        session: this.id,
-        signal: ticket.signal,
-        transfer,
-        keep: pinned?.keep,
-        taken: pinned?.taken,
-        wanted: () => !ticket.settled,
-      });
-      pinned?.started(running.catch(() => undefined));
-      await running;
-      ticket.resolve(values);
-    } catch (error) {
-      ticket.reject(error);
-    }
+    const running = lane.run(values, {
+      run,
+      session: this.id,
+      signal: ticket.signal,
+      transfer,
+      keep: pinned?.keep,
+      taken: pinned?.taken,
+      wanted: () => !ticket.settled,
+      // The queue has asked where it goes.
+      placed: this.#batching === undefined && pinned === undefined && !segmentChannel.hasSubscribers,
+    });
+    pinned?.started(running.catch(() => undefined));
+    return running.then(
+      () => ticket.resolve(values),
+      (error: unknown) => ticket.reject(error),
+    );
   }
   async #joined(tickets: readonly Ticket<Job, Values>[], lane: Lane): Promise<void> {
     const jobs = tickets.map((t) => t.job);
@@ -239,7 +281,7 @@ export class Session {
     try {
       values = join(this.#plan, jobs);
       // The joined feeds are this run's own: what is not small moves. Small tensors go with others in one message.
-      await lane.run(values, { run: batch, session: this.id, transfer: !isSmall(values) });
+      await lane.run(values, { run: batch, session: this.id, transfer: !isSmall(values), placed: true });
     } catch {
       this.#retriedBatches++;
       for (const t of tickets) if (!t.settled) await this.#alone(t, lane);
@@ -348,4 +390,6 @@ const isSmall = (values: Values): boolean =>
   [...values.values()].every((t) => !isResident(t) && ArrayBuffer.isView(t.data) && t.data.byteLength <= SMALL / values.size);
 /** Of a timer, milliseconds. */
 export const MAX_DELAY = 2 ** 31 - 1;
+const watched = (): boolean => runChannel.hasSubscribers || segmentChannel.hasSubscribers || queueChannel.hasSubscribers;
 const ALONE = { key: undefined, items: 0 };
+const DEFAULT: SessionRunOptions = {};

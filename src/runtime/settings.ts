@@ -49,6 +49,9 @@ const names = [
   "allowHostCode",
 ] as const satisfies readonly (keyof SessionOptions)[];
 
+/** More threads or streams than this are a slip: a process cannot start them. */
+const MOST = 1024;
+
 /** Throws P3130. */
 export function settleSession(options: SessionOptions): SessionSettings {
   for (const name of Object.keys(options)) {
@@ -68,8 +71,8 @@ export function settleSession(options: SessionOptions): SessionSettings {
     onRemark,
     allowHostCode,
   } = options;
-  whole("streams", streams, 1);
-  whole("threads", threads, 0);
+  whole("streams", streams, 1, MOST);
+  whole("threads", threads, 0, MOST);
   if (!Array.isArray(devices) || devices.length === 0 || new Set(devices).size < devices.length)
     throw badSession({ name: "devices", what: `is [${devices}]`, fix: "list at least one device, each once" });
   for (const d of devices) whole("devices", d, 0);
@@ -83,9 +86,13 @@ export function settleSession(options: SessionOptions): SessionSettings {
   const queue = { maxConcurrency, maxQueue, batching };
   return { streams, threads, devices, queue, gpuMemoryFraction, onRemark, allowHostCode };
 }
-function whole(name: string, value: unknown, least: number): void {
-  if (!Number.isSafeInteger(value) || (value as number) < least)
-    throw badSession({ name, what: `is ${String(value)}`, fix: `give a whole number from ${least}` });
+function whole(name: string, value: unknown, least: number, most = Number.POSITIVE_INFINITY): void {
+  if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most)
+    throw badSession({
+      name,
+      what: `is ${String(value)}`,
+      fix: `give a whole number from ${least}${most === Number.POSITIVE_INFINITY ? "" : ` to ${most}`}`,
+    });
 }
 function within(name: string, value: unknown, least: number, most: number): void {
   if (typeof value !== "number" || !(value >= least && value <= most))

@@ -43,7 +43,8 @@ export class Stream {
   #disposed: Promise<void> | undefined;
 
   /** Throws P3103, P3130. */
-  constructor(host: StreamHost, { carry, initial = {} }: StreamOptions) {
+  constructor(host: StreamHost, options: StreamOptions) {
+    const { carry = {}, initial = {} }: Partial<StreamOptions> = options ?? {};
     this.#host = host;
     this.#carry = new Map(Object.entries(carry).map(([input, output]) => [host.interface.input(input), host.interface.output(output)]));
     if (this.#carry.size === 0)

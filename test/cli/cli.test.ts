@@ -328,10 +328,21 @@ describe("doctor", () => {
   });
 });
 
+describe("feeds from files", () => {
+  it("whose names hold what separates names from files", async () => {
+    for (const name of ["a=b.npz", "ü, no=.npy"]) {
+      writeFileSync(at(name), readFileSync(at(name.endsWith(".npz") ? "in.npz" : "in.npy")));
+      expect(await partita(["run", net, "--input", at(name)])).toMatchObject({ code: 0 });
+      if (name.endsWith(".npy")) expect(await partita(["run", net, "--input", `x=${at(name)}`])).toMatchObject({ code: 0 });
+    }
+  });
+});
+
 describe("exit codes and errors", () => {
   it.each([
     ["no command", [], 2, /Usage: partita/],
     ["help", ["--help"], 0, /Usage: partita/],
+    ["the version", ["--version"], 0, /^\d+\.\d+\.\d+\s$/],
     ["a misspelt command", ["complie", "x"], 2, /unknown command 'complie'[\s\S]*Did you mean compile\?/],
     ["a misspelt flag", ["compile", net, "--precison", "fp16"], 2, /unknown option '--precison'[\s\S]*Did you mean --precision\?/],
     ["a missing argument", ["run"], 2, /missing required argument 'model'/],
@@ -359,9 +370,25 @@ describe("exit codes and errors", () => {
     [
       "a place for results that is not there",
       ["run", net, "--input", at("in.npz"), "--output", at("no/where.npz")],
-      1,
-      /P1110 .*cannot be written/,
+      2,
+      /P4001 .*there is no folder/,
     ],
+    ["a report's place", ["compile", net, "-o", at("never.partita"), "--report", at("no/where.html")], 2, /P4001 .*there is no folder/],
+    ["an empty place", ["compile", net, "-o", ""], 1, /P3005 the path is empty/],
+    [
+      "compiling what is compiled",
+      ["run", bundle, "--input", at("in.npz"), "--precision", "fp16"],
+      2,
+      /P1001 option '--precision' is of compiling/,
+    ],
+    [
+      "a bundle's report for another engine",
+      ["report", bundle, "--target", "cuda"],
+      2,
+      /P1001 option '--target' is of compiling, and '.*' is compiled/,
+    ],
+    ["labels of nothing", ["bench", net, "--labels", at("in.npy")], 2, /P1001 option '--labels' are of the rows of --input/],
+    ["an option of TensorRT", ["report", net, "--trt", "speed=9"], 2, /P1001 option '--trt' has no option 'speed'/],
     ["a bundle to verify", ["verify", bundle], 2, /P3110 .*does not hold the untouched model/],
     ["a bundle to compile", ["compile", bundle], 1, /P1104 .*this is a compiled bundle/],
     ["a pass", ["inspect", net, "--after", "dead-cod"], 2, /P4003 .*Did you mean 'dead-code'\?/],
@@ -424,5 +451,16 @@ describe("the program itself", () => {
       code: 1,
       stderr: expect.stringMatching(/^import\nerror: P1105 none\.onnx: the file does not exist\. Check the path\.\n$/) as string,
     });
+  }, 120_000);
+  it("ends its work though nobody reads on, and tells that a disk is full", async () => {
+    const shell = (line: string) => promisify(execFile)("sh", ["-c", line, "sh", process.execPath, main(), net, at("piped.partita")]);
+    const { stderr } = await shell('{ "$1" "$2" compile "$3" -o "$4"; echo "exit $?" >&2; } | true');
+    expect(stderr).toMatch(/\nexit 0\n$/);
+    expect(existsSync(at("piped.partita/manifest.json"))).toBe(true);
+    if (existsSync("/dev/full"))
+      await expect(shell('exec "$1" "$2" inspect "$3" > /dev/full')).rejects.toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(/^error: the output cannot be written: ENOSPC/) as string,
+      });
   }, 120_000);
 });

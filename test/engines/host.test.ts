@@ -215,6 +215,17 @@ describe("element types", () => {
     const error = await failure(compile(parse(`graph "g" opset {"": 18} (%x: float32[2]) -> (%y, %z) { %y = ${call}\n %z = Relu(%x) }`)));
     expect(error.message).toMatch(new RegExp(`^P2004 value 'y': the output is ${kind}<float32`));
   });
+  it("a classifier's named columns: the error names the tensor to ask for, and that one comes", async () => {
+    const graph = parse(`graph "g" opset {"": 18, "ai.onnx.ml": 3} (%x: float32[N, 2]) -> (%y) {
+      %p = Softmax(%x)
+      %y = "ai.onnx.ml"."ZipMap"(%p) {classlabels_int64s = [4, 7]}
+    }`);
+    expect((await failure(compile(graph))).message).toMatch(
+      /^P2004 value 'y': the output is sequence<map<int64, float32\[\]>>: .*Name 'p' in its place with `outputs`: the same values as a tensor, a column for each key\.$/,
+    );
+    await using s = await (await compile(graph, { outputs: ["p"] })).createSession({ threads: 1 });
+    expect(elements((await s.run({ x: new Tensor("float32", [0, 0], [1, 2]) }))["p"])).toEqual([0.5, 0.5]);
+  });
   it("an output whose type nobody knew before is refused when the session opens", async () => {
     // The type of an unknown operator's result is not declared: only ONNX Runtime knows it, after loading.
     const bytes = model({
@@ -483,4 +494,47 @@ it("a value that was cast there and back reaches the bodies that read it, which 
     }
   }`);
   expect(elements((await s.run({ x: new Tensor("float32", [1, 2], [2]) }))["y"])).toEqual([3, 6]);
+});
+
+it("a Transpose before a MatMul in half precision, which ends the process inside ONNX Runtime's optimizer", async () => {
+  const s = await session(`graph "g" opset {"": 18} (%x: float16[2, 1, 2]) -> (%y) {
+    const %w = float16[2, 1] [1.0, 2.0]
+    %t = Transpose(%x) {perm = [1, 0, 2]}
+    %y = MatMul(%t, %w)
+  }`);
+  const half = (...values: readonly number[]): Uint16Array => Uint16Array.from(values, numberToHalf);
+  const { y } = await s.run({ x: new Tensor("float16", half(1, 2, 3, 4), [2, 1, 2]) });
+  expect(y?.dims).toEqual([1, 2, 1]);
+  expect(y?.data).toEqual(half(5, 11));
+});
+
+it("an If whose one branch is for other dims than those that are known runs the other, and fails where that one is asked for", async () => {
+  const branch = (rows: number): string => `graph "b" () captures (%v = %x) -> (%r) {
+      const %w = float32[${rows}, 1] [${Array.from({ length: rows }, () => "1.0").join(", ")}]
+      %r = MatMul(%v, %w)
+    }`;
+  const s = await session(`graph "g" opset {"": 18} (%x: float32[2, 3], %c: bool[]) -> (%y) {
+    %z = If(%c) {
+    then_branch = ${branch(3)}
+    else_branch = ${branch(5)}
+    } @"choice"
+    %y = Neg(%z)
+  }`);
+  const x = new Tensor("float32", [1, 2, 3, 4, 5, 6], [2, 3]);
+  const { y } = await s.run({ x, c: new Tensor("bool", [1], []) });
+  expect(elements(y)).toEqual([-6, -15]);
+  expect((await failure(s.run({ x, c: new Tensor("bool", [0], []) }))).code).toBe("P2002");
+});
+it("an If whose branches both are for other dims is refused", async () => {
+  const branch = `graph "b" () captures (%v = %x) -> (%r) {
+      const %w = float32[2, 1] [1.0, 1.0]
+      %r = MatMul(%v, %w) @"product"
+    }`;
+  const refused = session(`graph "g" opset {"": 18} (%x: float32[2, 3], %c: bool[]) -> (%y) {
+    %y = If(%c) {
+    then_branch = ${branch}
+    else_branch = ${branch}
+    }
+  }`);
+  expect((await failure(refused)).message).toMatch(/^P1501 node 'product' \(MatMul\)/);
 });

@@ -283,7 +283,13 @@ describe("what is no model", () => {
     ["a path too long", "x".repeat(6000), /^P1105/],
     ["text", Buffer.from("hello, this is no model at all"), /^P1(2|3)\d\d/],
     ["a picture", Buffer.from("89504e470d0a1a0a0000000d49484452", "hex"), /^P1201/],
-    ["an archive", Buffer.from("504b0304140000000800", "hex"), /^P1201/],
+    ["an archive", Buffer.from("504b0304140000000800", "hex"), /^P1104 it is a zip archive \(\.npz, \.zip\), not a model/],
+    ["an array", Buffer.from("934e554d5059010076007b27", "hex"), /^P1104 it is a NumPy array/],
+    ["a Keras model", Buffer.from("894844460d0a1a0a", "hex"), /^P1104 it is an HDF5 file \(a Keras model: export it/],
+    ["a pointer", Buffer.from("version https://git-lfs.github.com/spec/v1\n"), /^P1104 it is a Git LFS pointer: fetch the file itself/],
+    ["JSON", Buffer.from('{"nodes": []}'), /^P1104 it is JSON/],
+    ["null", null, /^P1104 a model is a path, a file URL, bytes or a graph; this is null/],
+    ["another URL", new URL("https://example.com/net.onnx"), /^P1001 option 'model' is 'https:\/\/example\.com\/net\.onnx'\. Give a path/],
   ])("%s", async (_, input, message) => {
     await expect(compile(input as never)).rejects.toThrow(message);
   });

@@ -88,6 +88,21 @@ describe("dims", () => {
     expect(sameDim("n", -1)).toBe(false);
     expect(sameDim("n", "m")).toBeUndefined();
     expect(sameDim("?", "?")).toBeUndefined();
+    expect(sameDim(add(floorDiv("n", 2), 1), 0)).toBe(false);
+    expect(sameDim(max("n", 3), mul(-2, "m"))).toBe(false);
+    expect(sameDim(floorDiv(sub("n", 1), 2), -1)).toBeUndefined();
+  });
+
+  it("takes the larger and the smaller where it is certain, symbols being at least 0", () => {
+    expect(max(0, "n")).toBe("n");
+    expect(max(add("n", "past"), "n")).toBe("n + past");
+    expect(min(add("n", "past"), "n")).toBe("n");
+    expect(max(1, add(floorDiv(mul("n", "m"), 4), 1))).toBe("floordiv(m*n, 4) + 1");
+    expect(min(0, floorDiv("n", 3))).toBe(0);
+    for (const d of [sub("n", 1), floorDiv(sub("n", 1), 2), mod("n", "m"), floorDiv("n", "m"), sub("n", "m")])
+      expect(String(max(0, d))).toMatch(/^max\(/);
+    expect(max(0, mul(-1, "n"))).toBe(0);
+    expect(max(1, "n")).toBe("max(1, n)");
   });
 
   it("broadcasts by NumPy's rule", () => {

@@ -50,7 +50,13 @@ function randomGraph(seed: number, steps: number) {
     return constant(kind, dims);
   };
   for (let i = 0; i < steps; i++) {
-    switch (pick(18)) {
+    switch (pick(19)) {
+      case 18: {
+        const x = of("int64", "float32");
+        const [lo, hi] = [constant(x.kind, []), constant(x.kind, [])];
+        add("Clip", [x.id, one([lo.id, undefined]), one([hi.id, undefined])], x.dims, x.kind);
+        break;
+      }
       case 0:
       case 1: {
         const x = of("int64", "float32");

@@ -1,8 +1,11 @@
 /** The inference driver: coded errors, shape arithmetic, precedence over declared types, and its running time. */
 import { describe, expect, it } from "vitest";
 import { Editor } from "../../src/ir/edit.js";
+import { shapeOfType, typeAt } from "../../src/ir/graph.js";
+import { parse } from "../../src/ir/parse.js";
 import { int64Constant } from "../../src/ir/payload.js";
-import type { Attrs, DType, Graph, Shape, ValueType } from "../../src/ir/types.js";
+import { print } from "../../src/ir/print.js";
+import type { Attrs, DType, Graph, Shape, ValueId, ValueType } from "../../src/ir/types.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { exportOpset, readingOf } from "../../src/ops/registry.js";
 
@@ -80,6 +83,71 @@ it("carries integer elements through arithmetic, symbols included, and binds the
   e.setOutputs([m]);
   expect(inferGraph(e.finish()).facts(m).elements).toEqual(["2*n", 12]);
   expect(inferGraph(e.finish(), { shapes: { x: [5, 4] } }).facts(m).elements).toEqual([10, 12]);
+});
+it("knows that what is a dim of a tensor is not negative, in its graph and in the bodies there", () => {
+  const range = ["%s = Shape(%x)", "%d = Gather(%s, %zero)", "%l = Sub(%d, %one)", "%r = Range(%zero, %l, %one)"];
+  const numbers = ["const %zero = int64[] [0]", "const %one = int64[] [1]"];
+  const inferred = (inputs: string, ...lines: string[]): string =>
+    print(inferGraph(parse([`graph "g" opset {"": 18} (${inputs}) -> (%r) {`, ...lines, "}"].join("\n"))).graph);
+  expect(inferred("%x: float32[n]", ...numbers, ...range)).toContain("%r: int64[max(0, n - 1)]");
+  expect(inferred("%x: float32[n], %y: float32[n - 1, 3]", ...numbers, ...range)).toContain("%r: int64[n - 1]");
+  const branch = (name: string): string[] => [
+    `${name}_branch = graph "${name}" () captures (%x: float32[n] = %x) -> (%r) {`,
+    ...numbers,
+    ...range,
+    "}",
+  ];
+  const both = ["%r = If(%c) {", ...branch("then"), ...branch("else"), "}"];
+  expect(inferred("%x: float32[n], %c: bool[]", ...both)).toContain("max(0, n - 1)");
+  expect(inferred("%x: float32[n], %c: bool[], %y: float32[n - 1, 3]", ...both)).not.toContain("max(0, n - 1)");
+});
+it.each([
+  ["n", "0", "1", "min(1, n)"],
+  ["n", "1", "9223372036854775807", "max(0, n - 1)"],
+  ["n", "-1", "9223372036854775807", "min(1, n)"],
+  ["n", "2", "-1", "max(0, n - 3)"],
+  ["n", "-3", "-1", "?"],
+  ["n + 1", "0", "%n", "n"],
+  ["9", "0", "%n", "min(9, n)"],
+  ["n + 8", "%n", "9223372036854775807", "8"],
+  ["2*n", "%n", "%m", "max(0, min(2*n, m) - n)"],
+  // The difference may be negative, and would count from the end.
+  ["n", "0", "%less", "?"],
+  ["n", "%less", "9223372036854775807", "?"],
+])("the length of a slice: [%s] from %s to %s is %s", (dim, from, to, length) => {
+  const name = (s: string, c: string): string => (s.startsWith("%") ? s : c);
+  const given = [["%from", from] as const, ["%to", to] as const].flatMap(([c, v]) =>
+    v.startsWith("%") ? [] : [`const ${c} = int64[1] [${v}]`],
+  );
+  const text = [
+    `graph "g" opset {"": 18} (%x: float32[${dim}], %p: bool[n], %q: bool[m]) -> (%y) {`,
+    "const %one = int64[] [1]",
+    ...given,
+    "%n = Shape(%p)",
+    "%m = Shape(%q)",
+    "%less = Sub(%n, %one)",
+    `%y = Slice(%x, ${name(from, "%from")}, ${name(to, "%to")})`,
+    "}",
+  ];
+  const g = inferGraph(parse(text.join("\n"))).graph;
+  expect(shapeOfType(typeAt(g, g.outputs[0] as ValueId))?.map(String)).toEqual([length]);
+});
+it("the length of a range that counts down", () => {
+  const g = inferGraph(
+    parse(
+      [
+        'graph "g" opset {"": 18} (%p: bool[n]) -> (%y) {',
+        "const %zero = int64[] [0]",
+        "const %step = int64[] [-2]",
+        "%n = Shape(%p)",
+        "%start = Gather(%n, %zero)",
+        "%end = Neg(%start)",
+        "%y = Range(%start, %end, %step)",
+        "}",
+      ].join("\n"),
+    ),
+  ).graph;
+  expect(shapeOfType(typeAt(g, g.outputs[0] as ValueId))).toEqual(["n"]);
 });
 it("reads a spelling by operator set", () => {
   expect(readingOf("", "Clip", 6)?.reading.since).toBe(1);

@@ -83,7 +83,7 @@ describe("partition", () => {
     expect(cut(text, { minimumSegmentSize: 10, pins: [{ match: "exp1", to: "cuda" }] }).text).toEqual(["cuda: relu0 exp1 neg2 abs3"]);
   });
   it.each([
-    [{ pins: [{ match: "exq1", to: "host" as const }] }, "P1701 no node, origin or operator matches the pin 'exq1'. Did you mean 'exp1'?."],
+    [{ pins: [{ match: "exq1", to: "host" as const }] }, "P1701 no node, origin or operator matches the pin 'exq1'. Did you mean 'exp1'?"],
     [
       { pins: [{ match: "BitCast", to: "cuda" as const }] },
       "P1702 node 'bitcast2' (BitCast): it is pinned to 'cuda', which cannot run it: a reinterpretation of bits is not emitted",

@@ -217,6 +217,20 @@ describe("dead-code", () => {
     const done = await applied(deadCode, t);
     expect(done.nodes).toEqual(["%y = MaxPool(%x) {kernel_shape = [2, 2]}", "%o, %kk, %pv = Attention(%q, %q, %q, _, %pk, %pk)"]);
   });
+  it("keeps what ONNX Runtime wants, read or not", async () => {
+    const t = graph(
+      "%x: float32[2, 3, 4], %c: float32[3], %q: float32[1, 2, 3, 4], %pk: float32[1, 2, 2, 4]",
+      "%y, %o",
+      "%y, %mean, %variance = BatchNormalization(%x, %c, %c, %c, %c) {training_mode = 1}",
+      "%o, %kk, %pv, %s = Attention(%q, %q, %q, _, %pk, %pk)",
+    );
+    const done = await applied(deadCode, t);
+    expect(done.nodes).toEqual([
+      "%y, %mean, %variance = BatchNormalization(%x, %c, %c, %c, %c) {training_mode = 1}",
+      "%o, %kk, %pv = Attention(%q, %q, %q, _, %pk, %pk)",
+    ]);
+    expect(await difference(done)).toBe(0);
+  });
   it("keeps Split whole, whose outputs say how it splits", async () => {
     await leaves(deadCode, graph("%x: float32[4]", "%a", "%a, %b = Split(%x) {axis = 0, num_outputs = 2}"));
   });

@@ -117,6 +117,25 @@ describe("fold-shapes", () => {
     );
     expect(done.nodes).toContain("%y = Cast(%s.folded) {to = 1}");
   });
+  it("leaves nothing behind that would look like a reader", async () => {
+    const done = await applied(
+      foldShapes,
+      graph(
+        "%x: float32[n, 12], %z: float32[n, 3, 4]",
+        "%y",
+        "const %zero = int64[] [0]",
+        "const %four = int64[1] [4]",
+        "const %axis = int64[1] [0]",
+        "%s = Shape(%z)",
+        "%b = Gather(%s, %zero)",
+        "%u = Unsqueeze(%b, %axis)",
+        "%three = Shape(%z) {start = 1, end = 2}",
+        "%to = Concat(%u, %three, %four) {axis = 0}",
+        "%y = Reshape(%x, %to)",
+      ),
+    );
+    expect(done.nodes).toEqual(["%y = Reshape(%x, %y.shape)"]);
+  });
   it("leaves what depends on an open dim, and graph outputs", async () => {
     await leaves(foldShapes, graph("%x: float32[n, 3]", "%y", "%s = Shape(%x)", "%y = Cast(%s) {to = 1}"));
     await leaves(foldShapes, graph("%x: float32[2, 3]", "%s", "%s = Shape(%x)"));

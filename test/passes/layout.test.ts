@@ -135,6 +135,23 @@ describe("behind the last convolution", () => {
     expect(count(g, "Transpose")).toBe(1);
   });
 });
+it("with three axes one Transpose may end a region and begin the next: both turn", async () => {
+  const g = graph(
+    ` %a = Transpose(%x) {perm = [0, 2, 1]}
+      %r = Relu(%a)
+      %t = Transpose(%r) {perm = [0, 2, 1]}
+      %p = Pad(%t, %pads) {mode = "reflect"}
+      %q = Pad(%t, %pads)
+      %s = Add(%p, %q)
+      %u = Transpose(%s) {perm = [0, 2, 1]}
+      %v = Sigmoid(%u)
+      const %pads = int64[6] [0, 0, 1, 0, 0, 1]
+      %y = Transpose(%v) {perm = [0, 2, 1]}`,
+    "%x: float32[1, 5, 3]",
+  );
+  expect(count(await turned(g, [values(1, 5, 3)]), "Transpose")).toBe(0);
+});
+
 describe("what does not gain stays as it is", () => {
   it("an operator between channels-last ones", async () => {
     const g = graph("%r = Relu(%x)\n%y = Sigmoid(%r)");

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { parse } from "../../src/ir/parse.js";
 import { inferGraph } from "../../src/ops/infer.js";
+import { deadCode } from "../../src/passes/dead-code.js";
 import { lower } from "../../src/passes/lower.js";
 import { raiseAttention as raise } from "../../src/passes/raise/attention.js";
 import { Tensor } from "../../src/tensor.js";
@@ -309,6 +310,41 @@ describe("raise-attention: caches", () => {
     expect(ops(done.after)).toEqual(["Attention"]);
     expect(await difference(done)).toBeLessThan(1e-5);
   });
+  it("whose shape says how often heads are repeated", async () => {
+    const heads = (to: string, from: string): string[] => [
+      `%${to}0 = Shape(%${from}) {start = 0, end = 2}`,
+      `%${to}1 = Shape(%${from}) {start = 2}`,
+      `%${to}s = Concat(%${to}0, %three, %${to}1) {axis = 0}`,
+      `%${to}u = Unsqueeze(%${from}, %axis2)`,
+      `%${to}e = Expand(%${to}u, %${to}s)`,
+      `%${to} = Reshape(%${to}e, %merged)`,
+    ];
+    const lines = (more: string): string =>
+      graph(
+        "%q: float32[n, 6, s, 4], %k: float32[n, 2, s, 4], %v: float32[n, 2, s, 4], %pk: float32[n, 2, past, 4], %pv: float32[n, 2, past, 4]",
+        "%y, %ck, %cv, %z",
+        "const %three = int64[1] [3]",
+        "const %axis2 = int64[1] [2]",
+        "const %merged = int64[4] [0, 6, -1, 4]",
+        "%ck = Concat(%pk, %k) {axis = 2}",
+        "%cv = Concat(%pv, %v) {axis = 2}",
+        ...heads("kk", "ck"),
+        ...heads("vv", "cv"),
+        "%t = Transpose(%kk) {perm = [0, 1, 3, 2]}",
+        "%s = MatMul(%q, %t)",
+        "%p = Softmax(%s)",
+        "%y = MatMul(%p, %vv)",
+        more,
+      );
+    const done = await applied([raise, deadCode], lines("%z = Neg(%q)"));
+    expect(done.nodes).toContain("%y, %ck, %cv = Attention(%q, %k, %v, _, %pk, %pv) {scale = 1.0}");
+    expect(ops(done.after)).not.toContain("Concat");
+    expect(await difference(done)).toBeLessThan(1e-5);
+    // Repeated keys that somebody else reads keep their shape arithmetic, which keeps the cache.
+    const kept = await applied([raise, deadCode], lines("%z = Neg(%kke)"));
+    expect(kept.nodes).toContain("%y = Attention(%q, %ck, %cv) {scale = 1.0}");
+    expect(await difference(kept)).toBeLessThan(1e-5);
+  });
   it("that others compute with stays in front", async () => {
     const done = await applied(raise, text(`${q}, ${kv}, ${past}`, "%y, %z", ...cached, ...rest, "%z = Neg(%ck)"));
     expect(done.nodes).toContain("%y = Attention(%q, %ck, %cv) {scale = 1.0}");
@@ -336,6 +372,44 @@ describe("raise-attention: float16", () => {
     );
     expect(done.nodes).toEqual(["%y = Attention(%q, %k, %v) {scale = 0.25, softmax_precision = 1}"]);
     expect(await difference(done)).toBeLessThan(1e-2);
+  });
+  const masked = (yes: string, no: string, ...mask: string[]): string =>
+    graph(
+      "%q: float16[1, 2, 8, 16], %k: float16[1, 2, 8, 16], %v: float16[1, 2, 8, 16], %c: bool[1, 1, 8, 8], %e: float32[8, 8]",
+      "%y",
+      'const %f = float16[] hex "0034"',
+      `const %yes = float32[1] [${yes}]`,
+      `const %no = float32[1] [${no}]`,
+      "%t = Transpose(%k) {perm = [0, 1, 3, 2]}",
+      "%m = MatMul(%q, %t)",
+      "%n = Mul(%m, %f)",
+      "%wide = Cast(%n) {to = 1}",
+      ...mask,
+      "%p = Softmax(%s)",
+      "%w = Cast(%p) {to = 10}",
+      "%y = MatMul(%w, %v)",
+    );
+  const chosen = "%b = Where(%c, %yes, %no)";
+  it.each([
+    ["0.0", "-inf", "%c", []],
+    ["-inf", "0.0", "%y/mask", ['%y/mask = Not(%c) @"/mask" from [""]']],
+  ])("with a float32 mask of %s and %s", async (yes, no, mask, before) => {
+    const done = await applied(raise, masked(yes, no, chosen, "%s = Add(%wide, %b)"));
+    expect(done.nodes.filter((l) => !l.includes("Where")).map((l) => l.replaceAll("%attention/mask", "%y/mask"))).toEqual([
+      ...before,
+      `%y = Attention(%q, %k, %v, ${mask}) {scale = 0.25, softmax_precision = 1}`,
+    ]);
+    expect(await difference(done)).toBeLessThan(1e-2);
+  });
+  it.each([
+    ["numbers", masked("0.0", "-1.0e+30", chosen, "%s = Add(%wide, %b)")],
+    ["fed numbers", masked("0.0", "-inf", "%s = Add(%wide, %e)")],
+    ["a large number in the place of scores", masked("0.0", "-1.0e+30", "%s = Where(%c, %wide, %no)")],
+  ])("stays beside a float32 mask of %s", async (_, t) => {
+    const done = await leaves(raise, t);
+    expect(done.remarks.map((r) => r.text).join()).toContain(
+      "its mask holds other numbers than 0 and -inf, in a wider type than its operands",
+    );
   });
 });
 

@@ -4,13 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { calibrate } from "../../src/calibrate.js";
+import { parseCalibration } from "../../src/cli/syntax.js";
 import { compile, load, report } from "../../src/compile.js";
 import type { Remark } from "../../src/diagnostics.js";
 import { hostRunner } from "../../src/engines/host/runner.js";
 import { parse } from "../../src/ir/parse.js";
 import type { Graph } from "../../src/ir/types.js";
 import { inferGraph } from "../../src/ops/infer.js";
-import { parseCalibration } from "../../src/options.js";
 import { type Calibration, writeCalibration } from "../../src/quantize/calibration.js";
 import { quantize } from "../../src/quantize/index.js";
 import { rangesOf } from "../../src/quantize/ranges.js";
@@ -81,6 +81,11 @@ describe("what int8 needs", () => {
     const r = await report(small, { precision: "int8", onRemark: (remark) => remarks.push(remark) });
     expect(r.data.nodes.length).toBeGreaterThan(0);
     expect(remarks.map((m) => m.text)).toContain("the report is of the float graph: int8 needs ranges, and there is no calibration");
+  });
+  test("to be asked for: calibration without int8 is remarked on", async () => {
+    const remarks: Remark[] = [];
+    await report(small, { calibration: { data: [] }, onRemark: (remark) => remarks.push(remark) });
+    expect(remarks.map((m) => m.text)).toEqual(["calibration is given and nothing is quantized: the precision is fp32"]);
   });
   test("one source of them", async () => {
     await expect(compile(small, { precision: "int8", calibration: {} })).rejects.toThrow("P1001 option 'calibration' names no data");

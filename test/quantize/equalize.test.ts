@@ -5,6 +5,7 @@ import { parse } from "../../src/ir/parse.js";
 import type { Graph } from "../../src/ir/types.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { channelClasses, inputShares, scaleChannels } from "../../src/quantize/channels.js";
+import { entryClasses } from "../../src/quantize/entries.js";
 import { equalizable, equalize } from "../../src/quantize/equalize.js";
 import { Tensor, type TensorLike } from "../../src/tensor.js";
 import { dataDir } from "../support/data.js";
@@ -190,10 +191,10 @@ describe("equalize", () => {
   it("evens out what only a depthwise convolution reads, and balances the rest", async () => {
     const g = net();
     const { facts } = inferGraph(g);
-    const axes = equalizable(g, facts);
+    const axes = equalizable(g, facts, new Set());
     const ranges = new Map([...axes].map(([v]) => [g.values[v]?.name ?? "", Float64Array.from({ length: 8 }, (_, i) => 10 ** (i % 3))]));
     const sized = new Map([...ranges].map(([name, r]) => [name, r.slice(0, name === "r0" || name === "r1" ? 6 : name === "s2" ? 4 : 8)]));
-    const { graph, equalized } = equalize(g, facts, sized, 0.5);
+    const { graph, equalized } = equalize(g, facts, sized, { alpha: 0.5, inputs: undefined });
     expect(equalized.map((e) => e.tensors)).toEqual([
       ["r0", "c0"],
       ["r1", "c1"],
@@ -207,17 +208,51 @@ describe("equalize", () => {
   it("leaves even channels and unknown ranges alone", () => {
     const g = tokens();
     const { facts } = inferGraph(g);
-    expect(equalize(g, facts, new Map(), 0.5).graph).toBe(g);
+    expect(equalize(g, facts, new Map(), { alpha: 0.5, inputs: undefined }).graph).toBe(g);
     const even = new Map(
-      [...equalizable(g, facts).keys()].map((v) => [g.values[v]?.name ?? "", new Float64Array(v === undefined ? 0 : 8).fill(2)]),
+      [...equalizable(g, facts, new Set()).keys()].map((v) => [g.values[v]?.name ?? "", new Float64Array(v === undefined ? 0 : 8).fill(2)]),
     );
-    expect(equalize(g, facts, even, 1).graph).toBe(g);
+    expect(equalize(g, facts, even, { alpha: 1, inputs: undefined }).graph).toBe(g);
+  });
+  it("multiplies inputs in front of the products that read them, by factors worth an operator, and nothing else that reads them", async () => {
+    const g = parse(`graph "table" opset {"": 18} (%x: float32[2, 2, 3], %p: float32[1, 4, 5, 5]) -> (%y, %z, %c, %m) {
+      ${weights("w0", 6, 16)}
+      ${weights("w1", 6, 5)}
+      ${weights("k", 16, 4, 3, 3)}
+      const %rows = int64[2] [2, 6]
+      %f = Reshape(%x, %rows)
+      %y = MatMul(%f, %w0) @"first"
+      %z = Gemm(%f, %w1) @"second"
+      %c = Conv(%p, %k) @"conv"
+      %m = Relu(%f)
+    }`);
+    const { facts } = inferGraph(g);
+    const [f, p] = ["f", "p"].map((name) => g.values.find((v) => v?.name === name)?.id);
+    const classes = entryClasses(g, facts);
+    expect(classes.map((c) => [c.tensors, c.producers, c.consumers.length])).toEqual([
+      [[{ value: f, axis: 1 }], [], 2],
+      [[{ value: p, axis: 1 }], [], 1],
+    ]);
+    expect([...equalizable(g, facts, new Set(f === undefined ? [] : [f]))]).toEqual([[f, 1]]);
+    const ranges = new Map([
+      ["f", Float64Array.from([1, 1000, 1, 3, 200, 1])],
+      ["p", Float64Array.from([1, 2, 300, 1])],
+    ]);
+    const scaled = equalize(g, facts, ranges, { alpha: undefined, inputs: 1 });
+    // The largest stays, the others come up to it.
+    expect(scaled.equalized.map((e) => e.spread)).toEqual([1000, 300].map((x) => expect.closeTo(x, 6)));
+    expect(scaled.graph.nodes.filter((n) => n.op === "Mul")).toHaveLength(2);
+    expect(await moved(g, scaled.graph)).toBeLessThan(1e-5);
+    // Factors within 4 of each other win less than two bits.
+    const even = new Map([["f", Float64Array.from([1, 3, 2, 1, 1, 1])]]);
+    expect(equalize(g, facts, even, { alpha: undefined, inputs: 1 }).graph).toBe(g);
+    expect(equalize(g, facts, ranges, { alpha: 1, inputs: undefined }).graph).toBe(g);
   });
   it("survives channels that never spoke", async () => {
     const g = net();
     const { facts } = inferGraph(g);
     const silent = new Map([["r0", Float64Array.from([0, 1, 0, 5, 1e-30, 2])]]);
-    expect(await moved(g, equalize(g, facts, silent, 1).graph)).toBeLessThan(1e-5);
+    expect(await moved(g, equalize(g, facts, silent, { alpha: 1, inputs: undefined }).graph)).toBeLessThan(1e-5);
   });
 });
 

@@ -138,7 +138,7 @@ describe("bad feeds are coded errors that say what to do", () => {
   const one = async (x: unknown): Promise<string> => await failure(read([{ x }] as Feeds[], open));
   it("P1602: names, types, dims", async () => {
     expect(await failure(read([{ X: floats([1, 3]) }], open))).toBe(
-      "P1602 value 'X': feed 0: the graph has no input 'X'. Did you mean 'x'?.",
+      "P1602 value 'X': feed 0: the graph has no input 'X'. Did you mean 'x'?",
     );
     expect(await failure(read([{}], open))).toBe("P1602 value 'x': feed 0: input 'x' is missing. Give every input in every feed.");
     expect(await one(floats([1, 4]))).toBe(

@@ -124,6 +124,37 @@ describe.skipIf(browser === undefined)(`HTML report${browser === undefined ? " (
     await page.send("Accessibility.disable");
   }, 60_000);
 
+  it("keeps words and figures whole on wide and narrow screens, and what was chosen in sight", async () => {
+    const r = await report(largeGraph(60), { target: "cuda" });
+    const url = put("widths", r);
+    // Cells of a page without long names have no reason to be broken; those that may wrap do so between words.
+    const broken = `[...document.querySelectorAll("main th, main td")].flatMap((cell) => {
+      const text = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT).nextNode();
+      return [...(text?.data ?? "").matchAll(/\\S+/g)].flatMap(({ 0: word, index }) => {
+        const range = document.createRange();
+        range.setStart(text, index);
+        range.setEnd(text, index + word.length);
+        return range.getClientRects().length > 1 && !/[-/_.]/.test(word) ? [word] : [];
+      });
+    })`;
+    for (const width of [1280, 400]) {
+      await page.send("Emulation.setDeviceMetricsOverride", { width, height: 860, deviceScaleFactor: 1, mobile: width < 500 });
+      await page.visit(url);
+      expect(await page.value(broken)).toEqual([]);
+      expect(await page.value(`document.documentElement.scrollWidth <= ${width}`)).toBe(true);
+    }
+    await page.send("Emulation.clearDeviceMetricsOverride");
+    await page.visit(url);
+    await page.press("/");
+    await page.type("relu");
+    await page.until(`document.querySelectorAll("#results li").length > 10`);
+    await page.press("Enter");
+    const [panel, detail] = await page.value<readonly [number, number]>(
+      `[".side", "#detail"].map((s, i) => { const b = document.querySelector(s).getBoundingClientRect(); return i === 0 ? b.bottom : b.top; })`,
+    );
+    expect(detail).toBeLessThan(panel - 100);
+  }, 60_000);
+
   it("answers at once on 100,000 nodes", async () => {
     const r = await report(largeGraph(100_000), { target: "cuda" });
     const url = put("large", r);

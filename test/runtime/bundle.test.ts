@@ -18,6 +18,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
+import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { run as commandLine } from "../../src/cli/program.js";
 import { compile, load } from "../../src/compile.js";
@@ -96,6 +97,16 @@ const copy = (): string => {
 };
 
 describe("saving and loading", () => {
+  it("goes to a file: URL and comes from one, and nowhere else by mistake", async () => {
+    const at = pathToFileURL(join(fresh(), "a b.partita"));
+    const program = await compile(parse(TEXT), { target: "host" });
+    await program.save(at);
+    expect(await outcome(await load(at))).toEqual(await outcome(program));
+    for (const wrong of [undefined, "", 7, new URL("https://example.com/net.partita")])
+      expect(await refusal(load(wrong as never))).toMatchObject({ code: "P1001" });
+    for (const wrong of [undefined, "", 7, new URL("https://example.com/net.partita")])
+      expect(await refusal(program.save(wrong as never))).toMatchObject({ code: "P3005" });
+  });
   it("gives the same interface, report and results", async () => {
     const program = await compile(parse(TEXT));
     const again = await load(saved);

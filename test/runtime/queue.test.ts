@@ -244,7 +244,8 @@ describe("options", () => {
   it.each<[SessionOptions | Record<string, unknown>, string]>([
     [{ maxConcurency: 1 }, "P3130 maxConcurency is no option of a session. Did you mean maxConcurrency?"],
     [{ nothing: 1 }, "P3130 nothing is no option of a session. The options are streams, threads, devices, "],
-    [{ streams: 0 }, "P3130 streams is 0. Give a whole number from 1."],
+    [{ streams: 0 }, "P3130 streams is 0. Give a whole number from 1 to 1024."],
+    [{ threads: 1e6 }, "P3130 threads is 1000000. Give a whole number from 0 to 1024."],
     [{ devices: [] }, "P3130 devices is []. List at least one device, each once."],
     [{ devices: [0, 0] }, "P3130 devices is [0,0]. List at least one device, each once."],
     [{ devices: [-1] }, "P3130 devices is -1. Give a whole number from 0."],

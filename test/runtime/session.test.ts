@@ -144,6 +144,23 @@ describe("names of tensors", () => {
   });
 });
 
+describe("feeds that are none", () => {
+  it("are refused with a code: nothing, and dims that no tensor has", async () => {
+    const s = await (
+      await compile(parse(`graph "g" opset {"": 18} (%x: float32[N, M]) -> (%y) { %y = Relu(%x) }`), { target: "host" })
+    ).createSession({ threads: 1 });
+    for (const nothing of [undefined, null, 5]) await expect(s.run(nothing as never)).rejects.toMatchObject({ code: "P3102" });
+    // Their product is the number of elements all the same.
+    for (const dims of [
+      [-2, -3],
+      [1.5, 4],
+      [Number.NaN, 6],
+    ])
+      await expect(s.run({ x: { type: "float32", data: new Float32Array(6), dims } })).rejects.toMatchObject({ code: "P3104" });
+    await s.dispose();
+  });
+});
+
 describe("engines that are not here", () => {
   const g = () => parse(`graph "g" opset {"": 18} (%x: float32[4]) -> (%y) { %a = Exp(%x)\n %b = Neg(%a)\n %y = Tanh(%b) }`);
   it("TensorRT is planned, and refused when it is to be built: P2201, exit code 3", async () => {

@@ -101,6 +101,7 @@ describe("a decoder with a cache that grows", () => {
   });
   it.each([
     [{ carry: {} }, /^P3130 carry names nothing/],
+    [undefined as never, /^P3130 carry names nothing/],
     [{ carry: { past: "k" } }, /^P3103 .*did you mean|^P3103/i],
     [{ carry: { past_k: "z" } }, /^P3103/],
     [{ carry: { ids: "k" } }, /^P3130 carry makes 'k', which is float32\[B, P \+ S, 4\], the input 'ids', which is int64\[B, S\]/],

@@ -38,6 +38,11 @@ const verified = (engine: Engine, rewrite?: Change, tolerance?: number): Promise
 
 beforeAll(() => writeFileSync(model, encodeOnnx(parse(NET))));
 
+it("refuses what it does not know", async () => {
+  await expect(verify(model, { tolerence: 1 } as never)).rejects.toThrow("P1002 there is no option 'tolerence'. Did you mean 'tolerance'?");
+  await expect(verify(undefined as never)).rejects.toThrow("P1001 option 'path' is undefined. Give a path or a file: URL.");
+});
+
 describe("verify", () => {
   it("finds nothing where nothing is wrong, and looks at every segment", async () => {
     const v = await verified(hostEngine);

@@ -93,8 +93,9 @@ await Promise.all(
 delay.disable();
 const seconds = (performance.now() - start) / 1000;
 const middle = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0;
-const stats = session.stats();
+// A run whose caller went away may be under way until then.
 await session.dispose();
+const stats = session.stats();
 process.stdout.write(
   `${JSON.stringify({
     ...counts,

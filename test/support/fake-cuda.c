@@ -1,6 +1,6 @@
 /*
  * A stand-in for libcuda.so.1 over host memory, for tests of the addon and of the executable where there is no GPU. It keeps the driver's rules that
- * callers break most easily: a context must be current, capture records instead of running, kernel parameters must have their exact size, memory is
+ * callers break most easily: the context of a stream, event or graph must be current, capture records instead of running, kernel parameters must have their exact size, memory is
  * finite, a fault inside a kernel poisons everything after it. "Kernels" are the functions below, found by name whatever the module holds.
  * FAKE_CUDA_DEVICES, FAKE_CUDA_MEMORY (bytes), FAKE_CUDA_SM and FAKE_CUDA_VERSION change what it shows;
  * built with OLD_DRIVER it lacks a function that CUDA 11 lacks.
@@ -20,7 +20,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static size_t used = 0;
 static int poisoned = 0;
 static atomic_int objects = 0; /* modules, streams, events, graphs, pinned memory */
+enum { DEEPEST = 16 };
 static __thread int depth = 0;
+static __thread intptr_t contexts[DEEPEST]; /* the current one last */
 
 static long setting(const char* name, long otherwise) {
   const char* text = getenv(name);
@@ -28,6 +30,7 @@ static long setting(const char* name, long otherwise) {
 }
 static size_t total(void) { return (size_t)setting("FAKE_CUDA_MEMORY", 1L << 30); }
 #define NEED_CONTEXT if (depth == 0) return INVALID_CONTEXT
+#define NEED_OWN(it) if (depth == 0 || (it)->context != contexts[depth - 1]) return INVALID_CONTEXT
 #define NEED_HEALTH if (poisoned) return ILLEGAL_ADDRESS
 
 /* ---- kernels ---- */
@@ -65,12 +68,13 @@ typedef struct Op {
   void (*host)(void*);
   struct Op* next;
 } Op;
-typedef struct { Op *first, *last; } Graph;
-typedef struct { int capturing; Graph* graph; } Stream;
+typedef struct { Op *first, *last; intptr_t context; } Graph;
+typedef struct { int capturing; Graph* graph; intptr_t context; } Stream;
+typedef struct { double at; intptr_t context; } Event;
 
 /* An event is the time at which it was recorded, zero before that; time passes by half a millisecond from one to the next. */
 static atomic_int ticks = 0;
-static void mark(void* e) { *(double*)e = 0.5 * ++ticks; }
+static void mark(Event* e) { e->at = 0.5 * ++ticks; }
 static void perform(const Op* o) {
   if (poisoned) return;
   if (o->kind == COPY) memmove(o->to, o->from, o->bytes);
@@ -80,7 +84,7 @@ static void perform(const Op* o) {
   else o->kernel->body(o->params, o->shape);
 }
 static int issue(Stream* s, const Op* o) {
-  NEED_CONTEXT;
+  NEED_OWN(s);
   if (!s->capturing) {
     NEED_HEALTH;
     perform(o);
@@ -125,7 +129,7 @@ API int cuDeviceGetAttribute(int* v, int which, int d) {
 API int cuDeviceTotalMem_v2(size_t* n, int d) { (void)d; *n = total(); return OK; }
 API int cuDevicePrimaryCtxRetain(void** c, int d) { *c = (void*)(intptr_t)(0x1000 + d); return OK; }
 API int cuDevicePrimaryCtxRelease_v2(int d) { (void)d; return OK; }
-API int cuCtxPushCurrent_v2(void* c) { if (c == NULL) return INVALID_CONTEXT; depth++; return OK; }
+API int cuCtxPushCurrent_v2(void* c) { if (c == NULL || depth == DEEPEST) return INVALID_CONTEXT; contexts[depth++] = (intptr_t)c; return OK; }
 API int cuCtxPopCurrent_v2(void** c) { NEED_CONTEXT; depth--; *c = NULL; return OK; }
 API int cuMemGetInfo_v2(size_t* free, size_t* all) { NEED_CONTEXT; *all = total(); *free = total() - used - (size_t)objects; return OK; }
 
@@ -192,24 +196,24 @@ API int cuMemsetD8Async(uint64_t p, unsigned char v, size_t n, Stream* s) { cons
 
 API int cuLaunchHostFunc(Stream* s, void (*f)(void*), void* data) { const Op o = {.kind = HOST, .host = f, .to = data}; return issue(s, &o); }
 
-API int cuStreamCreate(Stream** s, unsigned flags) { (void)flags; NEED_CONTEXT; NEED_HEALTH; *s = calloc(1, sizeof **s); objects++; return OK; }
+API int cuStreamCreate(Stream** s, unsigned flags) { (void)flags; NEED_CONTEXT; NEED_HEALTH; *s = calloc(1, sizeof **s); (*s)->context = contexts[depth - 1]; objects++; return OK; }
 static void clear(Graph* g) {
   if (g == NULL) return;
   for (Op* o = g->first; o != NULL;) { Op* next = o->next; free(o); o = next; }
   free(g);
 }
-API int cuStreamDestroy_v2(Stream* s) { NEED_CONTEXT; clear(s->graph); free(s); objects--; return OK; }
-API int cuStreamSynchronize(Stream* s) { (void)s; NEED_CONTEXT; NEED_HEALTH; return OK; }
+API int cuStreamDestroy_v2(Stream* s) { NEED_OWN(s); clear(s->graph); free(s); objects--; return OK; }
+API int cuStreamSynchronize(Stream* s) { NEED_OWN(s); NEED_HEALTH; return OK; }
 API int cuStreamWaitEvent(Stream* s, void* e, unsigned flags) { (void)s; (void)e; (void)flags; return OK; }
 API int cuStreamBeginCapture_v2(Stream* s, int mode) {
-  (void)mode; NEED_CONTEXT;
+  (void)mode; NEED_OWN(s);
   if (s->capturing) return INVALID_VALUE;
   s->capturing = 1;
   s->graph = calloc(1, sizeof *s->graph);
   return OK;
 }
 API int cuStreamEndCapture(Stream* s, Graph** g) {
-  NEED_CONTEXT;
+  NEED_OWN(s);
   if (!s->capturing) return CAPTURE_INVALID;
   *g = s->graph;
   s->graph = NULL;
@@ -220,6 +224,7 @@ API int cuStreamEndCapture(Stream* s, Graph** g) {
 API int cuGraphInstantiateWithFlags(Graph** exec, Graph* g, unsigned long long flags) {
   (void)flags; NEED_CONTEXT;
   Graph* made = calloc(1, sizeof *made);
+  made->context = contexts[depth - 1];
   for (const Op* o = g->first; o != NULL; o = o->next) {
     Op* kept = malloc(sizeof *kept);
     *kept = *o;
@@ -234,26 +239,27 @@ API int cuGraphInstantiateWithFlags(Graph** exec, Graph* g, unsigned long long f
 }
 API int cuGraphUpload(Graph* g, Stream* s) { (void)g; (void)s; NEED_CONTEXT; return OK; }
 API int cuGraphLaunch(Graph* g, Stream* s) {
-  (void)s; NEED_CONTEXT; NEED_HEALTH;
+  NEED_OWN(s); NEED_OWN(g); NEED_HEALTH;
   for (const Op* o = g->first; o != NULL; o = o->next) perform(o);
   return OK;
 }
 API int cuGraphDestroy(Graph* g) { clear(g); objects--; return OK; }
-API int cuGraphExecDestroy(Graph* g) { NEED_CONTEXT; clear(g); objects--; return OK; }
+API int cuGraphExecDestroy(Graph* g) { NEED_OWN(g); clear(g); objects--; return OK; }
 
-API int cuEventCreate(void** e, unsigned flags) { (void)flags; NEED_CONTEXT; *e = calloc(1, sizeof(double)); objects++; return OK; }
-API int cuEventDestroy_v2(void* e) { NEED_CONTEXT; free(e); objects--; return OK; }
-API int cuEventRecord(void* e, Stream* s) { (void)s; NEED_CONTEXT; mark(e); return OK; }
-API int cuEventRecordWithFlags(void* e, Stream* s, unsigned flags) {
+API int cuEventCreate(Event** e, unsigned flags) { (void)flags; NEED_CONTEXT; *e = calloc(1, sizeof **e); (*e)->context = contexts[depth - 1]; objects++; return OK; }
+API int cuEventDestroy_v2(Event* e) { NEED_OWN(e); free(e); objects--; return OK; }
+API int cuEventRecord(Event* e, Stream* s) { NEED_OWN(s); NEED_OWN(e); mark(e); return OK; }
+API int cuEventRecordWithFlags(Event* e, Stream* s, unsigned flags) {
+  NEED_OWN(e);
   if ((flags == 1) != s->capturing) return INVALID_VALUE;
   const Op o = {.kind = MARK, .to = e};
   return issue(s, &o);
 }
-API int cuEventSynchronize(void* e) { (void)e; NEED_CONTEXT; NEED_HEALTH; return OK; }
-API int cuEventElapsedTime(float* ms, void* a, void* b) {
-  NEED_CONTEXT;
-  if (*(double*)a == 0 || *(double*)b == 0) return INVALID_HANDLE;
-  *ms = (float)(*(double*)b - *(double*)a);
+API int cuEventSynchronize(Event* e) { NEED_OWN(e); NEED_HEALTH; return OK; }
+API int cuEventElapsedTime(float* ms, Event* a, Event* b) {
+  NEED_OWN(a); NEED_OWN(b);
+  if (a->at == 0 || b->at == 0) return INVALID_HANDLE;
+  *ms = (float)(b->at - a->at);
   return OK;
 }
 

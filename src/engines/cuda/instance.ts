@@ -247,29 +247,31 @@ export class Instance {
   /** One inference: `inputs[i]` holds the bytes of input i; gives back those of the outputs, each in a buffer of its own. */
   async run(inputs: readonly Uint8Array[], graph: GraphHandle = this.#graph): Promise<readonly ArrayBuffer[]> {
     const { addon } = this.#loaded.device;
-    const into: HostCopy[] = [];
+    const into = this.#staged(this.#inputs.map((s, i) => [s, inputs[i]]));
     const out: HostCopy[] = [];
-    this.#inputs.forEach((s, i) => {
-      const bytes = inputs[i];
-      if (bytes === undefined || s.bytes === 0) return;
-      if (s.bytes > SMALL && bytes.buffer instanceof ArrayBuffer) into.push([this.#pinned.handle, s.offset, bytes as HostArray]);
-      else new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
-    });
-    const results = this.#outputs.map((s) => {
-      if (s.bytes <= SMALL) return undefined;
-      const buffer = new ArrayBuffer(s.bytes);
-      out.push([this.#pinned.handle, s.offset, buffer]);
-      return buffer;
-    });
+    const results = this.#outputs.map((s) => this.#fetched(s, out));
     try {
       await addon.execute(this.stream, graph, into, out);
     } catch (error) {
       throw gpuError(error, "running the kernels");
     }
-    return results.map((r, i) => {
-      const s = this.#outputs[i];
-      return r ?? this.#pinned.buffer.slice(s?.offset ?? 0, (s?.offset ?? 0) + (s?.bytes ?? 0));
+    return results.map((result) => result());
+  }
+  /** Puts small arrays into the pinned memory, and gives the copies that another thread is to make of large ones. */
+  #staged(arrays: readonly (readonly [Staged, Uint8Array | undefined])[]): HostCopy[] {
+    return arrays.flatMap(([s, bytes]): HostCopy[] => {
+      if (bytes === undefined || s.bytes === 0) return [];
+      if (s.bytes > SMALL && bytes.buffer instanceof ArrayBuffer) return [[this.#pinned.handle, s.offset, bytes as HostArray]];
+      new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
+      return [];
     });
+  }
+  /** An output's bytes when the run is over: a large one is copied by another thread, by way of `out`. */
+  #fetched(s: Staged, out: HostCopy[]): () => ArrayBuffer {
+    if (s.bytes <= SMALL) return () => this.#pinned.buffer.slice(s.offset, s.offset + s.bytes);
+    const buffer = new ArrayBuffer(s.bytes);
+    out.push([this.#pinned.handle, s.offset, buffer]);
+    return () => buffer;
   }
 
   /**
@@ -310,13 +312,15 @@ export class Instance {
       staged.map((x) => x.s),
       fetched,
     );
-    for (const { s, bytes } of staged) new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
+    const into = this.#staged(staged.map(({ s, bytes }) => [s, bytes]));
+    const out: HostCopy[] = [];
+    const results = this.#outputs.map((s, i) => (to[i] === undefined ? this.#fetched(s, out) : undefined));
     try {
-      await addon.execute(this.stream, graph, [], []);
+      await addon.execute(this.stream, graph, into, out);
     } catch (error) {
       throw gpuError(error, "running the kernels");
     }
-    return this.#outputs.map((s, i) => (to[i] === undefined ? this.#pinned.buffer.slice(s.offset, s.offset + s.bytes) : undefined));
+    return results.map((result) => result?.());
   }
 
   #residentGraph(

@@ -42,16 +42,19 @@ export function ortFailed(args: { readonly native: string; readonly while_: stri
   return failed({ native, while_: args.while_ }, { file, node: first(NODES, native), op: first(OPS, native) });
 }
 
-export const noCrossing = defineError<{ direction: "input" | "output"; type: string }>(
+/** `tensor`: the one that the output is made of, where it has a name. */
+export const noCrossing = defineError<{ direction: "input" | "output"; type: string; tensor?: string | undefined }>(
   "P2004",
   "an input or output has a type that ONNX Runtime does not hand over",
-  ({ direction, type }) => ({
+  ({ direction, type, tensor }) => ({
     what: `the ${direction} is ${type}`,
     why: "ONNX Runtime's Node.js binding passes tensors of float16, bfloat16, float32, float64, (u)int8 to (u)int64, bool and string only",
     fix:
-      direction === "output"
-        ? "name other outputs with `outputs`, or add a Cast behind it where the model is made"
-        : "put a Cast before it where the model is made, so that it takes a type that can be fed",
+      tensor !== undefined
+        ? `name '${tensor}' in its place with \`outputs\`: the same values as a tensor, a column for each key`
+        : direction === "output"
+          ? "name other outputs with `outputs`, or add a Cast behind it where the model is made"
+          : "put a Cast before it where the model is made, so that it takes a type that can be fed",
   }),
 );
 export const tooLarge = defineError<{ bytes: number; limit: number }>(

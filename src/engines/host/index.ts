@@ -5,24 +5,30 @@ import { availableParallelism, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { no, PartitaError, yes } from "../../diagnostics.js";
 import { encodeOnnx, writeOnnx } from "../../import/onnx/export.js";
-import { isStaticShape } from "../../ir/dims.js";
+import { isStatic, isStaticShape, isUnknown, symbolsOf } from "../../ir/dims.js";
 import { byteLength } from "../../ir/dtypes.js";
 import { bodiesOf, displayName, qualifiedOp, valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import { elementCount, fromTensor, payloadLength } from "../../ir/payload.js";
 import { typeText } from "../../ir/print.js";
-import type { Constant, DType, Graph } from "../../ir/types.js";
+import type { Constant, DType, Graph, ValueId } from "../../ir/types.js";
+import { shapeOf } from "../../ops/define.js";
+import { inferGraph } from "../../ops/infer.js";
 import { isTensorDType, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import { byShape } from "../by-shape.js";
 import type { Artifact, Engine, Executable, LayerFacts, OpenContext, RunOptions } from "../engine.js";
+import { halvesTransposed, NCHWC } from "./avoid.js";
 import { carried, isBfloat16, narrowed, widened } from "./bfloat16.js";
 import { noCrossing, ortFailed, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
+import { Here } from "./here.js";
 import { FUSIONS_THAT_ROUND, integers } from "./integers.js";
 import { keeps } from "./keeps.js";
 import { checkKernels } from "./kernels.js";
+import { misfits, withOpenDims } from "./misfits.js";
+import { type Pace, Paces } from "./paces.js";
 import { packedBytes } from "./packing.mjs";
-import { type HostWorker, type Pace, pickWorker, SessionLost, workerDied } from "./pool.js";
+import { type HostWorker, MESSAGE_MS, MESSAGE_RUNS, pickWorker, SessionLost, workerDied } from "./pool.js";
 import { graphOf, layersOf, type ProfileEvent } from "./profile.js";
 
 /** Models above this go to ONNX Runtime as files. */
@@ -48,7 +54,7 @@ const anyDims: Engine = {
   async build(segment, context) {
     checkKernels(segment);
     checkInterface(segment);
-    const spelled = carried(guarded(segment));
+    const spelled = carried(guarded(misfits(segment) ? withOpenDims(segment) : segment));
     const graph = context.target.precision === "int8" ? integers(spelled) : spelled;
     const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(graph, v as never).name);
     let weights = 0;
@@ -57,7 +63,11 @@ const anyDims: Engine = {
     // arithmetic it spells.
     const quantized = graph.nodes.some((n) => n.op === "QuantizeLinear" || n.op === "DequantizeLinear");
     const level: Level = quantized && context.target.precision !== "int8" ? "basic" : "all";
-    const without = [...(graph === spelled ? [] : [FUSIONS_THAT_ROUND]), ...(padsPools(graph) ? [PAD_FUSION] : [])];
+    const without = [
+      ...(graph === spelled ? [] : [FUSIONS_THAT_ROUND]),
+      ...(padsPools(graph) ? [PAD_FUSION] : []),
+      ...(halvesTransposed(graph) ? [NCHWC] : []),
+    ];
     const key = graphHash(graph, `${VERSION} ${level}`);
     const bfloat16 = segment.outputs.flatMap((v, i) => (isBfloat16(segment, v) ? [i] : []));
     const signature = {
@@ -65,6 +75,7 @@ const anyDims: Engine = {
         level,
         ...(without.length === 0 ? {} : { without: without.join(";") }),
         ...(bfloat16.length === 0 ? {} : { bfloat16: bfloat16.join() }),
+        ...(byDims(graph) ? { byDims: "" } : {}),
       },
       engine: "host" as const,
       key,
@@ -98,6 +109,20 @@ function padsPools(g: Graph): boolean {
   const padded = new Set(g.nodes.flatMap((n) => (n.op === "Pad" ? n.outs : [])));
   return g.nodes.some(
     (n) => (n.op.endsWith("Pool") && n.ins.some((v) => padded.has(v))) || bodiesOf(n).some(({ body }) => padsPools(body.graph)),
+  );
+}
+
+/** Nodes of a graph that runs on the calling thread may have; none of more is as short. */
+const MOST_NODES = 500;
+/** Whether the work of a run follows from the dims of its inputs alone: no body, and no dim that depends on values. */
+function byDims(g: Graph): boolean {
+  if (g.nodes.length > MOST_NODES || g.nodes.some((n) => bodiesOf(n).length > 0)) return false;
+  const { graph, facts } = inferGraph(g);
+  const known = new Set(graph.inputs.flatMap((v) => (shapeOf(facts(v)) ?? []).flatMap((d) => symbolsOf(d))));
+  return graph.nodes.every((n) =>
+    n.outs.every(
+      (v) => v === undefined || shapeOf(facts(v))?.every((d) => isStatic(d) || (!isUnknown(d) && symbolsOf(d).every((s) => known.has(s)))),
+    ),
   );
 }
 
@@ -141,9 +166,15 @@ function checkInterface(g: Graph): void {
       // An optional that turns out to be empty ends the process in the binding; as an input it is a tensor that is there.
       const crosses =
         type.kind === "tensor" ? isTensorDType(type.dtype) : type.kind === "unknown" || (type.kind === "optional" && direction === "input");
-      if (!crosses) throw noCrossing({ direction, type: typeText(type) }, { file, value: name });
+      if (!crosses) throw noCrossing({ direction, type: typeText(type), tensor: zipped(g, id) }, { file, value: name });
     }
   checkSizes(g, memory(), file);
+}
+/** The tensor whose columns a ZipMap gives names, as converters of classifiers end them. */
+function zipped(g: Graph, id: ValueId): string | undefined {
+  const made = g.nodes.find((n) => n.op === "ZipMap" && n.outs.includes(id));
+  const [tensor] = made?.ins ?? [];
+  return tensor === undefined ? undefined : valueAt(g, tensor).name;
 }
 function bytesOf(dtype: DType, dims: readonly number[]): number {
   const count = elementCount(dims);
@@ -170,22 +201,61 @@ function checkSizes(g: Graph, limit: number, file: string | undefined): void {
   }
 }
 
+/** Milliseconds of a run that is over on the calling thread before it had come to another and back: of several at once, and of one alone. */
+const SHORT = 0.03;
+const ALONE = 0.2;
+/** Milliseconds of such runs in one turn of the event loop: where other threads help, and wait for the next message; and where none does. */
+const SLICE = 0.3;
+const SLICE_ALONE = 2;
+/** Runs that are worth a message. */
+const WORTH = 8;
+
 async function openModel(artifact: Artifact, context: OpenContext, level: Level): Promise<Executable> {
   const streams: Stream[] = [];
+  const paces = new Paces();
   try {
     for (let i = 0; i < Math.max(1, context.streams); i++) {
       const taken = streams.map((s) => s.worker);
-      streams.push(await Stream.open(artifact, context, level, taken));
+      streams.push(await Stream.open(artifact, context, level, paces, taken));
     }
   } catch (error) {
     await Promise.all(streams.map((s) => s.dispose()));
     throw error;
   }
+  const leastBusy = (of: readonly Stream[]): Stream =>
+    of.find((s) => s.worker.filling) ?? of.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
+  const [first, ...others] = streams as [Stream, ...Stream[]];
+  const here = new Here(artifact, () => first.options, first.loadedMs);
+  // One of the streams is this thread while runs are short; the others get messages of several. Who of those that wait goes along:
+  let along = 0;
+  let pace: Pace = { ms: undefined };
+  let now = 0;
   let disposed = false;
   return {
-    async run(inputs, options = {}) {
-      const stream = streams.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
-      return await stream.run(inputs, options);
+    run(inputs, options = {}) {
+      const short = others.length > 0 && (paces.of(inputs).ms ?? Number.POSITIVE_INFINITY) <= SHORT && here.ready;
+      return leastBusy(short ? others : streams).run(inputs, options);
+    },
+    here: {
+      place(inputs, waiting, busy) {
+        pace = paces.of(inputs);
+        const { ms } = pace;
+        const alone = waiting === 1 && busy === 0;
+        if (ms === undefined || ms > (alone ? ALONE : SHORT) || !here.ready) return "engine";
+        const helped = others.some((s) => !s.worker.late);
+        if (along === 0 && waiting >= 2 * WORTH && helped && leastBusy(others).worker.hungry)
+          along = Math.min(waiting >> 1, MESSAGE_RUNS, Math.floor(MESSAGE_MS / ms));
+        if (along > 0) {
+          along--;
+          return "engine";
+        }
+        now = performance.now();
+        return here.spent(now) < (helped ? SLICE : SLICE_ALONE) ? "here" : "later";
+      },
+      run: (inputs) => here.run(inputs, pace, now),
+      get ms() {
+        return here.ms;
+      },
     },
     async layers(inputs) {
       const [stream] = streams;
@@ -194,6 +264,7 @@ async function openModel(artifact: Artifact, context: OpenContext, level: Level)
     async dispose() {
       if (disposed) return;
       disposed = true;
+      here.dispose();
       await Promise.all(streams.map((s) => s.dispose()));
     },
   };
@@ -217,10 +288,19 @@ class Stream {
   /** The worker's thread that the session lives in. */
   #generation = -1;
   #opening: Promise<void> | undefined;
-  readonly #pace: Pace = { ms: undefined };
+  readonly #paces: Paces;
+  /** Milliseconds that ONNX Runtime took to load the model. */
+  loadedMs = 0;
 
-  private constructor(worker: HostWorker, artifact: Artifact, context: Pick<OpenContext, "threads" | "onRemark">, level: Level) {
+  private constructor(
+    worker: HostWorker,
+    artifact: Artifact,
+    context: Pick<OpenContext, "threads" | "onRemark">,
+    level: Level,
+    paces: Paces,
+  ) {
     this.worker = worker;
+    this.#paces = paces;
     this.#artifact = artifact;
     this.#context = context;
     this.#level = level;
@@ -231,9 +311,10 @@ class Stream {
     artifact: Artifact,
     context: Pick<OpenContext, "threads" | "onRemark">,
     level: Level,
+    paces: Paces,
     except: readonly HostWorker[],
   ): Promise<Stream> {
-    const stream = new Stream(pickWorker(except), artifact, context, level);
+    const stream = new Stream(pickWorker(except), artifact, context, level, paces);
     stream.worker.sessions++;
     try {
       await stream.#opened();
@@ -242,6 +323,14 @@ class Stream {
       throw error;
     }
     return stream;
+  }
+
+  /** ONNX Runtime's, of the session. */
+  get options(): Readonly<Record<string, unknown>> {
+    return this.#optionsAt(this.#level);
+  }
+  #optionsAt(level: Level): Readonly<Record<string, unknown>> {
+    return sessionOptions(this.#context.threads, level, this.#artifact.settings?.["without"]);
   }
 
   /** Makes the session where it is not there (any more); calls at the same time share one. */
@@ -278,17 +367,16 @@ class Stream {
     // The artifact keeps its bytes (they are saved, and other streams load them); ONNX Runtime refuses shared memory, so a copy moves over.
     const model = "path" in file ? file.path : (Uint8Array.prototype.slice.call(file.bytes).buffer as ArrayBuffer);
     const session = randomUUID();
-    const without = this.#artifact.settings?.["without"];
-    const { refused } = await this.worker.call<{ readonly refused?: { readonly name: string; readonly type: string } }>(
-      {
-        op: "create",
-        session,
-        model,
-        options: sessionOptions(this.#context.threads, level, without),
-      },
+    const { inputs, outputs } = this.#artifact;
+    const { refused, loadedMs = 0 } = await this.worker.call<{
+      readonly refused?: { readonly name: string; readonly type: string };
+      readonly loadedMs?: number;
+    }>(
+      { op: "create", session, model, options: this.#optionsAt(level), inputs, outputs },
       { transfer: typeof model === "string" ? [] : [model] },
     );
     if (refused !== undefined) throw noCrossing({ direction: "output", type: refused.type }, { value: refused.name });
+    this.loadedMs = loadedMs;
     // Only now is the thread known: the call may have started it.
     this.#session = session;
     this.#generation = this.worker.generation;
@@ -303,7 +391,7 @@ class Stream {
       const { events } = await this.worker.call<{ events: readonly ProfileEvent[] }>({
         op: "profile",
         model: "path" in file ? file.path : file.bytes,
-        options: sessionOptions(this.#context.threads, this.#level, this.#artifact.settings?.["without"]),
+        options: this.options,
         feeds: inputs
           .map((t) => (t.type === "bfloat16" ? widened(t) : t))
           .map((t, i) => [this.#artifact.inputs[i], t.type, t.data, t.dims]),
@@ -317,28 +405,38 @@ class Stream {
     }
   }
 
-  async run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
-    const crossing = inputs.map((t) => (t.type === "bfloat16" ? widened(t) : t));
+  run(inputs: readonly TensorLike[], options: RunOptions): Promise<readonly Tensor[]> {
+    const crossing = inputs.some((t) => t.type === "bfloat16") ? inputs.map((t) => (t.type === "bfloat16" ? widened(t) : t)) : inputs;
     // What may be taken over is: it moves to the thread as it is.
     const bytes = options.transfer === true ? undefined : packedBytes(crossing);
     const call = bytes === undefined ? this.#large(crossing, options) : this.#small(crossing, bytes, options);
-    for (let attempt = 0; ; attempt++) {
+    if (this.#generation !== this.worker.generation) return this.#again(call, 0);
+    return call().then(this.#tensors, (error: unknown) => {
+      if (!(error instanceof SessionLost)) throw error;
+      return this.#again(call, 1);
+    });
+  }
+  /** In a session that is made anew. */
+  async #again(call: () => Promise<readonly TensorLike[]>, attempts: number): Promise<readonly Tensor[]> {
+    for (let attempt = attempts; ; attempt++) {
       await this.#opened();
       try {
-        return (await call()).map(({ type, data, dims }, i) => {
-          const t = new Tensor(type as TensorDType, data as never, dims);
-          return this.#narrow.has(i) ? narrowed(t) : t;
-        });
+        return this.#tensors(await call());
       } catch (error) {
         if (!(error instanceof SessionLost)) throw error;
         if (attempt >= 3) throw workerDied({ why: "it was replaced several times in a row" });
       }
     }
   }
+  readonly #tensors = (found: readonly TensorLike[]): readonly Tensor[] =>
+    found.map(({ type, data, dims }, i) => {
+      const t = new Tensor(type as TensorDType, data as never, dims);
+      return this.#narrow.has(i) ? narrowed(t) : t;
+    });
   #small(tensors: readonly TensorLike[], bytes: number, { signal }: RunOptions): () => Promise<readonly TensorLike[]> {
-    const { inputs, outputs } = this.#artifact;
+    const pace = this.#paces.of(tensors);
     return () =>
-      this.worker.run({ session: this.#session, inputs, outputs, tensors, pace: this.#pace }, bytes, {
+      this.worker.run({ session: this.#session, tensors, pace }, bytes, {
         signal,
         generation: this.#generation,
       });
@@ -358,7 +456,7 @@ class Stream {
     });
     return async () => {
       const { out } = await this.worker.call<{ out: readonly (readonly [string, never, readonly number[]])[] }>(
-        { op: "run", session: this.#session, feeds, outputs: this.#artifact.outputs },
+        { op: "run", session: this.#session, feeds },
         { transfer, signal: options.signal, generation: this.#generation },
       );
       return out.map(([type, data, dims]) => ({ type, data, dims }));

@@ -60,9 +60,9 @@ export function unpack({ form, buffer }, own) {
       k += rank;
       let count = 1;
       for (const d of dims) count *= d;
-      const bytes = count * Kind.BYTES_PER_ELEMENT;
-      tensors.push({ type, data: own ? new Kind(buffer.slice(at, at + bytes)) : new Kind(buffer, at, count), dims });
-      at += aligned(bytes);
+      const view = new Kind(buffer, at, count);
+      tensors.push({ type, data: own ? new Kind(view) : view, dims });
+      at += aligned(count * Kind.BYTES_PER_ELEMENT);
     }
     lists.push(tensors);
   }

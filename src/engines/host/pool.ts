@@ -9,6 +9,7 @@ import { Worker } from "node:worker_threads";
 import { defineError } from "../../diagnostics.js";
 import type { TensorLike } from "../../tensor.js";
 import { ortFailed } from "./errors.js";
+import { learn, type Pace } from "./paces.js";
 import { type Packed, pack, unpack } from "./packing.mjs";
 
 export const runtimeMissing = defineError<{ why: string }>(
@@ -42,15 +43,9 @@ export interface CallOptions {
   /** The thread that the call's session lives in; the call is rejected with `SessionLost` when another has taken over. */
   readonly generation?: number | undefined;
 }
-/** How long a session's small runs take, milliseconds: learnt from run to run. */
-export interface Pace {
-  ms: number | undefined;
-}
 /** A run whose tensors may go packed with those of others. */
 export interface SmallRun {
   readonly session: string;
-  readonly inputs: readonly string[];
-  readonly outputs: readonly string[];
   readonly tensors: readonly TensorLike[];
   readonly pace: Pace;
 }
@@ -73,19 +68,35 @@ interface SmallReply {
   /** By index of the run. */
   readonly large: readonly (readonly [number, readonly (readonly [string, never, readonly number[]])[]])[];
   readonly errors: readonly (readonly [number, string])[];
-  readonly ms: number;
+  /** By run. */
+  readonly ms: readonly number[];
 }
+const RUN = { op: "run" };
 /** Milliseconds of work that one message of small runs holds, and the most runs. */
-const MESSAGE_MS = 1;
-const MESSAGE_RUNS = 32;
+export const MESSAGE_MS = 1;
+export const MESSAGE_RUNS = 32;
+/** Milliseconds after which the answer to a message of small runs is late. */
+const LATE_MS = 2;
+/** Milliseconds until a late thread counts as idle again: twice as many each time, up to a most, until so many answers were in time. */
+const AGAIN_MS = { least: 250, most: 8000 };
+const IN_TIME = 256;
+/** Milliseconds of work that are worth a message while other threads have nothing to do. */
+const WORTH_MS = 0.04;
 
 /** One thread and the calls that wait for it. */
 export class HostWorker {
   #worker: Worker | undefined;
   #next = 0;
   readonly #waiting: Call[] = [];
+  #soon = false;
   /** Messages that are out, by number: one, or two of small runs, that the thread has the next at hand. */
-  readonly #out = new Map<number, readonly Call[]>();
+  readonly #out = new Map<number, { readonly calls: readonly Call[]; readonly since: number }>();
+  /** Whether an answer to small runs came late a moment ago: there was no processor for the thread. */
+  late = false;
+  #again = AGAIN_MS.least;
+  #inTime = 0;
+  /** Calls in them. */
+  #outside = 0;
   /** Grows when the thread is replaced: sessions made before are gone. */
   generation = 0;
   /** Sessions that live here, for choosing the least loaded worker. */
@@ -97,7 +108,7 @@ export class HostWorker {
   }
   /** As `call` of a run whose inputs are small, giving its outputs. */
   run(run: SmallRun, bytes: number, options: Omit<CallOptions, "transfer">): Promise<readonly TensorLike[]> {
-    return this.#queued({ op: "run" }, options, { run, bytes });
+    return this.#queued(RUN, options, { run, bytes });
   }
   #queued<T>(message: Call["message"], { transfer = [], signal, generation }: CallOptions, small?: Call["small"]): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -122,14 +133,32 @@ export class HostWorker {
         Object.assign(call, { resolve: settle(call.resolve), reject: settle(call.reject as (x: never) => void) });
       }
       this.#waiting.push(call);
-      this.#pump();
+      // Small runs of one moment go into one message.
+      if (small === undefined) this.#pump();
+      else if (!this.#soon) {
+        this.#soon = true;
+        queueMicrotask(() => {
+          this.#soon = false;
+          this.#pump();
+        });
+      }
     });
   }
 
+  /** Calls that wait or are out. */
   get load(): number {
-    let out = 0;
-    for (const calls of this.#out.values()) out += calls.length;
-    return this.#waiting.length + out;
+    return this.#waiting.length + this.#outside;
+  }
+  /** Whether small runs of this moment have not filled a message yet. */
+  get filling(): boolean {
+    if (!this.#soon || this.#waiting.length >= MESSAGE_RUNS) return false;
+    let ms = 0;
+    for (const { small } of this.#waiting) ms += small?.run.pace.ms ?? WORTH_MS;
+    return ms < WORTH_MS;
+  }
+  /** Whether it would start another message of small runs at once. */
+  get hungry(): boolean {
+    return this.#waiting.length === 0 && this.#out.size < 2;
   }
 
   #pump(): void {
@@ -155,11 +184,13 @@ export class HostWorker {
       }
       worker.ref();
       const id = this.#next++;
-      this.#out.set(id, calls);
+      this.#out.set(id, { calls, since: performance.now() });
+      this.#outside += calls.length;
       try {
         worker.postMessage(...this.#message(id, calls));
       } catch (error) {
         this.#out.delete(id);
+        this.#outside -= calls.length;
         for (const call of calls) call.reject(error);
       }
     }
@@ -168,7 +199,7 @@ export class HostWorker {
   #mayStart({ small }: Call): boolean {
     if (this.#out.size === 0) return true;
     if (this.#out.size > 1 || small?.run.pace.ms === undefined || small.run.pace.ms > MESSAGE_MS) return false;
-    for (const [first] of this.#out.values()) return first?.small !== undefined;
+    for (const { calls } of this.#out.values()) return calls[0]?.small !== undefined;
     return true;
   }
   /** Small runs that wait behind the first and fit into one message with it. */
@@ -192,8 +223,21 @@ export class HostWorker {
       small.map((s) => s.run.tensors),
       small.reduce((n, s) => n + s.bytes, 0),
     );
-    const runs = small.map(({ run: { session, inputs, outputs } }) => ({ session, inputs, outputs }));
-    return [{ op: "runs", id, calls: runs, packed }, [packed.buffer]];
+    // Mostly all are of one session; `of` is absent then.
+    const sessions = [...new Set(small.map((s) => s.run.session))];
+    const of = sessions.length === 1 ? undefined : small.map((s) => sessions.indexOf(s.run.session));
+    return [{ op: "runs", id, sessions, of, packed }, [packed.buffer]];
+  }
+
+  #punctual(inTime: boolean): void {
+    this.#inTime = inTime ? this.#inTime + 1 : 0;
+    if (this.#inTime >= IN_TIME) this.#again = AGAIN_MS.least;
+    if (inTime || this.late) return;
+    this.late = true;
+    setTimeout(() => {
+      this.late = false;
+    }, this.#again).unref();
+    this.#again = Math.min(2 * this.#again, AGAIN_MS.most);
   }
 
   #start(): Worker {
@@ -210,21 +254,22 @@ export class HostWorker {
       execArgv: [],
     });
     worker.on("message", (reply: Reply) => {
-      const calls = this.#out.get(reply.id);
-      if (calls === undefined) return;
+      const sent = this.#out.get(reply.id);
+      if (sent === undefined) return;
+      const { calls, since } = sent;
       this.#out.delete(reply.id);
+      this.#outside -= calls.length;
       const failed = (call: Call, error: string): void => call.reject(ortFailed({ native: error, while_: String(call.message["op"]) }));
       if (reply.error !== undefined) for (const call of calls) failed(call, reply.error);
       else if (calls[0]?.small === undefined) calls[0]?.resolve(reply.result as never);
       else {
         const { packed, large, errors, ms }: SmallReply = reply.result as never;
+        this.#punctual(performance.now() - since <= LATE_MS);
         const results: (readonly TensorLike[])[] = unpack(packed, true);
         for (const [i, tensors] of large) results[i] = tensors.map(([type, data, dims]) => ({ type, data, dims }));
         const wrong = new Map(errors);
         calls.forEach((call, i) => {
-          const { pace } = call.small?.run ?? {};
-          // A thread that had to wait for a processor looks slow once: it counts double at most, and the next fast one mends it.
-          if (pace !== undefined) pace.ms = Math.min(ms / calls.length, 2 * (pace.ms ?? ms));
+          if (call.small !== undefined) learn(call.small.run.pace, ms[i] as number);
           const error = wrong.get(i);
           if (error === undefined) call.resolve(results[i] as never);
           else failed(call, error);
@@ -241,7 +286,8 @@ export class HostWorker {
         : workerDied({ why }, {}, cause);
       const out = [...this.#out.values()];
       this.#out.clear();
-      for (const [k, calls] of out.entries())
+      this.#outside = 0;
+      for (const [k, { calls }] of out.entries())
         for (const call of calls) {
           // Which of several runs it was nobody knows: each is made again, in a message of its own.
           if (call.small !== undefined) call.small.run.pace.ms = undefined;

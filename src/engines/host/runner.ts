@@ -104,7 +104,8 @@ class ReducingStream {
       if (file === undefined) throw new Error("a host artifact without its model");
       const model = optimized ?? ("path" in file ? file.path : file.bytes);
       const options = sessionOptions(1, optimized === undefined ? "all" : "disabled", artifact.settings?.["without"]);
-      await stream.worker.call({ op: "create", session: stream.#id, model, options });
+      const { inputs, outputs } = artifact;
+      await stream.worker.call({ op: "create", session: stream.#id, model, options, inputs, outputs });
       stream.#generation = stream.worker.generation;
       await stream.#call({ op: "reducer", module: reducer.module.href, settings: reducer.settings });
     } catch (error) {
@@ -119,7 +120,7 @@ class ReducingStream {
       const t = feeds[name] as TensorLike;
       return [name, t.type, t.data, t.dims];
     });
-    await this.#call({ op: "reduce", feeds: list, outputs: this.#artifact.outputs });
+    await this.#call({ op: "reduce", feeds: list });
   }
 
   async collect(): Promise<unknown> {

@@ -5,13 +5,13 @@ import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
+import { fed, fetchesOf, NativeSession } from "./native.mjs";
 import { pack, packedBytes, unpack } from "./packing.mjs";
 
 const ort = createRequire(workerData.base)("onnxruntime-node");
 const sessions = new Map();
 /** What takes in the outputs of runs in this thread, by id: see src/quantize/reducer.mjs. */
 const reducers = new Map();
-const RETURNED = new Set("float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool string".split(" "));
 
 /** ONNX Runtime refuses shared memory as input; such data is copied once, here. */
 const own = (data) => (ArrayBuffer.isView(data) && data.buffer instanceof SharedArrayBuffer ? data.slice() : data);
@@ -20,28 +20,24 @@ async function handle(message) {
   switch (message.op) {
     case "create": {
       const model = typeof message.model === "string" ? message.model : new Uint8Array(message.model);
-      const session = await ort.InferenceSession.create(model, message.options);
-      // The binding ends the process over results of other types, so they are refused before a run.
-      for (const m of session.outputMetadata) {
-        if (m.isTensor && RETURNED.has(m.type)) continue;
-        await session.release();
-        return { refused: { name: m.name, type: m.isTensor ? m.type : "no tensor" } };
-      }
-      sessions.set(message.session, session);
-      return {};
+      const session = new NativeSession(workerData.base, model, message.options);
+      if (session.refused !== undefined) return { refused: session.refused };
+      const { inputs, outputs } = message;
+      sessions.set(message.session, Object.assign(session, { inputs, outputs, fetches: fetchesOf(outputs) }));
+      return { loadedMs: session.loadedMs };
     }
     case "runs":
-      return await runs(message);
+      return runs(message);
     case "run": {
       const session = sessions.get(message.session);
       if (session === undefined) throw new Error("the session was disposed");
       // Any name may be an input's, "__proto__" among them.
       const feeds = Object.create(null);
       for (const [name, type, data, dims] of message.feeds) feeds[name] = new ort.Tensor(type, own(data), dims);
-      const results = await session.run(feeds, message.outputs);
+      const results = session.run(feeds, session.fetches);
       const out = [];
       const transfer = [];
-      for (const name of message.outputs) {
+      for (const name of session.outputs) {
         const t = results[name];
         if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
         out.push([t.type, t.data, t.dims]);
@@ -66,7 +62,7 @@ async function handle(message) {
       return {};
     }
     case "reduce":
-      await reduce(sessions.get(message.session), reducers.get(message.reducer), message);
+      reduce(sessions.get(message.session), reducers.get(message.reducer), message);
       return {};
     case "collect": {
       const { seen, transfer } = reducers.get(message.reducer).collect();
@@ -76,7 +72,7 @@ async function handle(message) {
       reducers.delete(message.reducer);
       const session = sessions.get(message.session);
       sessions.delete(message.session);
-      await session?.release();
+      session?.release();
       return {};
     }
     default:
@@ -85,48 +81,45 @@ async function handle(message) {
 }
 
 /** Several small runs, one after the other: results, too, go back as one buffer, but those that are large. */
-async function runs({ calls, packed }) {
-  const start = performance.now();
+function runs({ of, sessions: ids, packed }) {
   const lists = unpack(packed, false);
-  const settled = await Promise.allSettled(
-    calls.map(({ session, inputs, outputs }, i) => {
-      const feeds = Object.create(null);
-      lists[i].forEach(({ type, data, dims }, k) => {
-        feeds[inputs[k]] = new ort.Tensor(type, data, dims);
-      });
-      const open = sessions.get(session);
-      return open === undefined ? Promise.reject(new Error("the session was disposed")) : open.run(feeds, outputs);
-    }),
-  );
   const errors = [];
   const large = [];
   const transfer = [];
   const small = [];
+  const ms = [];
   let bytes = 0;
-  settled.forEach(({ status, value, reason }, i) => {
+  lists.forEach((tensors, i) => {
+    const start = performance.now();
     small.push([]);
-    if (status === "rejected") {
-      errors.push([i, reason instanceof Error ? reason.message : String(reason)]);
-      return;
+    try {
+      const session = sessions.get(ids[of?.[i] ?? 0]);
+      if (session === undefined) throw new Error("the session was disposed");
+      const { inputs, outputs } = session;
+      const feeds = Object.create(null);
+      tensors.forEach(({ type, data, dims }, k) => {
+        feeds[inputs[k]] = fed(type, data, dims);
+      });
+      const results = session.run(feeds, session.fetches);
+      const found = outputs.map((name) => results[name]);
+      const missing = found.findIndex((t) => t?.dims === undefined);
+      if (missing >= 0) throw new Error(`output '${outputs[missing]}' holds no tensor and cannot be returned`);
+      const size = packedBytes(found);
+      if (size === undefined) {
+        large.push([i, found.map((t) => [t.type, t.data, t.dims])]);
+        for (const { data } of found) if (ArrayBuffer.isView(data) && !transfer.includes(data.buffer)) transfer.push(data.buffer);
+      } else {
+        small[i] = found;
+        bytes += size;
+      }
+    } catch (error) {
+      errors.push([i, error instanceof Error ? error.message : String(error)]);
     }
-    const found = calls[i].outputs.map((name) => value[name]);
-    const missing = found.findIndex((t) => t?.dims === undefined);
-    if (missing >= 0) {
-      errors.push([i, `output '${calls[i].outputs[missing]}' holds no tensor and cannot be returned`]);
-      return;
-    }
-    const size = packedBytes(found);
-    if (size === undefined) {
-      large.push([i, found.map((t) => [t.type, t.data, t.dims])]);
-      for (const { data } of found) if (ArrayBuffer.isView(data) && !transfer.includes(data.buffer)) transfer.push(data.buffer);
-      return;
-    }
-    small[i] = found;
-    bytes += size;
+    ms.push(performance.now() - start);
   });
   const results = pack(small, bytes);
   transfer.push(results.buffer);
-  return { packed: results, large, errors, ms: performance.now() - start, transfer };
+  return { packed: results, large, errors, ms, transfer };
 }
 
 /** Runs a model in a session of its own under ONNX Runtime's profiler, which writes a file when it ends, and gives what of its events is wanted. */
@@ -166,7 +159,7 @@ const cutShort = () =>
 const wanted = new WeakMap();
 
 /** A run whose outputs stay here. Once their dims are known, ONNX Runtime writes them where the reducer reads them. */
-async function reduce(session, reducer, message) {
+function reduce(session, reducer, message) {
   const feeds = Object.create(null);
   for (const [name, type, data, dims] of message.feeds) feeds[name] = new ort.Tensor(type, own(data), dims);
   const into = reducer.fetches(message.feeds);
@@ -175,13 +168,13 @@ async function reduce(session, reducer, message) {
     let fetches = wanted.get(into);
     if (fetches === undefined) {
       fetches = Object.create(null);
-      for (const name of message.outputs) fetches[name] = null;
+      for (const name of session.outputs) fetches[name] = null;
       for (const { name, data, dims } of into) fetches[name] = new ort.Tensor("float32", data, dims);
       wanted.set(into, fetches);
     }
     try {
-      inPlace = into.length === message.outputs.length;
-      results = await session.run(feeds, fetches);
+      inPlace = into.length === session.outputs.length;
+      results = session.run(feeds, fetches);
     } catch (error) {
       if (error === DONE) {
         reducer.reduce(message.feeds, [], into);
@@ -194,8 +187,8 @@ async function reduce(session, reducer, message) {
     }
   }
   const placed = results === undefined ? undefined : into;
-  results ??= await session.run(feeds, message.outputs);
-  const outputs = message.outputs.map((name) => {
+  results ??= session.run(feeds, session.fetches);
+  const outputs = session.outputs.map((name) => {
     const t = results[name];
     if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
     return [name, t.type, t.data, t.dims];

@@ -3,7 +3,7 @@
  * the shards, whose ranges become payloads that are read, and checked against their CRC-32C, when somebody needs them.
  */
 import { readFileSync, realpathSync, statSync } from "node:fs";
-import { basename, dirname } from "node:path";
+import { basename } from "node:path";
 import { defineError } from "../../diagnostics.js";
 import { byteLength } from "../../ir/dtypes.js";
 import { elementCount, readRange } from "../../ir/payload.js";
@@ -65,18 +65,19 @@ export function openBundle(prefix: string): Bundle {
   const shard = (id: number, key: string): { readonly path: string; readonly size: number } => {
     const known = files.get(id);
     if (known !== undefined) return known;
-    const name = `${basename(prefix)}.data-${String(id).padStart(5, "0")}-of-${String(shards).padStart(5, "0")}`;
+    // The prefix may end in a slash: a checkpoint saved under a folder's name is made of `.index` and `.data-...` in it.
+    const data = `${prefix}.data-${String(id).padStart(5, "0")}-of-${String(shards).padStart(5, "0")}`;
     if (!Number.isSafeInteger(id) || id < 0 || id >= shards)
       throw badIndex({ what: `'${key}' lies in shard ${id} of ${shards}` }, { file: path, value: key });
     let found: { path: string; size: number };
     try {
-      const real = realpathSync(`${dirname(prefix)}/${name}`);
+      const real = realpathSync(data);
       const stat = statSync(real);
       if (!stat.isFile()) throw new Error("it is not a regular file");
       found = { path: real, size: stat.size };
     } catch (cause) {
       throw missingShard(
-        { what: `'${name}' cannot be read: ${cause instanceof Error ? cause.message : cause}` },
+        { what: `'${basename(data)}' cannot be read: ${cause instanceof Error ? cause.message : cause}` },
         { file: path, value: key },
         cause,
       );

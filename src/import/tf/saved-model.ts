@@ -83,7 +83,7 @@ function loaded(
       ? undefined
       : [...(chosen.outputs ?? [])].map(([key, info]) => ({ name: key, ref: parseRef(info.name ?? "", { file, value: key }) }));
   let bundle: Bundle | undefined;
-  let keys: ReadonlyMap<string, string> | undefined;
+  let keys: RestoredKeys | undefined;
   return {
     model,
     file,
@@ -92,9 +92,10 @@ function loaded(
     outputs,
     variable(node) {
       if (bundle === undefined) {
-        if (!existsSync(`${prefix}.index`))
+        const index = `${prefix}.index`;
+        if (!existsSync(index))
           throw noValue(
-            { name: node.name, why: `has no checkpoint: '${basename(prefix)}.index' is not in '${basename(dirname(prefix))}'` },
+            { name: node.name, why: `has no checkpoint: '${basename(index)}' is not in '${basename(dirname(index))}'` },
             { file },
           );
         bundle = openBundle(prefix);
@@ -102,7 +103,7 @@ function loaded(
       }
       const shared = node.attrs.get("shared_name")?.s;
       const own = shared === undefined || shared.length === 0 ? node.name : Buffer.from(shared).toString("utf8");
-      const candidates = [keys?.get(node.name), own, `${own}/.ATTRIBUTES/VARIABLE_VALUE`, node.name];
+      const candidates = [keys?.own.get(node.name), own, `${own}/.ATTRIBUTES/VARIABLE_VALUE`, node.name, keys?.copies.get(node.name)];
       for (const key of candidates) {
         const found = key === undefined ? undefined : bundle.tensor(key);
         if (found !== undefined) return found;
@@ -131,8 +132,14 @@ function signatureOf(meta: MetaGraphDef, wanted: string | undefined, file: strin
   return found[1];
 }
 
-/** Checkpoint keys by the variable node they restore: followed back from each assignment to the RestoreV2 that feeds it. */
-function restoredKeys(model: RawModel, file: string): ReadonlyMap<string, string> {
+interface RestoredKeys {
+  /** Checkpoint keys by the variable node they restore. */
+  readonly own: ReadonlyMap<string, string>;
+  /** Keys of a copy by the variable that it starts as: Keras 3's variables are saved by way of one, and not themselves. */
+  readonly copies: ReadonlyMap<string, string>;
+}
+/** The keys are followed back from each assignment to the RestoreV2 that feeds it. */
+function restoredKeys(model: RawModel, file: string): RestoredKeys {
   const keys = new Map<string, string>();
   const behind = (g: RawGraph, ref: Ref | undefined): { readonly node: RawNode; readonly port: number } | undefined => {
     let at = ref;
@@ -176,7 +183,20 @@ function restoredKeys(model: RawModel, file: string): ReadonlyMap<string, string
       if (target !== undefined) keys.set(target.node.name, key);
     }
   }
-  return keys;
+  const copies = new Map<string, string>();
+  const twice = new Set<string>();
+  for (const n of model.nodes.values()) {
+    if (n.op !== "AssignVariableOp") continue;
+    const [target, read] = [behind(model, n.ins[0])?.node, behind(model, n.ins[1])?.node];
+    const source = read?.op === "ReadVariableOp" ? behind(model, read.ins[0])?.node : undefined;
+    const key = target === undefined ? undefined : keys.get(target.name);
+    if (source?.op !== "VarHandleOp" || key === undefined) continue;
+    if (copies.has(source.name)) twice.add(source.name);
+    copies.set(source.name, key);
+  }
+  // Of two copies, either may have changed since.
+  for (const name of twice) copies.delete(name);
+  return { own: keys, copies };
 }
 
 function stringsOf(node: RawNode | undefined, file: string): readonly string[] {

@@ -85,12 +85,9 @@ class Site {
   #raise(scores: ValueId, v: ValueId, narrowed: boolean): void {
     const draft = this.#draft;
     let at = scores;
-    if (narrowed) {
-      const widening = draft.producer(at);
-      if (widening?.op !== "Cast" || widening.ins[0] === undefined) refuse("its weights are cast and its scores are not");
-      at = this.#walk.inside(widening as Node);
-    }
-    const product = this.#scores.product(at);
+    const widening = narrowed ? draft.producer(at) : undefined;
+    if (widening?.op === "Cast") at = this.#walk.inside(widening);
+    const product = this.#scores.product(at, narrowed && widening?.op !== "Cast");
     const [left, right] = product.ins;
     if (left === undefined || right === undefined) refuse("its scores lack an operand");
     const [sDims, vDims] = [dimsOf(draft, product.outs[0]), dimsOf(draft, v)];
@@ -203,10 +200,40 @@ class Site {
       const [past, now] = n?.ins ?? [];
       if (n === undefined || axis?.kind !== "int" || ![2, -2].includes(Number(axis.value)) || n.ins.length !== 2) return undefined;
       if (past === undefined || now === undefined) return undefined;
-      const inside = new Set([...this.#walk.path, this.#root].map((m) => m.id));
-      return this.#draft.uses(v).every((u) => inside.has(u.id)) ? [past, now] : undefined;
+      const going = this.#going();
+      const only = (u: Node): boolean => going.has(u.id) || (u.op === "Shape" && u.domain === "" && this.#endsIn(going, u));
+      return this.#draft.uses(v).every(only) ? [past, now] : undefined;
     };
     const [k, v] = [parts(key), parts(value)];
     return k === undefined || v === undefined ? undefined : [k[0], k[1], v[0], v[1]];
+  }
+  /** The root, and the nodes passed that nobody reads once it is rewritten. */
+  #going(): ReadonlySet<NodeId> {
+    const going = new Set([this.#root.id]);
+    // From the root up: readers come before what they read.
+    for (let before = 0; before !== going.size; ) {
+      before = going.size;
+      for (const n of this.#walk.path) if (this.#readBy(n).every((u) => u !== undefined && going.has(u.id))) going.add(n.id);
+    }
+    return going;
+  }
+  /** Whether all that is computed from a node's result, shape arithmetic in a few steps, is for these nodes. */
+  #endsIn(going: ReadonlySet<NodeId>, n: Node): boolean {
+    const seen = new Set<NodeId>();
+    const todo = [n];
+    for (let at = todo.pop(); at !== undefined; at = todo.pop()) {
+      if (seen.has(at.id)) continue;
+      seen.add(at.id);
+      for (const u of this.#readBy(at)) {
+        if (u === undefined || seen.size > 64) return false;
+        if (!going.has(u.id)) todo.push(u);
+      }
+    }
+    return true;
+  }
+  /** The readers of a node's results; undefined stands for the graph's outputs. */
+  #readBy(n: Node): readonly (Node | undefined)[] {
+    const draft = this.#draft;
+    return n.outs.flatMap((v) => (v === undefined ? [] : [...draft.uses(v), ...(draft.isOutput(v) ? [undefined] : [])]));
   }
 }

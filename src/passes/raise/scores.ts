@@ -1,4 +1,5 @@
 /** The scores of spelled-out attention, from the softmax down to Q K': masks added, chosen by Where or per window, causal masks, scales. */
+import { intOf } from "../../ir/attributes.js";
 import { isStatic, mul as mulDims, sameDim } from "../../ir/dims.js";
 import { int64Constant, makeConstant } from "../../ir/payload.js";
 import type { Constant, Dim, DType, Node, ValueId } from "../../ir/types.js";
@@ -31,17 +32,28 @@ export class Scores {
     return this.#causal;
   }
 
-  /** From the softmax's input down to Q K', through masks, then scales. */
-  product(scores: ValueId): Node {
+  /** From the softmax's input down to Q K', through masks, then scales. `wide`: masks are in a wider type than the product, which a Cast below them widens. */
+  product(scores: ValueId, wide = false): Node {
     let masks = true;
+    let widened = !wide;
     for (let at = scores, steps = 0; steps < 16; steps++) {
       const n = this.#walk.draft.producer(at);
       if (n === undefined || n.domain !== "") break;
       if (n.op === "MatMul") {
+        if (!widened) refuse("its weights are cast and its scores are not");
         this.#walk.inside(n);
         return n;
       }
       const [a, b] = n.ins;
+      if (n.op === "Cast" && !widened && a !== undefined && intOf(n, "to", 0) === 1) {
+        // In the narrower type only a mask that leaves scores alone or takes them out is the same mask.
+        this.#added = this.#added.filter((m) => !this.#takeChosen(m.id));
+        if (this.#added.length > 0 || this.#chosen.some((c) => c.fill !== Number.NEGATIVE_INFINITY))
+          refuse("its mask holds other numbers than 0 and -inf, in a wider type than its operands");
+        widened = true;
+        at = this.#walk.inside(n);
+        continue;
+      }
       if (a === undefined || b === undefined) break;
       if (n.op === "Add" && masks) {
         const into = this.#leadsToProduct(a) ? a : this.#leadsToProduct(b) ? b : refuse("its scores are no product of two matrices");
@@ -72,6 +84,18 @@ export class Scores {
     refuse(
       `its scores come from ${n === undefined ? "no node" : `${n.op} '${this.#name(n)}'`}, not from a product of Q and K that is scaled and masked`,
     );
+  }
+  /** An additive mask that Where made of 0 and -inf is one that chooses. */
+  #takeChosen(mask: ValueId): boolean {
+    const { draft } = this.#walk;
+    const n = draft.producer(mask);
+    const [when, yes, no] = n?.op === "Where" && n.domain === "" ? n.ins : [];
+    if (when === undefined || !same(dimsOf(draft, when), dimsOf(draft, mask))) return false;
+    const [a, b] = [uniform(draft.constant(yes)), uniform(draft.constant(no))];
+    const fill = Number.NEGATIVE_INFINITY;
+    if (!(a === 0 && b === fill) && !(a === fill && b === 0)) return false;
+    this.#chosen.push({ when, negated: a === fill, fill });
+    return true;
   }
   /**
    * Windows with a mask of their own (Swin): scores [batch * windows, heads, s, t] are seen as [batch, windows, heads, s, t], a mask is added, and
@@ -113,7 +137,7 @@ export class Scores {
       return f !== undefined && this.#leadsToProduct(f.of, depth + 1);
     }
     if (n.op === "Where") return n.ins.slice(1).some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
-    if (n.op === "Reshape") return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
+    if (n.op === "Reshape" || n.op === "Cast") return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
     return n.op === "Add" && n.ins.some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
   }
   #name(n: Node): string {

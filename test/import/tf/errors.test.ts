@@ -124,7 +124,7 @@ const cases: readonly (readonly [code: string, run: () => unknown, message: stri
   [
     "P1307",
     () => read([x, node("act", "Relu", ["x"], { T })], { outputs: ["akt"] }),
-    "P1307 m.pb: output 'akt' is not in the graph. Did you mean 'act'?.",
+    "P1307 m.pb: output 'akt' is not in the graph. Did you mean 'act'?",
   ],
   ["P1308", () => read([node("n", "NoOp", [])]), "P1308 m.pb: the graph has no result that nobody consumes. Name other `outputs`."],
   [

@@ -1,7 +1,7 @@
 /** TensorFlow models through the whole line: compiled, saved, loaded and run, under the names their users know. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import { compile, load, report } from "../../../src/compile.js";
 import { Tensor, type TensorLike } from "../../../src/tensor.js";
@@ -12,6 +12,7 @@ import {
   graphDef,
   INT32,
   metaGraph,
+  type NodeSpec,
   node,
   placeholder,
   RESOURCE,
@@ -101,6 +102,46 @@ it("a SavedModel runs under its signature's names, and under its tensors'", asyn
     await expect(session.run({ feature: x })).rejects.toThrow(/P3103 .*did you mean 'features'/i);
   }
 });
+it.each([
+  [1, [213, 439]],
+  [2, undefined],
+])("a variable that only %d copies of it are saved of, as Keras 3 under a module", async (count, wanted) => {
+  const at = join(folder, `copies${count}`);
+  const handle = (n: string): NodeSpec => node(n, "VarHandleOp", [], { dtype: T, shape: shape([2, 1]), shared_name: text(n) });
+  const copies = Array.from({ length: count }, (_, i) => `Variable_${i}`);
+  const keys = copies.map((_, i) => `keep/${i}/.ATTRIBUTES/VARIABLE_VALUE`);
+  writeSavedModel(at, {
+    nodes: [
+      placeholder("x", FLOAT, [-1, 2]),
+      handle("kernel"),
+      node("kernel/Read", "ReadVariableOp", ["kernel"], { dtype: T }),
+      node("y", "MatMul", ["x", "kernel/Read"], { T }),
+      constant("prefix", 7, [], [""]),
+      constant("names", 7, [count], keys),
+      constant(
+        "slices",
+        7,
+        [count],
+        keys.map(() => ""),
+      ),
+      node("RestoreV2", "RestoreV2", ["prefix", "names", "slices"]),
+      ...copies.flatMap((name, i) => [
+        node(`${name}/Initializer/ReadVariableOp`, "ReadVariableOp", ["kernel"], { dtype: T }),
+        handle(name),
+        node(`${name}/Assign`, "AssignVariableOp", [name, `${name}/Initializer/ReadVariableOp`], { dtype: T }),
+        node(`${name}/Restore`, "AssignVariableOp", [name, `RestoreV2:${i}`], { dtype: T }),
+      ]),
+    ],
+    signatures: { serving_default: { inputs: { x: "x:0" }, outputs: { y: "y:0" } } },
+    variables: keys.map((key) => ({ key, dims: [2, 1], values: [13, 100] })),
+  });
+  if (wanted === undefined) {
+    await expect(compile(at)).rejects.toThrow(/^P1315 .*variable 'kernel' is not in the checkpoint/);
+    return;
+  }
+  await using session = await (await compile(at)).createSession({ threads: 1 });
+  expect(numbers((await session.run({ x }))["y"])).toEqual(wanted);
+});
 it("a SavedModel and its frozen form give the same bits", async () => {
   const frozen = join(folder, "keras.pb");
   writeFileSync(
@@ -156,8 +197,9 @@ it("`inputs` cuts a front end that nothing runs, which compiling without it name
   await using session = await program.createSession({ threads: 1 });
   expect(numbers((await session.run({ decoded: x }))["louder:0"])).toEqual([2, 4, 6, 8]);
 });
-it("a MetaGraph is read with the checkpoint beside it", async () => {
-  const prefix = join(folder, "model.ckpt");
+it.each(["model.ckpt", "saved/"])("a MetaGraph is read with the checkpoint beside it, saved as '%s'", async (name) => {
+  const prefix = `${folder}/${name}`;
+  mkdirSync(dirname(`${prefix}.meta`), { recursive: true });
   writeFileSync(
     `${prefix}.meta`,
     metaGraph([
