@@ -4,8 +4,9 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { run } from "../../src/cli/program.js";
+import { Terminal } from "../../src/cli/terminal.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import { parse } from "../../src/ir/parse.js";
@@ -415,6 +416,21 @@ describe("exit codes and errors", () => {
 });
 
 describe("terminals", () => {
+  it("get a line for a long stage now and then, and how it ended", () => {
+    let [now, err] = [0, ""];
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
+    const stderr = { write: (s: string) => void (err += s) };
+    const terminal = new Terminal({ stdout: stderr, stderr, env: {} });
+    terminal.progress("import", 0);
+    for (let i = 1; i <= 30; i++) {
+      now += 1000;
+      terminal.progress("calibrate", 0.3, `trial ${i}, best so far 'max'`);
+    }
+    terminal.progress("partition", 0.5);
+    clock.mockRestore();
+    const line = (i: number): string => `calibrate: trial ${i}, best so far 'max'`;
+    expect(err.split("\n")).toEqual(["import", "calibrate", line(11), line(21), line(30), "partition", ""]);
+  });
   const CLEAR = "\u001b[2K";
   const painted = (text: string): boolean => text.includes("\u001b");
   it("a bar on a terminal, lines elsewhere", async () => {
