@@ -13,6 +13,7 @@ import { parse } from "../../src/ir/parse.js";
 import { npyBytes, npzBytes, readNpz, writeNpz } from "../../src/npz.js";
 import { reportFromJSON } from "../../src/report/report.js";
 import type { BenchResult } from "../../src/runtime/bench-result.js";
+import { joined, nodeFact } from "../../src/runtime/doctor.js";
 import { Tensor } from "../../src/tensor.js";
 import { violations } from "../support/json-schema.js";
 import { FLOAT, graphDef, node, placeholder, type } from "../support/tf-graph.js";
@@ -325,7 +326,27 @@ describe("doctor", () => {
     const facts = r.json()["facts"] as { name: string; ok: boolean; detail: string; remedy?: string }[];
     expect(facts.map((f) => f.name)).toEqual(expect.arrayContaining(["Node.js", "ONNX Runtime", "TensorRT"]));
     for (const f of facts) if (!f.ok) expect(f.remedy).toBeTruthy();
-    expect((await partita(["doctor"])).out).toMatch(/^found {4}Node\.js/);
+    const { out } = await partita(["doctor"]);
+    expect(out).toMatch(/^found {4}Node\.js/);
+    // Why the driver is missing is told once, for all who need it.
+    const driver = facts.find((f) => f.name === "GPU driver");
+    if (driver?.ok === false) {
+      expect(out.split(driver.detail)).toHaveLength(2);
+      expect(facts.find((f) => f.name === "GPU")?.detail).toBe("as for the GPU driver");
+    }
+    const [a, b] = ["liba.so: cannot open it: no file", "libb.so: cannot open it: no file"];
+    expect(joined(`${a}; ${b}`)).toBe("liba.so, libb.so: cannot open it: no file");
+    expect(joined(`${a}; libb.so: too old`)).toBe(`${a}; libb.so: too old`);
+    expect(joined("the driver shows no device")).toBe("the driver shows no device");
+  });
+  it("asks for the version of Node.js that package.json and README name", () => {
+    const { engines } = JSON.parse(readFileSync("package.json", "utf8")) as { engines: { node: string } };
+    expect(engines.node).toBe(">=20.15");
+    expect(readFileSync("README.md", "utf8")).toContain("Node.js 20.15 or later");
+    const ok = (version: string): boolean => nodeFact(version).ok;
+    expect(["20.15.0", "20.20.2", "22.0.0", "24.1.0"].filter((v) => !ok(v))).toEqual([]);
+    expect(["18.20.4", "20.0.0", "20.14.9", "19.99.0"].filter(ok)).toEqual([]);
+    expect(nodeFact("20.0.0").remedy).toBe("install Node.js 20.15 or later");
   });
 });
 
