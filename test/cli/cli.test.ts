@@ -373,6 +373,13 @@ describe("exit codes and errors", () => {
     ["a shape", ["report", net, "--shape", "x:4"], 2, /P1001 option '--shape' 'x:4' is not NAME=DIMS/],
     ["a shape of no input", ["report", net, "--shape", "xx=4x3"], 1, /P1003 .*no value 'xx'\. Did you mean 'x'\?/],
     ["a pin", ["report", net, "--pin", "fc"], 2, /P1001 option '--pin' 'fc' is not MATCH=ENGINE/],
+    [
+      "a signature of ONNX",
+      ["report", net, "--signature", "nosuch"],
+      2,
+      /P1001 option 'signature' is 'nosuch', and an ONNX model has none\. Leave it out/,
+    ],
+    ["a signature that is the default", ["report", net, "--signature", "serving_default", "--target", "host"], 0, /net\.onnx/],
     ["a what-if", ["report", net, "--what-if", "Conv"], 2, /P1001 option '--what-if'/],
     ["a segment size", ["report", net, "--min-segment-size", "few"], 2, /P1001 option '--min-segment-size' is 'few'/],
     ["rows", ["report", net, "--rows", "0"], 2, /P1001 option '--rows' is '0'/],
