@@ -298,6 +298,8 @@ describe("inspect", () => {
     expect((await partita(["inspect", net])).out).toMatch(/^net: 3 nodes, 1 constants, opset 18\n {6}1 {2}MatMul\n/);
     const ir = await partita(["inspect", net, "--ir"]);
     expect(parse(ir.out).nodes.map((n) => n.op)).toEqual(["MatMul", "Relu", "ReduceSum"]);
+    // P1701 sends people here for the names of nodes.
+    for (const name of ["fc", "act", "sum"]) expect(ir.out).toContain(`@"${name}"`);
     expect((await partita(["inspect", net, "--after", "all", "--json"])).json()).toMatchObject({
       schema: "partita.inspect/1",
       nodes: 3,
@@ -422,7 +424,9 @@ describe("exit codes and errors", () => {
     ["a bundle to compile", ["compile", bundle], 1, /P1104 .*this is a compiled bundle/],
     ["a pass", ["inspect", net, "--after", "dead-cod"], 2, /P4003 .*Did you mean 'dead-code'\?/],
     ["a node", ["report", net, "--why", "fcc"], 1, /P4002 .*Did you mean 'fc'\?/],
-    ["a format", ["export", bundle, "coreml", "-o", at("o")], 2, /P4004 .*'coreml'/],
+    ["a format", ["export", bundle, "coreml", "-o", at("o")], 2, /P4004 .*'coreml'\. Use onnx, epcontext or triton\./],
+    ["a format, before a place", ["export", bundle, "tritn"], 2, /P4004 .*'tritn'\. Did you mean 'triton'\?/],
+    ["an export to no place", ["export", bundle, "onnx"], 2, /P1001 option '--output' is missing\. Say where the files go: -o onnx/],
     ["an engine that is not here", ["compile", net, "--target", "tensorrt", "--min-segment-size", "1", "-o", at("t.partita")], 3, /P2201/],
     ["strict", ["report", net, "--target", "cuda", "--strict", "--pin", "fc=host"], 1, /P170\d/],
   ] as const)("%s", async (_, argv, code, message) => {
