@@ -35,7 +35,7 @@ export const excludedNothing = defineError<{ match: string; near: string | undef
   "an exclusion from quantization matches nothing",
   ({ match, near }) => ({
     what: `no node, origin or operator matches '${match}' in calibration.exclude`,
-    fix: near === undefined ? "list the names with `partita inspect --ops`" : `did you mean '${near}'?`,
+    fix: near === undefined ? "list the names with `partita inspect MODEL --ir`" : `did you mean '${near}'?`,
   }),
   2,
 );
