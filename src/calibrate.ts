@@ -24,7 +24,7 @@ export interface CalibrateOptions {
   /** Rows of one feed where an array is cut into feeds. Default 1. */
   readonly batch?: number | undefined;
   readonly preprocessing?: Preprocessing | undefined;
-  /** Every `of`-th feed, from the `index`-th (1 to `of`) on. */
+  /** Every `of`-th feed, from the `index`-th (1 to `of`) on. A shard beyond the last feed is an empty calibration, with a remark. */
   readonly shard?: { readonly index: number; readonly of: number } | undefined;
   /** Threads over all runs; the machine's by default. */
   readonly threads?: number | undefined;
@@ -78,13 +78,13 @@ export async function calibrate(model: ModelInput, options: CalibrateOptions, co
   const onTotal = (n: number): void => {
     total = shard === undefined ? n : Math.max(0, Math.ceil((n - shard.index + 1) / shard.of));
   };
-  const feeds = (): AsyncIterable<Feeds> => sharded(feedsOf(options.data, ports, { batch, preprocessing, signal, onTotal }), shard);
-  const before = await interrupted(
-    checkpoint,
-    of(new Map(tensors.map((v) => [valueAt(graph, v).name, NOTHING])), 0, ""),
-    file === undefined ? undefined : feeds,
-    remarks,
-  );
+  let given = 0;
+  const feeds = (): AsyncIterable<Feeds> =>
+    sharded(feedsOf(options.data, ports, { batch, preprocessing, signal, onTotal }), shard, (n) => {
+      given = n;
+    });
+  const nothing: Observations = new Map(tensors.map((v) => [valueAt(graph, v).name, NOTHING]));
+  const before = await interrupted(checkpoint, of(nothing, 0, ""), file === undefined ? undefined : feeds, remarks);
   const done = before?.feeds ?? 0;
 
   const tally = new FeedTally();
@@ -114,18 +114,32 @@ export async function calibrate(model: ModelInput, options: CalibrateOptions, co
             const data = hashOfUnion([...(before === undefined ? [] : [before.keys.data]), ...hashes.slice(0, count)]);
             writeCalibration(checkpoint, of(joined(sofar), done + count, data));
           },
-    empty: before === undefined ? "refuse" : "allow",
+    empty: before === undefined && shard === undefined ? "refuse" : "allow",
   });
+  if (shard !== undefined && tally.count === 0 && given > 0) {
+    remarks({
+      severity: "warning",
+      text: `shard ${shard.index} of ${shard.of} holds no feed: the data makes ${given} feed${given === 1 ? "" : "s"} for ${shard.of} shards; its calibration is empty, and merges like any other`,
+      where: { file },
+      fix: `give at most ${given} shards`,
+    });
+    return { calibration: of(nothing, 0, tally.hash), graph, resumed: 0 };
+  }
   tally.finish(remarks, file);
   return { calibration: of(joined(seen), tally.count, tally.hash), graph, resumed: done };
 }
 
 const NOTHING: Observation = new Observer().finish();
 
-/** Every `of`-th feed. */
-async function* sharded(feeds: AsyncIterable<Feeds>, shard: CalibrateOptions["shard"]): AsyncGenerator<Feeds> {
+/** Every `of`-th feed; `onEnd` gets how many there were in all. */
+async function* sharded(
+  feeds: AsyncIterable<Feeds>,
+  shard: CalibrateOptions["shard"],
+  onEnd: (feeds: number) => void,
+): AsyncGenerator<Feeds> {
   let i = 0;
-  for await (const feed of feeds) if (shard === undefined || i++ % shard.of === shard.index - 1) yield feed;
+  for await (const feed of feeds) if (i++ % (shard?.of ?? 1) === (shard?.index ?? 1) - 1) yield feed;
+  onEnd(i);
 }
 
 /**

@@ -265,7 +265,7 @@ async function calibrated(
       strict,
       signal,
       runner: hostRunner(),
-      onProgress: (done) => settings.onProgress({ stage: "calibrate", fraction: 0.25 + 0.25 * done }),
+      onProgress: (done, detail) => settings.onProgress({ stage: "calibrate", fraction: 0.25 + 0.25 * done, detail }),
     });
   } finally {
     await feeds?.dispose();

@@ -9,7 +9,7 @@ import { replaceFile } from "./atomic.js";
 import { defineError } from "./diagnostics.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorDType, type TensorLike, typedArrayOf } from "./tensor.js";
 
-export const npyError = defineError<{ what: string; fix?: string }>("P1110", "a NumPy file cannot be read", ({ what, fix }) => ({
+export const npyError = defineError<{ what: string; fix?: string }>("P1110", "a NumPy file cannot be read or written", ({ what, fix }) => ({
   what,
   fix: fix ?? "write the file again with numpy.save or numpy.savez",
 }));
@@ -151,6 +151,7 @@ function swapBytes(bytes: Uint8Array, width: number): void {
 
 /** Writes one array as .npy 1.0 bytes. */
 export function npyBytes(t: TensorLike): Uint8Array {
+  demandTensor(t);
   if (!isTensorDType(t.type))
     throw npyError({ what: `a tensor of type '${t.type}' has no NumPy element type`, fix: "cast it before writing" });
   const { descr, body } = npyBody(t, t.type);
@@ -163,6 +164,16 @@ export function npyBytes(t: TensorLike): Uint8Array {
   out.set(Buffer.from(`${header}\n`, "latin1"), 10);
   out.set(body, 10 + header.length + 1);
   return out;
+}
+
+/** What is written must be what its type and dims say. Throws P1110. */
+function demandTensor(t: TensorLike): void {
+  const fix = "give a Tensor";
+  if (t === null || typeof t !== "object" || !Array.isArray(t.dims) || typeof t.data?.length !== "number")
+    throw npyError({ what: `what is to be written is ${t === null ? "null" : typeof t}, not a tensor`, fix });
+  const count = t.dims.reduce((a, d) => a * d, 1);
+  if (t.data.length !== count || (t.type !== "string" && isTensorDType(t.type) && !ArrayBuffer.isView(t.data)))
+    throw npyError({ what: `the data of ${t.type}[${t.dims.join(", ")}] is ${t.data.length} elements in ${t.data.constructor.name}`, fix });
 }
 
 function npyBody(t: TensorLike, type: TensorDType): { descr: string; body: Uint8Array } {
@@ -286,13 +297,22 @@ const crcTable = Uint32Array.from({ length: 256 }, (_, n) => {
   return c >>> 0;
 });
 
-/** An .npz (stored, as numpy.savez writes) of named tensors. */
+const PAIRS = "give Object.entries(tensors), or a Map of tensors by name";
+/** An .npz (stored, as numpy.savez writes) of named tensors. Throws P1110 for what is none. */
 export function npzBytes(arrays: Iterable<readonly [string, TensorLike]>): Uint8Array {
   const parts: Uint8Array[] = [];
   const directory: Uint8Array[] = [];
   let at = 0;
   let count = 0;
-  for (const [name, t] of arrays) {
+  if (typeof arrays?.[Symbol.iterator] !== "function")
+    throw npyError({
+      what: `arrays are given as ${arrays === null ? "null" : typeof arrays}, not as pairs of name and tensor`,
+      fix: PAIRS,
+    });
+  for (const pair of arrays) {
+    if (!Array.isArray(pair) || typeof pair[0] !== "string")
+      throw npyError({ what: "an array is not given as a pair of name and tensor", fix: PAIRS });
+    const [name, t] = pair as readonly [string, TensorLike];
     const content = npyBytes(t);
     const fileName = Buffer.from(`${name}.npy`, "utf8");
     const local = Buffer.alloc(30);
@@ -327,10 +347,11 @@ export function npzBytes(arrays: Iterable<readonly [string, TensorLike]>): Uint8
   return Buffer.concat([...parts, ...directory, end]);
 }
 
-/** Writes an .npz whole or not at all. */
+/** Writes an .npz whole or not at all. Throws P1110. */
 export function writeNpz(path: string, arrays: Iterable<readonly [string, TensorLike]>): void {
+  const bytes = npzBytes(arrays);
   try {
-    replaceFile(path, npzBytes(arrays));
+    replaceFile(path, bytes);
   } catch (cause) {
     if (cause instanceof Error && "code" in cause)
       throw npyError(

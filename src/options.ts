@@ -43,6 +43,8 @@ export interface ProgressEvent {
   readonly stage: string;
   /** 0 to 1 over the whole compilation. */
   readonly fraction: number;
+  /** How far a long stage is, in words: which feed, which trial and the best one so far. */
+  readonly detail?: string | undefined;
 }
 
 /** Where the ranges of activations come from, for precision "int8". One of `data`, `file` and `table`. */

@@ -2,14 +2,14 @@
 import type { Remarks } from "./diagnostics.js";
 import { evaluate } from "./engines/host/index.js";
 import { cut, valueNamed } from "./import/cut.js";
-import { importModel } from "./import/index.js";
+import { detect, detectBytes, type Format, importModel } from "./import/index.js";
 import { typeOperators } from "./import/operators.js";
 import { axisSymbol, symbolsOf } from "./ir/dims.js";
 import { valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
 import type { Graph, Value } from "./ir/types.js";
 import { type InferOptions, inferGraph } from "./ops/infer.js";
-import { pathOf, type Settings } from "./options.js";
+import { badOption, pathOf, type Settings } from "./options.js";
 import { type PassRecord, runPasses } from "./passes/pass.js";
 import { pipeline } from "./passes/pipeline.js";
 
@@ -37,10 +37,12 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
   };
   const given = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   step("import", 0);
+  const source = model instanceof URL ? pathOf(model, "model") : model;
+  demandSigned(source, settings.signature);
   const imported =
-    typeof model === "object" && model !== null && "nodes" in model
-      ? cut(model, settings.inputs, settings.outputs)
-      : await importModel(model instanceof URL ? pathOf(model, "model") : model, {
+    typeof source === "object" && source !== null && "nodes" in source
+      ? cut(source, settings.inputs, settings.outputs)
+      : await importModel(source, {
           signature: settings.signature,
           inputs: settings.inputs,
           outputs: settings.outputs,
@@ -87,3 +89,20 @@ function openDims(s: Settings["shapes"][string], { name, type }: Value): readonl
     return typeof own === "string" && symbolsOf(own).join() === own ? own : axisSymbol(name, i);
   });
 }
+
+/** Throws P1001 for a signature, other than the default one, of a model that can have none. What is no model is told by whoever reads it. */
+function demandSigned(model: string | Uint8Array | Graph, signature: string): void {
+  if (signature === "serving_default") return;
+  let kind: string | undefined;
+  // A .meta is a GraphDef that may have signatures.
+  if (typeof model === "string") kind = model === "" || model.endsWith(".meta") ? undefined : KINDS[detect(model)];
+  else if (model instanceof Uint8Array) kind = model.length === 0 ? undefined : KINDS[detectBytes(model)];
+  else if (typeof model === "object" && model !== null && "nodes" in model) kind = "a graph";
+  if (kind !== undefined)
+    throw badOption({
+      name: "signature",
+      what: `is '${signature}', and ${kind} has none`,
+      fix: "leave it out: it chooses among those of a SavedModel",
+    });
+}
+const KINDS: Partial<Record<Format, string>> = { onnx: "an ONNX model", graphdef: "a GraphDef" };

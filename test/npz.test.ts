@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { deflateRawSync } from "node:zlib";
@@ -49,6 +49,30 @@ describe("npy", () => {
 });
 
 describe("npz", () => {
+  it.each([
+    [
+      "an object",
+      {},
+      "P1110 arrays are given as object, not as pairs of name and tensor. Give Object.entries(tensors), or a Map of tensors by name.",
+    ],
+    ["nothing", undefined, "P1110 arrays are given as undefined, not as pairs"],
+    ["tensors without names", [new Tensor("float32", [1], [1])], "P1110 an array is not given as a pair of name and tensor."],
+    ["a name alone", [["x"]], "P1110 what is to be written is undefined, not a tensor. Give a Tensor."],
+    ["plain numbers", [["x", [1, 2]]], "P1110 what is to be written is object, not a tensor."],
+    [
+      "a plain array for data",
+      [["x", { type: "float32", data: [1, 2], dims: [2] }]],
+      "P1110 the data of float32[2] is 2 elements in Array.",
+    ],
+    [
+      "too little data",
+      [["x", { type: "float32", data: new Float32Array(1), dims: [2] }]],
+      "P1110 the data of float32[2] is 1 elements in Float32Array.",
+    ],
+  ])("writes no file of %s", (_, arrays, message) => {
+    expect(() => writeNpz(join(tmpdir(), "partita-never.npz"), arrays as never)).toThrow(message);
+    expect(existsSync(join(tmpdir(), "partita-never.npz"))).toBe(false);
+  });
   it("writes and reads names and values, and leaves nothing half-written", () => {
     const dir = mkdtempSync(join(tmpdir(), "partita-npz-"));
     try {

@@ -124,7 +124,9 @@ async function calibrateCommand(t: Terminal, path: string, flags: CalibrateFlags
     );
     writeCalibration(output, calibration);
     rmSync(checkpoint, { force: true });
-    if (flags.table !== undefined) replaceFile(flags.table, tableText(rangesOf(graph, calibration.observations, flags.method)));
+    // An empty shard has no ranges to write.
+    if (flags.table !== undefined && calibration.feeds > 0)
+      replaceFile(flags.table, tableText(rangesOf(graph, calibration.observations, flags.method)));
     const { feeds, observations, shards, keys } = calibration;
     if (flags.json === true)
       t.json({

@@ -11,7 +11,7 @@ import { qualifiedOp } from "../ir/graph.js";
 import { print } from "../ir/print.js";
 import { writeNpz } from "../npz.js";
 import { inferGraph } from "../ops/infer.js";
-import type { CompileOptions } from "../options.js";
+import { badOption, type CompileOptions } from "../options.js";
 import { passContext } from "../passes/pass.js";
 import { pipeline } from "../passes/pipeline.js";
 import { diffReports, diffText } from "../report/diff.js";
@@ -44,10 +44,14 @@ export const noSuchPass = defineError<{ name: string; near: string | undefined; 
   }),
   2,
 );
-export const noSuchFormat = defineError<{ name: string }>(
+const EXPORT_FORMATS = ["onnx", "epcontext", "triton"] as const;
+export const noSuchFormat = defineError<{ name: string; near: string | undefined }>(
   "P4004",
   "there is no such export format",
-  ({ name }) => ({ what: `a bundle cannot be exported as '${name}'`, fix: "use onnx, epcontext or triton" }),
+  ({ name, near }) => ({
+    what: `a bundle cannot be exported as '${name}'`,
+    fix: near === undefined ? "use onnx, epcontext or triton" : `did you mean '${near}'?`,
+  }),
   2,
 );
 
@@ -219,12 +223,16 @@ export async function exportBundle(
   t: Terminal,
   path: string,
   format: string,
-  flags: { readonly output: string; readonly json?: boolean },
+  flags: { readonly output?: string; readonly json?: boolean },
 ): Promise<void> {
+  const known = EXPORT_FORMATS.find((f) => f === format);
+  if (known === undefined) throw noSuchFormat({ name: format, near: didYouMean(format, EXPORT_FORMATS) });
+  const { output } = flags;
+  if (output === undefined) throw badOption({ name: "--output", what: "is missing", fix: `say where the files go: -o ${format}` });
   const { artifacts, plan: loaded } = await loadBundle(path);
   const name = basename(resolve(path)).replace(/\.partita$/, "");
   let exported: readonly ExportedFile[];
-  switch (format) {
+  switch (known) {
     case "onnx":
       exported = artifacts.flatMap((a, i) =>
         a.files.map((f) => (artifacts.length === 1 ? f : { ...f, name: join(loaded.steps[i]?.segment ?? String(i), f.name) })),
@@ -237,12 +245,12 @@ export async function exportBundle(
       exported = tritonFiles(loaded, artifacts, name);
       break;
     default:
-      throw noSuchFormat({ name: format });
+      throw known satisfies never;
   }
   const files: string[] = [];
   try {
     for (const f of exported) {
-      const at = join(flags.output, f.name);
+      const at = join(output, f.name);
       mkdirSync(dirname(at), { recursive: true });
       replaceFile(at, "bytes" in f ? f.bytes : (temporary) => copyFileSync(f.path, temporary));
       files.push(at);
@@ -250,7 +258,7 @@ export async function exportBundle(
   } catch (cause) {
     throw badFile(
       { what: `it cannot be written: ${cause instanceof Error ? cause.message : cause}`, fix: "check the folder" },
-      { file: flags.output },
+      { file: output },
       cause,
     );
   }

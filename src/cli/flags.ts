@@ -1,6 +1,6 @@
 /** Flags of the command line as options of compilation. What is in them is checked with the options. */
 import { readFileSync } from "node:fs";
-import { badOption, type CompileOptions } from "../options.js";
+import { badOption, type CompileOptions, type ProgressEvent } from "../options.js";
 import { parseBucket, parseCalibration, parseNumber, parseShape, parseTensorRt } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
@@ -101,7 +101,7 @@ export function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOp
     whatIf: Object.fromEntries((flags.whatIf ?? []).map(halves("--what-if", "OP=ENGINE"))),
     times: flags.times === undefined ? undefined : readJson("--times", flags.times),
     strict: flags.strict ?? false,
-    onProgress: (event: { stage: string; fraction: number }) => terminal.progress(event.stage, event.fraction),
+    onProgress: ({ stage, fraction, detail }: ProgressEvent) => terminal.progress(stage, fraction, detail),
     onRemark: (remark: { severity: string; text: string }) => terminal.remark(remark.severity, remark.text),
   };
   return options as CompileOptions;

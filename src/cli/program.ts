@@ -197,10 +197,10 @@ export function commands(terminal: Terminal): Command {
     .description(
       "write a bundle in another format: onnx (its host parts), epcontext (ONNX Runtime's TensorRT providers) or triton (a model repository)",
     )
-    .requiredOption("-o, --output <folder>", "where the files go")
+    .option("-o, --output <folder>", "where the files go")
     .option("--json", "machine-readable result")
     .action(
-      async (path: string, format: string, flags: { output: string; json?: boolean }) => await exportBundle(terminal, path, format, flags),
+      async (path: string, format: string, flags: { output?: string; json?: boolean }) => await exportBundle(terminal, path, format, flags),
     );
 
   program

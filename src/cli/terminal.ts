@@ -12,10 +12,16 @@ export interface Io {
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
+/** Least time between two lines of progress within a stage, milliseconds. */
+const LINE_MS = 10_000;
+
 export class Terminal {
   readonly #io: Io;
   #line = false;
   #stage = "";
+  /** When a line of progress was written, and the last that was not. */
+  #told = 0;
+  #untold = "";
   exitCode = 0;
 
   constructor(io: Io) {
@@ -49,20 +55,31 @@ export class Terminal {
   remark(severity: string, text: string): void {
     this.err(`${severity}: ${text}`);
   }
-  /** A bar on a terminal, a line per stage elsewhere. */
-  progress(stage: string, fraction: number): void {
+  /** A bar on a terminal; elsewhere a line per stage, and of a long one how far it is, now and then and at its end. */
+  progress(stage: string, fraction: number, detail?: string): void {
     const { stderr } = this.#io;
+    const text = detail === undefined ? stage : `${stage}: ${detail}`;
     if (stderr.isTTY === true) {
       const cells = Math.round(fraction * 24);
       // A line that wraps could not be taken back.
       const room = Math.max(0, (stderr.columns ?? 80) - 28);
-      stderr.write(`\r\u001b[2K[${"#".repeat(cells)}${".".repeat(24 - cells)}] ${stage.slice(0, room)}`);
+      stderr.write(`\r\u001b[2K[${"#".repeat(cells)}${".".repeat(24 - cells)}] ${text.slice(0, room)}`);
       this.#line = true;
       if (fraction >= 1) this.done();
-    } else if (stage !== this.#stage) {
-      stderr.write(`${stage}\n`);
-      this.#stage = stage;
+      return;
     }
+    if (stage !== this.#stage) {
+      stderr.write(`${this.#untold}${stage}\n`);
+      this.#stage = stage;
+      this.#untold = "";
+      this.#told = performance.now();
+    }
+    if (detail === undefined) return;
+    this.#untold = `${text}\n`;
+    if (performance.now() - this.#told < LINE_MS) return;
+    stderr.write(this.#untold);
+    this.#untold = "";
+    this.#told = performance.now();
   }
   /** Ends a progress line. */
   done(): void {

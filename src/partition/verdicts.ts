@@ -15,7 +15,7 @@ export interface Pin {
 }
 export const pinNowhere = defineError<{ match: string; near: string | undefined }>("P1701", "a pin matches nothing", ({ match, near }) => ({
   what: `no node, origin or operator matches the pin '${match}'`,
-  fix: near === undefined ? "list the names with `partita inspect --ops`" : `did you mean '${near}'?`,
+  fix: near === undefined ? "list the names with `partita inspect MODEL --ir`" : `did you mean '${near}'?`,
 }));
 export const pinRefused = defineError<{ to: string; why: string }>("P1702", "a pin asks for what an engine cannot do", ({ to, why }) => ({
   what: `it is pinned to '${to}', which cannot run it: ${why}`,
@@ -54,7 +54,7 @@ export const noSuchOperator = defineError<{ op: string; near: string | undefined
   "a what-if names an operator that the graph does not have",
   ({ op, near }) => ({
     what: `no node has the operator '${op}'`,
-    fix: near === undefined ? "list the operators with `partita inspect --ops`" : `did you mean '${near}'?`,
+    fix: near === undefined ? "list the operators with `partita inspect MODEL --ops`" : `did you mean '${near}'?`,
   }),
 );
 

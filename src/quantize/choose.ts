@@ -56,6 +56,8 @@ export interface ChooseContext extends ChooseOptions {
   readonly engine?: EngineName | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onTrial?: ((trial: Trial) => void) | undefined;
+  /** A feed, of how many, was observed for the ranges of a trial. */
+  readonly onFeed?: ((done: number, of: number) => void) | undefined;
 }
 export interface Chosen extends Found {
   /** Feeds that the trials were judged on. */
@@ -166,7 +168,13 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
       runner,
       calibration,
       held,
-      observe: (g, tensors, channels) => observe(g, tensors, calibration.all(), runner, { channels, total: calibration.length, signal }),
+      observe: (g, tensors, channels) =>
+        observe(g, tensors, calibration.all(), runner, {
+          channels,
+          total: calibration.length,
+          signal,
+          onProgress: ({ done }) => context.onFeed?.(done, calibration.length),
+        }),
       ranges: rangesOf,
       quantizable: (g) => quantizable(g, facts(g), { keepFloat }),
       keepFloat,

@@ -144,7 +144,8 @@ export function feedHash(feed: Feeds): string {
 /**
  * Feeds of a source, checked, in its order. A feed of an iterable is taken as it is. Files:
  *
- * - An `.npz` holds one array for each input, by name; an `.npy` serves a graph with one input. Arrays with one dim more than their input
+ * - An `.npz` holds one array for each input, by name (others are left out); an `.npy`, or an `.npz` of one array without a name of its own
+ *   (`arr_0`), serves a graph with one input. Arrays with one dim more than their input
  *   are stacks of feeds. Otherwise the first dim is cut: into pieces of the input's own size where that is fixed (an array of exactly that
  *   size is one feed), of `batch` rows where it is open. Arrays that fit a wholly fixed input serve every feed.
  * - A folder of `.npz` or `.npy`: a file that fits the inputs as it stands is one feed; other files are cut as above. `.npy` files whose
@@ -298,13 +299,14 @@ function readArrays(file: string, ports: readonly FeedPort[]): Map<string, Tenso
       const all = readNpz(file);
       const used = new Map([...all].filter(([name]) => ports.some((p) => p.name === name || p.name === `${name}:0`)));
       if (used.size > 0) return used;
-      const [only] = all.values();
+      // The name that NumPy gives an array without one; any other says that it is something else.
+      const only = all.get("arr_0");
       const [port] = ports;
       if (ports.length === 1 && port !== undefined && all.size === 1 && only !== undefined) return new Map([[port.name, only]]);
       throw badSource(
         {
-          what: `its arrays are ${[...all.keys()].map((n) => `'${n}'`).join(", ") || "none"}, the inputs ${ports.map((p) => `'${p.name}'`).join(", ")}`,
-          fix: "name the arrays after the inputs",
+          what: `no array is named after an input: its arrays are ${[...all.keys()].map((n) => `'${n}'`).join(", ") || "none"}, the inputs ${ports.map((p) => `'${p.name}'`).join(", ")}`,
+          fix: `name the arrays after the inputs: np.savez(file, **{${JSON.stringify(port?.name ?? "input")}: array})`,
         },
         { file },
       );

@@ -35,7 +35,7 @@ export const excludedNothing = defineError<{ match: string; near: string | undef
   "an exclusion from quantization matches nothing",
   ({ match, near }) => ({
     what: `no node, origin or operator matches '${match}' in calibration.exclude`,
-    fix: near === undefined ? "list the names with `partita inspect --ops`" : `did you mean '${near}'?`,
+    fix: near === undefined ? "list the names with `partita inspect MODEL --ir`" : `did you mean '${near}'?`,
   }),
   2,
 );
@@ -79,8 +79,8 @@ export interface QuantizeOptions {
   readonly engine?: EngineName | undefined;
   readonly remarks?: Remarks | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** 0 to 1. */
-  readonly onProgress?: ((fraction: number) => void) | undefined;
+  /** 0 to 1, and how far it is in words. */
+  readonly onProgress?: ((fraction: number, detail: string) => void) | undefined;
 }
 export interface QuantizationSummary {
   readonly source: "calibration" | "graph" | "file" | "table";
@@ -131,7 +131,8 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
           total: feeds.length,
           signal: options.signal,
           remarks: options.remarks,
-          onProgress: ({ done }) => options.onProgress?.(SEARCHING + ((1 - SEARCHING) * done) / feeds.length),
+          onProgress: ({ done }) =>
+            options.onProgress?.(SEARCHING + ((1 - SEARCHING) * done) / feeds.length, `ranges from feed ${done} of ${feeds.length}`),
         });
   const ranges = options.ranges ?? rangesOf(even, observations ?? new Map(), chosen?.best.configuration.method ?? method);
   const open = tensors.filter((v) => !ranges.has(valueAt(even, v).name));
@@ -185,6 +186,7 @@ function chosenFor(
   options: QuantizeOptions,
 ): Promise<Chosen> {
   let done = 0;
+  let best: Trial | undefined;
   return choose(graph, feeds, {
     ...options.search,
     ...context,
@@ -192,10 +194,18 @@ function chosenFor(
     runner: options.runner,
     engine: options.engine,
     signal: options.signal,
+    // Trials observe as well; they tell more.
+    onFeed: (feed, of) => done === 0 && options.onProgress?.(0, `ranges of the first trial from feed ${feed} of ${of}`),
     // The number of trials is not known beforehand: every one takes a part of what is left.
-    onTrial: () => options.onProgress?.(SEARCHING * (1 - 0.85 ** ++done)),
+    onTrial(trial) {
+      if (best === undefined || trial.kept) best = trial;
+      options.onProgress?.(SEARCHING * (1 - 0.85 ** ++done), `trial ${done}, best so far '${best.name}' (${scoreText(best)})`);
+    },
   });
 }
+
+const scoreText = ({ likely, loss }: Trial): string =>
+  likely === undefined ? `loss ${loss.toPrecision(3)}` : `expected agreement ${(100 * likely).toFixed(2)} %`;
 
 /** The user's exclusions as a reason by node. Throws P1631. */
 export function exclusions(g: Graph, exclude: readonly (string | RegExp)[]): (n: Node) => string | undefined {

@@ -3,7 +3,7 @@
  * one model with the same options give the same bytes. docs/report.schema.json is its published form.
  */
 import * as v from "valibot";
-import type { Remark } from "../diagnostics.js";
+import { defineError, type Remark } from "../diagnostics.js";
 import { displayName, originOf, qualifiedOp, readsOf, valueAt } from "../ir/graph.js";
 import { typeText } from "../ir/print.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
@@ -208,6 +208,11 @@ export interface Measured {
   readonly int8?: NonNullable<ReportSegment["int8"]> | undefined;
 }
 
+export const notAReport = defineError<{ found: string }>("P4005", "a report is compared with something else", ({ found }) => ({
+  what: `a report differs from another report; this is ${found === "object" ? "an object that is none" : found}`,
+  fix: "give program.report of another program, or what report(model) resolves to; report --diff compares with a report's JSON",
+}));
+
 /** The report of one compilation. `data` is what the three forms show. */
 export class Report {
   readonly data: ReportData;
@@ -265,8 +270,9 @@ export class Report {
   why(name: string): readonly Why[] {
     return whyOf(this.data, name);
   }
-  /** What differs in another report. */
+  /** What differs in another report. Throws P4005 for what is none. */
   diff(other: Report): ReportDiff {
+    if (other?.data?.schema !== this.data.schema) throw notAReport({ found: other === null ? "null" : typeof other });
     return diffReports(this.data, other.data);
   }
   /** The nodes whose name or origin is `name`. */

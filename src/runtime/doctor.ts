@@ -22,32 +22,55 @@ export interface MachineFact {
 }
 
 export async function doctor(env: Environment = process.env): Promise<readonly MachineFact[]> {
-  const [major = 0] = process.versions.node.split(".").map(Number);
+  const driver = asked("GPU driver", () => {
+    const { version, library } = openDriver();
+    return `CUDA ${version}, ${library}`;
+  });
+  // What fails for the same reason says no more than that.
+  const beyond = (fact: MachineFact): MachineFact =>
+    !driver.ok && fact.detail === driver.detail ? { ...fact, detail: "as for the GPU driver" } : fact;
   return [
-    {
-      name: "Node.js",
-      ok: major >= 20,
-      detail: `${process.versions.node}, ${process.platform}-${process.arch}, ${availableParallelism()} cores`,
-      ...(major >= 20 ? {} : { remedy: "install Node.js 20 or later" }),
-    },
+    nodeFact(process.versions.node),
     onnxRuntime(),
     asked("CUDA addon", () => native().path),
-    asked("GPU driver", () => {
-      const { version, library } = openDriver();
-      return `CUDA ${version}, ${library}`;
-    }),
-    asked("GPU", () =>
-      listDevices()
-        .map((d) => `${d.name} (sm_${d.sm}, ${d.multiprocessors} multiprocessors, ${(d.memoryBytes / 2 ** 30).toFixed(1)} GiB)`)
-        .join(", "),
+    { ...driver, detail: joined(driver.detail) },
+    beyond(
+      asked("GPU", () =>
+        listDevices()
+          .map((d) => `${d.name} (sm_${d.sm}, ${d.multiprocessors} multiprocessors, ${(d.memoryBytes / 2 ** 30).toFixed(1)} GiB)`)
+          .join(", "),
+      ),
     ),
     asked("CUDA compiler", () => {
       const { kind, version, path, archs } = probeCompiler();
       return `${kind === "nvrtc" ? "NVRTC" : "nvcc"} ${version}, ${path}${archs.length === 0 ? "" : `, sm_${archs[0]} to sm_${archs.at(-1)}`}`;
     }),
-    energyFact(),
+    beyond(energyFact()),
     ...(await tensorRtFacts(presentGpu()?.properties.sm, env, ({ library, parser }) => probeTensorRt({ library, parser }))),
   ];
+}
+
+/** Whether a version of Node.js is one that the package asks for. */
+export function nodeFact(version: string): MachineFact {
+  const { engines } = createRequire(import.meta.url)("partita/package.json") as { engines: { node: string } };
+  const least = engines.node.replace(">=", "");
+  const [wanted = [], found = []] = [least, version].map((text) => text.split(".").map((x) => Number.parseInt(x, 10)));
+  const at = wanted.findIndex((n, i) => n !== (found[i] ?? 0));
+  const ok = at < 0 || (found[at] ?? 0) > (wanted[at] as number);
+  return {
+    name: "Node.js",
+    ok,
+    detail: `${version}, ${process.platform}-${process.arch}, ${availableParallelism()} cores`,
+    ...(ok ? {} : { remedy: `install Node.js ${least} or later` }),
+  };
+}
+
+/** `a: why; b: why` as `a, b: why`. */
+export function joined(reasons: string): string {
+  const parts = reasons.split("; ").map((text) => /^(\S+): (.+)$/.exec(text));
+  const whys = new Set(parts.map((p) => p?.[2]));
+  const [why] = whys;
+  return why === undefined || whys.size > 1 ? reasons : `${parts.map((p) => p?.[1]).join(", ")}: ${why}`;
 }
 
 /** Whether a benchmark can tell the GPU's energy. */

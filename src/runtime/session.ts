@@ -6,7 +6,7 @@ import { addCounters, type CacheCounters, noCounters } from "../engines/shape-ca
 import type { ValueType } from "../ir/types.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining } from "./batching.js";
-import { badSession } from "./errors.js";
+import { badSession, demandNamed } from "./errors.js";
 import { Interface, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { randomFeeds } from "./measure.js";
@@ -165,6 +165,8 @@ export class Session {
   run(feeds: Feeds, options: SessionRunOptions = DEFAULT): Promise<Record<string, Tensor>> {
     try {
       if (this.#disposed !== undefined) throw disposedError({});
+      // Runs without options, which are the shortest, are not looked at.
+      if (options !== DEFAULT) demandNamed(options, RUN_OPTIONS, "a run");
       const wanted = this.#interface.wanted(options.outputs);
       const over = this.#atOnce(feeds, wanted, options);
       if (over !== undefined) return Promise.resolve(over);
@@ -348,11 +350,17 @@ export class Session {
   profile(options?: { readonly detail?: "segments" | undefined }): readonly SegmentProfile[];
   /**
    * Where the time of one run goes, by segment and by layer and node of each. Runs the segments one after another on these feeds (default: seeded random
-   * ones, open dims at 1), so many times (default 20); runs from elsewhere meanwhile disturb the figures. Throws P3102 to P3105 and what engines throw.
+   * ones, open dims at 1), so many times (default 20); runs from elsewhere meanwhile disturb the figures. Throws P3102 to P3105, P3130 and what engines throw.
    */
   profile(options: ProfileOptions): Promise<Profile>;
   profile(options: { readonly detail?: "segments" | undefined } | ProfileOptions = {}): readonly SegmentProfile[] | Promise<Profile> {
-    if (options.detail === "nodes") return this.#profileNodes(options);
+    if (options?.detail === "nodes") return this.#profileNodes(options);
+    demandNamed(options, PROFILE_OPTIONS, "a profile");
+    const { detail = "segments", ...others } = options as Record<string, unknown>;
+    if (detail !== "segments") throw badSession({ name: "detail", what: `is '${String(detail)}'`, fix: 'give "segments" or "nodes"' });
+    const [stray] = Object.keys(others);
+    if (stray !== undefined)
+      throw badSession({ name: stray, what: "is of a profile by nodes", fix: 'give detail: "nodes" too, or leave it out' });
     return this.#plan.steps.map((s, i) => ({
       segment: s.segment,
       runs: this.#lanes.reduce((n, l) => n + (l.times[i]?.runs ?? 0), 0),
@@ -360,8 +368,11 @@ export class Session {
     }));
   }
 
-  async #profileNodes({ feeds = randomFeeds(this.inputs, 1), runs = 20 }: ProfileOptions): Promise<Profile> {
+  async #profileNodes(options: ProfileOptions): Promise<Profile> {
     if (this.#disposed !== undefined) throw disposedError({});
+    demandNamed(options, PROFILE_OPTIONS, "a profile");
+    const { feeds = randomFeeds(this.inputs, 1), runs = 20 } = options;
+    if (!Number.isSafeInteger(runs) || runs < 1) throw badSession({ name: "runs", what: `is ${runs}`, fix: "give a whole number from 1" });
     const values = this.#interface.checked(feeds) as Map<string, TensorLike>;
     const [lane] = this.#lanes;
     const { executables = [], engines = [] } = lane ?? {};
@@ -393,3 +404,5 @@ export const MAX_DELAY = 2 ** 31 - 1;
 const watched = (): boolean => runChannel.hasSubscribers || segmentChannel.hasSubscribers || queueChannel.hasSubscribers;
 const ALONE = { key: undefined, items: 0 };
 const DEFAULT: SessionRunOptions = {};
+const RUN_OPTIONS = ["outputs", "signal", "transfer", "deadlineMs"] as const satisfies readonly (keyof SessionRunOptions)[];
+const PROFILE_OPTIONS = ["detail", "feeds", "runs"] as const satisfies readonly (keyof ProfileOptions)[];

@@ -1,7 +1,7 @@
 /** Options of a session: their defaults, and what they must be. */
-import { didYouMean, type Remark } from "../diagnostics.js";
+import type { Remark } from "../diagnostics.js";
 import type { Batching } from "./batching.js";
-import { badSession } from "./errors.js";
+import { badSession, demandNamed } from "./errors.js";
 import { MAX_DELAY, type QueueSettings } from "./session.js";
 
 export interface SessionOptions {
@@ -54,12 +54,7 @@ const MOST = 1024;
 
 /** Throws P3130. */
 export function settleSession(options: SessionOptions): SessionSettings {
-  for (const name of Object.keys(options)) {
-    if ((names as readonly string[]).includes(name)) continue;
-    const near = didYouMean(name, names);
-    const fix = near === undefined ? `the options are ${names.join(", ")}` : `did you mean ${near}?`;
-    throw badSession({ name, what: "is no option of a session", fix });
-  }
+  demandNamed(options, names, "a session");
   const {
     streams = 1,
     threads = 0,

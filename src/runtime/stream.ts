@@ -5,7 +5,7 @@
 
 import { isResident } from "../engines/cuda/resident.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-import { badSession } from "./errors.js";
+import { badSession, demandNamed } from "./errors.js";
 import { type Interface, isSymbol, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { disposedError } from "./queue.js";
@@ -44,6 +44,7 @@ export class Stream {
 
   /** Throws P3103, P3130. */
   constructor(host: StreamHost, options: StreamOptions) {
+    demandNamed(options ?? {}, ["carry", "initial"], "a stream");
     const { carry = {}, initial = {} }: Partial<StreamOptions> = options ?? {};
     this.#host = host;
     this.#carry = new Map(Object.entries(carry).map(([input, output]) => [host.interface.input(input), host.interface.output(output)]));
@@ -68,6 +69,7 @@ export class Stream {
   }
   async #run(feeds: Feeds, options: StreamRunOptions): Promise<Record<string, Tensor>> {
     const { plan, lane, interface: face } = this.#host;
+    demandNamed(options, ["outputs", "signal", "deadlineMs"], "a stream's run");
     const wanted =
       options.outputs === undefined ? plan.outputs.flatMap((p) => (this.#taken.has(p.name) ? [] : [p.name])) : face.wanted(options.outputs);
     const values = face.checked(feeds, this.#complete(feeds));

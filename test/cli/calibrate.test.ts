@@ -65,6 +65,30 @@ it("shards merge to the bytes of the whole", async () => {
   expect(existsSync(at("no.json"))).toBe(false);
 });
 
+it("shards beyond the last feed are empty, and change nothing in the merge", async () => {
+  const few = Float32Array.from({ length: 3 * 32 }, (_, i) => Math.sin(i * i));
+  writeFileSync(at("few.npz"), npzBytes([["x", new Tensor("float32", few, [3, 32])]]));
+  const shard = (i: number, ...more: readonly string[]) =>
+    partita("calibrate", at("net.onnx"), "--data", at("few.npz"), "-o", at(`few${i}.json`), "--shard", `${i}/5`, ...more);
+  await partita("calibrate", at("net.onnx"), "--data", at("few.npz"), "-o", at("few.json"));
+  for (const i of [1, 2, 3]) await shard(i);
+  const empty = await shard(4, "--table", at("few4.cache"));
+  expect(empty).toMatchObject({ code: 0, out: "1 tensors over 0 feeds, shard 4 of 5\ncalibration: /few4.json\n" });
+  expect(empty.err).toContain(
+    "warning: shard 4 of 5 holds no feed: the data makes 3 feeds for 5 shards; its calibration is empty, and merges like any other\n",
+  );
+  expect(existsSync(at("few4.cache"))).toBe(false);
+  expect((await shard(5)).code).toBe(0);
+  const files = [5, 1, 4, 3, 2].map((i) => at(`few${i}.json`));
+  expect(await partita("calibrate", "merge", ...files, "-o", at("few-all.json"))).toMatchObject({ code: 0, err: "" });
+  expect(readFileSync(at("few-all.json"), "utf8")).toBe(readFileSync(at("few.json"), "utf8"));
+  // No data at all is still an error, whatever the shard.
+  writeFileSync(at("none.npz"), npzBytes([["x", new Tensor("float32", new Float32Array(0), [0, 32])]]));
+  const none = await partita("calibrate", at("net.onnx"), "--data", at("none.npz"), "-o", at("none.json"), "--shard", "2/2");
+  expect(none.code).toBe(1);
+  expect(none.err).toMatch(/P1601 .*the calibration data is empty/);
+});
+
 it("refuses what cannot serve, with the exit code of usage", async () => {
   const refused = async (...argv: readonly string[]): Promise<string> => {
     const { code, err } = await partita("calibrate", ...argv);

@@ -4,14 +4,16 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { run } from "../../src/cli/program.js";
+import { Terminal } from "../../src/cli/terminal.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import { parse } from "../../src/ir/parse.js";
 import { npyBytes, npzBytes, readNpz, writeNpz } from "../../src/npz.js";
 import { reportFromJSON } from "../../src/report/report.js";
 import type { BenchResult } from "../../src/runtime/bench-result.js";
+import { joined, nodeFact } from "../../src/runtime/doctor.js";
 import { Tensor } from "../../src/tensor.js";
 import { violations } from "../support/json-schema.js";
 import { FLOAT, graphDef, node, placeholder, type } from "../support/tf-graph.js";
@@ -296,6 +298,8 @@ describe("inspect", () => {
     expect((await partita(["inspect", net])).out).toMatch(/^net: 3 nodes, 1 constants, opset 18\n {6}1 {2}MatMul\n/);
     const ir = await partita(["inspect", net, "--ir"]);
     expect(parse(ir.out).nodes.map((n) => n.op)).toEqual(["MatMul", "Relu", "ReduceSum"]);
+    // P1701 sends people here for the names of nodes.
+    for (const name of ["fc", "act", "sum"]) expect(ir.out).toContain(`@"${name}"`);
     expect((await partita(["inspect", net, "--after", "all", "--json"])).json()).toMatchObject({
       schema: "partita.inspect/1",
       nodes: 3,
@@ -324,7 +328,27 @@ describe("doctor", () => {
     const facts = r.json()["facts"] as { name: string; ok: boolean; detail: string; remedy?: string }[];
     expect(facts.map((f) => f.name)).toEqual(expect.arrayContaining(["Node.js", "ONNX Runtime", "TensorRT"]));
     for (const f of facts) if (!f.ok) expect(f.remedy).toBeTruthy();
-    expect((await partita(["doctor"])).out).toMatch(/^found {4}Node\.js/);
+    const { out } = await partita(["doctor"]);
+    expect(out).toMatch(/^found {4}Node\.js/);
+    // Why the driver is missing is told once, for all who need it.
+    const driver = facts.find((f) => f.name === "GPU driver");
+    if (driver?.ok === false) {
+      expect(out.split(driver.detail)).toHaveLength(2);
+      expect(facts.find((f) => f.name === "GPU")?.detail).toBe("as for the GPU driver");
+    }
+    const [a, b] = ["liba.so: cannot open it: no file", "libb.so: cannot open it: no file"];
+    expect(joined(`${a}; ${b}`)).toBe("liba.so, libb.so: cannot open it: no file");
+    expect(joined(`${a}; libb.so: too old`)).toBe(`${a}; libb.so: too old`);
+    expect(joined("the driver shows no device")).toBe("the driver shows no device");
+  });
+  it("asks for the version of Node.js that package.json and README name", () => {
+    const { engines } = JSON.parse(readFileSync("package.json", "utf8")) as { engines: { node: string } };
+    expect(engines.node).toBe(">=20.15");
+    expect(readFileSync("README.md", "utf8")).toContain("Node.js 20.15 or later");
+    const ok = (version: string): boolean => nodeFact(version).ok;
+    expect(["20.15.0", "20.20.2", "22.0.0", "24.1.0"].filter((v) => !ok(v))).toEqual([]);
+    expect(["18.20.4", "20.0.0", "20.14.9", "19.99.0"].filter(ok)).toEqual([]);
+    expect(nodeFact("20.0.0").remedy).toBe("install Node.js 20.15 or later");
   });
 });
 
@@ -351,6 +375,13 @@ describe("exit codes and errors", () => {
     ["a shape", ["report", net, "--shape", "x:4"], 2, /P1001 option '--shape' 'x:4' is not NAME=DIMS/],
     ["a shape of no input", ["report", net, "--shape", "xx=4x3"], 1, /P1003 .*no value 'xx'\. Did you mean 'x'\?/],
     ["a pin", ["report", net, "--pin", "fc"], 2, /P1001 option '--pin' 'fc' is not MATCH=ENGINE/],
+    [
+      "a signature of ONNX",
+      ["report", net, "--signature", "nosuch"],
+      2,
+      /P1001 option 'signature' is 'nosuch', and an ONNX model has none\. Leave it out/,
+    ],
+    ["a signature that is the default", ["report", net, "--signature", "serving_default", "--target", "host"], 0, /net\.onnx/],
     ["a what-if", ["report", net, "--what-if", "Conv"], 2, /P1001 option '--what-if'/],
     ["a segment size", ["report", net, "--min-segment-size", "few"], 2, /P1001 option '--min-segment-size' is 'few'/],
     ["rows", ["report", net, "--rows", "0"], 2, /P1001 option '--rows' is '0'/],
@@ -393,7 +424,9 @@ describe("exit codes and errors", () => {
     ["a bundle to compile", ["compile", bundle], 1, /P1104 .*this is a compiled bundle/],
     ["a pass", ["inspect", net, "--after", "dead-cod"], 2, /P4003 .*Did you mean 'dead-code'\?/],
     ["a node", ["report", net, "--why", "fcc"], 1, /P4002 .*Did you mean 'fc'\?/],
-    ["a format", ["export", bundle, "coreml", "-o", at("o")], 2, /P4004 .*'coreml'/],
+    ["a format", ["export", bundle, "coreml", "-o", at("o")], 2, /P4004 .*'coreml'\. Use onnx, epcontext or triton\./],
+    ["a format, before a place", ["export", bundle, "tritn"], 2, /P4004 .*'tritn'\. Did you mean 'triton'\?/],
+    ["an export to no place", ["export", bundle, "onnx"], 2, /P1001 option '--output' is missing\. Say where the files go: -o onnx/],
     ["an engine that is not here", ["compile", net, "--target", "tensorrt", "--min-segment-size", "1", "-o", at("t.partita")], 3, /P2201/],
     ["strict", ["report", net, "--target", "cuda", "--strict", "--pin", "fc=host"], 1, /P170\d/],
   ] as const)("%s", async (_, argv, code, message) => {
@@ -415,6 +448,21 @@ describe("exit codes and errors", () => {
 });
 
 describe("terminals", () => {
+  it("get a line for a long stage now and then, and how it ended", () => {
+    let [now, err] = [0, ""];
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
+    const stderr = { write: (s: string) => void (err += s) };
+    const terminal = new Terminal({ stdout: stderr, stderr, env: {} });
+    terminal.progress("import", 0);
+    for (let i = 1; i <= 30; i++) {
+      now += 1000;
+      terminal.progress("calibrate", 0.3, `trial ${i}, best so far 'max'`);
+    }
+    terminal.progress("partition", 0.5);
+    clock.mockRestore();
+    const line = (i: number): string => `calibrate: trial ${i}, best so far 'max'`;
+    expect(err.split("\n")).toEqual(["import", "calibrate", line(11), line(21), line(30), "partition", ""]);
+  });
   const CLEAR = "\u001b[2K";
   const painted = (text: string): boolean => text.includes("\u001b");
   it("a bar on a terminal, lines elsewhere", async () => {

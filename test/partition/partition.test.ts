@@ -85,6 +85,10 @@ describe("partition", () => {
   it.each([
     [{ pins: [{ match: "exq1", to: "host" as const }] }, "P1701 no node, origin or operator matches the pin 'exq1'. Did you mean 'exp1'?"],
     [
+      { pins: [{ match: "nothing.like/it", to: "host" as const }] },
+      "P1701 no node, origin or operator matches the pin 'nothing.like/it'. List the names with `partita inspect MODEL --ir`.",
+    ],
+    [
       { pins: [{ match: "BitCast", to: "cuda" as const }] },
       "P1702 node 'bitcast2' (BitCast): it is pinned to 'cuda', which cannot run it: a reinterpretation of bits is not emitted",
     ],

@@ -96,7 +96,7 @@ describe("sources", () => {
     ]);
     expect(feeds.map((f) => f["rate"]?.data[0])).toEqual([7, 7, 7]);
   });
-  it("takes .npy for one input, and an .npz of one array of any name", async () => {
+  it("takes .npy for one input, and an .npz of one array without a name", async () => {
     expect(dimsOf(await read(at("one.npy", npyBytes(floats([2, 3]))), open))).toEqual([
       [1, 3],
       [1, 3],
@@ -184,7 +184,13 @@ describe("bad feeds are coded errors that say what to do", () => {
     at("mixed/a.npy", npyBytes(floats([1, 3])));
     at("mixed/a.png", "x");
     expect(await failure(read(at("mixed"), open))).toBe("P1605 /mixed: it holds 1 NumPy files and 1 images. Keep them in two folders.");
-    expect(await failure(read(at("ids.npz"), open))).toMatch(/^P1605 \/ids\.npz: its arrays are 'ids', 'rate', 'labels', the inputs 'x'/);
+    expect(await failure(read(at("ids.npz"), open))).toBe(
+      "P1605 /ids.npz: no array is named after an input: its arrays are 'ids', 'rate', 'labels', the inputs 'x'. Name the arrays after the inputs: np.savez(file, **{\"x\": array}).",
+    );
+    // One array serves one input only where it has no name of its own.
+    expect(await failure(read(at("labels.npz", npzBytes([["labels", floats([4, 3])]])), open))).toMatch(
+      /^P1605 \/labels\.npz: no array is named after an input: its arrays are 'labels', the inputs 'x'\. /,
+    );
     expect(await failure(read(at("one.npy"), two))).toMatch(/^P1605 \/one\.npy: an \.npy feeds a graph with one input; this one has 2/);
     expect(await failure(read(at("5x3.npz"), fixed))).toMatch(/^P1605 \/5x3\.npz: array 'x' \[5, 3\] makes 2\.5 feeds\. Give whole feeds/);
   });

@@ -191,6 +191,20 @@ describe("the search", () => {
     expect(await floats(1)).toEqual(["head"]);
     expect((await floats(10)).length).toBeGreaterThan(1);
   });
+  it("tells which feed, which trial and the best one so far", async () => {
+    const details: string[] = [];
+    await compile(classifier(), {
+      precision: "int8",
+      calibration: { data: data.slice(0, 20), maxFloatShare: 0 },
+      onProgress: ({ stage, detail }) => stage === "calibrate" && detail !== undefined && details.push(detail),
+    });
+    expect(details[0]).toBe("ranges of the first trial from feed 1 of 10");
+    const trials = details.filter((d) => d.startsWith("trial"));
+    expect(trials.length).toBeGreaterThan(2);
+    for (const [i, t] of trials.entries())
+      expect(t).toMatch(new RegExp(`^trial ${i + 1}, best so far '.+' \\(expected agreement \\d+\\.\\d\\d %\\)$`));
+    expect(details.at(-1)).toBe("ranges from feed 20 of 20");
+  });
   it("ends when its signal is aborted", async () => {
     const controller = new AbortController();
     const done = compile(classifier(), {

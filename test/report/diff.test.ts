@@ -35,6 +35,15 @@ describe("difference of two reports", () => {
     expect(diffText(d)).toContain("Nodes that moved: 2\n  Relu 'relu': cuda -> host (its engine was not asked for)");
     expect(renderDiffHtml(d)).toContain("<td>Relu</td><td>relu</td><td>cuda</td><td>host</td>");
   });
+  it("with what is no report is P4005", async () => {
+    const r = await reportOf(chain("Relu"));
+    const diff = (other: unknown) => () => r.diff(other as never);
+    expect(diff({})).toThrow(
+      "P4005 a report differs from another report; this is an object that is none. Give program.report of another program, or what report(model) resolves to; report --diff compares with a report's JSON.",
+    );
+    expect(diff(undefined)).toThrow("P4005 a report differs from another report; this is undefined. ");
+    expect(diff(r.toJSON())).toThrow("P4005");
+  });
   it("of a report with itself is empty", async () => {
     const r = await reportOf(chain("Relu", "BitCast", "Neg"));
     const d = r.diff(r);

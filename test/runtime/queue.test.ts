@@ -257,6 +257,25 @@ describe("options", () => {
   ])("%j is refused", async (options, message) => {
     expect(await messageOf((await compile(g(), { target: "host" })).createSession(options as SessionOptions))).toContain(message);
   });
+  it("of runs, profiles and streams are as strict", async () => {
+    const s = await (await compile(g(), { target: "host" })).createSession({ threads: 1 });
+    const feeds = { x: new Tensor("float32", [1]) };
+    const run = (options: unknown) => messageOf(s.run(feeds, options as never));
+    expect(await run({ output: ["y"] })).toBe("P3130 output is no option of a run. Did you mean outputs?");
+    expect(await run({ timeout: 5 })).toBe("P3130 timeout is no option of a run. The options are outputs, signal, transfer, deadlineMs.");
+    expect(await run(5)).toBe("P3130 the options of a run are a number. Give an object of options, or leave it out.");
+    expect(await run(null)).toMatch(/^P3130 the options of a run are null\./);
+    expect((await s.run(feeds, { outputs: ["y"], transfer: false, deadlineMs: 1e6 }))["y"]?.dims).toEqual([1]);
+    const profile = (options: unknown) => messageOf((async () => await s.profile(options as never))());
+    expect(await profile({ detail: "nods" })).toBe(`P3130 detail is 'nods'. Give "segments" or "nodes".`);
+    expect(await profile({ detail: "nodes", run: 3 })).toBe("P3130 run is no option of a profile. Did you mean runs?");
+    expect(await profile({ detail: "nodes", runs: 0 })).toBe("P3130 runs is 0. Give a whole number from 1.");
+    expect(await profile({ runs: 3 })).toBe(`P3130 runs is of a profile by nodes. Give detail: "nodes" too, or leave it out.`);
+    expect(await profile(null)).toMatch(/^P3130 the options of a profile are null\./);
+    expect(s.profile({ detail: "segments" })).toEqual(s.profile());
+    expect(() => s.stream({ cary: {} } as never)).toThrow("P3130 cary is no option of a stream. Did you mean carry?");
+    await s.dispose();
+  });
   it("a deadline is a positive number of milliseconds", async () => {
     const s = await (await compile(g(), { target: "host" })).createSession({ threads: 1 });
     for (const deadlineMs of [0, -1, Number.NaN, 2 ** 31])

@@ -109,6 +109,13 @@ describe("a decoder with a cache that grows", () => {
   ])("%j is refused", (options, message) => {
     expect(() => session.stream(options)).toThrow(message);
   });
+  it("takes no option of a run that it has not", async () => {
+    const stream = session.stream({ carry });
+    expect(await messageOf(stream.run(ids(1), { transfer: true } as never))).toBe(
+      "P3130 transfer is no option of a stream's run. The options are outputs, signal, deadlineMs.",
+    );
+    await stream.dispose();
+  });
   it("ends with its session", async () => {
     const own = await (await compile(parse(DECODER), { target: "host" })).createSession({ threads: 1 });
     const stream = own.stream({ carry });

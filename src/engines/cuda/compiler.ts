@@ -94,13 +94,7 @@ export async function compileSource(source: string, arch: string, options: Compi
   signal?.throwIfAborted();
   checkSource(source, arch, name);
   const c = compiler();
-  const [, sm] = ARCH.exec(arch) ?? [];
-  if (c.archs.length > 0 && !c.archs.includes(Number(sm)))
-    throw unknownArch({
-      arch,
-      compiler: `${c.kind === "nvrtc" ? "NVRTC" : "nvcc"} ${c.version}`,
-      known: c.archs.map((a) => `sm_${a}`).join(", "),
-    });
+  demandArch(c, arch);
   const flags = optionsFor(arch, lineInfo);
   const key = createHash("sha256")
     .update(JSON.stringify([VERSION, c.kind, c.version, c.identity, flags, source]))
@@ -131,6 +125,14 @@ export async function compileSource(source: string, arch: string, options: Compi
 
 let sharedCache: KernelCache | undefined;
 const defaultCache = (): KernelCache => (sharedCache ??= new KernelCache());
+
+/** Throws P2113 for an architecture ("sm_80", "sm_90a") that the compiler says it does not know. */
+export function demandArch({ kind, version, archs }: CompilerInfo, arch: string): void {
+  const [, sm] = ARCH.exec(arch) ?? [];
+  if (archs.length === 0 || archs.includes(Number(sm))) return;
+  const compiler = `${kind === "nvrtc" ? "NVRTC" : "nvcc"} ${version}`;
+  throw unknownArch({ arch, compiler, known: archs.map((a) => `sm_${a}`).join(", ") });
+}
 
 function checkSource(source: string, arch: string, name: string): void {
   if (!ARCH.test(arch)) throw badPlan({ what: `'${arch}' is no architecture such as sm_80 or sm_90a` });

@@ -14,7 +14,7 @@ import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenCont
 import { hostEngine } from "../host/index.js";
 import { stored } from "../stored.js";
 import { portType } from "./check.js";
-import { compilerInfo, compileSource } from "./compiler.js";
+import { compilerInfo, compileSource, demandArch } from "./compiler.js";
 import { firstPlace, gpuVerdict, openDevice } from "./device.js";
 import { brokenArtifact, notEmitted, otherArch } from "./errors.js";
 import { openPlan } from "./executable.js";
@@ -73,7 +73,16 @@ const fixedEngine: Engine = {
     return { sharedBytes: plan.weightsBytes, streamBytes: plan.arenaBytes + ports };
   },
 };
-export const cudaEngine: Engine = byShape(stored(fixedEngine), () => hostEngine);
+const anyDims = byShape(stored(fixedEngine), () => hostEngine);
+export const cudaEngine: Engine = {
+  ...anyDims,
+  // Asked here, for kernels are emitted for 8.0 at least, and a segment of open dims may have none yet. Without a compiler the build says so.
+  async build(segment, context) {
+    const compiler = await compilerInfo().catch(() => undefined);
+    if (compiler !== undefined) demandArch(compiler, `sm_${context.target.sm}`);
+    return await anyDims.build(segment, context);
+  },
+};
 
 /** Nodes that the engine's rules refuse at their dims, with the reason: what the operators' own verdicts cannot know. */
 export function cudaRefusals(g: Graph, precision: LowerOptions["precision"], sm: number): ReadonlyMap<NodeId, Verdict> {

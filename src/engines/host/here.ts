@@ -8,7 +8,7 @@ import { Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import type { Artifact } from "../engine.js";
 import { narrowed, widened } from "./bfloat16.js";
 import { ortFailed } from "./errors.js";
-import { fed, fetchesOf, NativeSession } from "./native.mjs";
+import { fed, fetchesOf, NativeSession, tensorsOf } from "./native.mjs";
 import { learn, type Pace } from "./paces.js";
 
 /** Bytes of a model, and milliseconds that another thread took to load it, up to which it is loaded on this one. */
@@ -75,15 +75,10 @@ export class Here {
       feeds[names[i] as string] = fed(type, data, dims);
     }
     try {
-      const found = (this.#session as NativeSession).run(feeds, this.#fetches);
-      const results: Tensor[] = [];
-      for (const name of outputs) {
-        const t = found[name];
-        if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
+      return tensorsOf((this.#session as NativeSession).run(feeds, this.#fetches), outputs).map((t, i) => {
         const result = new Tensor(t.type as TensorDType, t.data as never, t.dims);
-        results.push(this.#narrow.has(results.length) ? narrowed(result) : result);
-      }
-      return results;
+        return this.#narrow.has(i) ? narrowed(result) : result;
+      });
     } catch (error) {
       throw ortFailed({ native: error instanceof Error ? error.message : String(error), while_: "run" });
     } finally {

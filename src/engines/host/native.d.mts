@@ -18,5 +18,7 @@ export class NativeSession {
 }
 /** The keys of `run`'s fetches for outputs by name. */
 export function fetchesOf(names: readonly string[]): Readonly<Record<string, null>>;
+/** A run's results in the order of `names`. Throws where one holds no tensor. */
+export function tensorsOf(results: Readonly<Record<string, NativeTensor>>, names: readonly string[]): readonly NativeTensor[];
 /** A tensor for `run`'s feeds, over memory that is not shared. There must have been a session. */
 export function fed(type: string, data: unknown, dims: readonly number[]): unknown;

@@ -44,6 +44,14 @@ export function fetchesOf(names) {
   return fetches;
 }
 
+export function tensorsOf(results, names) {
+  return names.map((name) => {
+    const t = results[name];
+    if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
+    return t;
+  });
+}
+
 /** A tensor as the binding reads it, without the checks of making one. Half bits have an array of their own in some versions of Node.js. */
 export function fed(type, data, dims) {
   return type === "float16" ? new Tensor(type, data, dims) : { type, data, dims, location: "cpu" };

@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
-import { fed, fetchesOf, NativeSession } from "./native.mjs";
+import { fed, fetchesOf, NativeSession, tensorsOf } from "./native.mjs";
 import { pack, packedBytes, unpack } from "./packing.mjs";
 
 const ort = createRequire(workerData.base)("onnxruntime-node");
@@ -15,6 +15,16 @@ const reducers = new Map();
 
 /** ONNX Runtime refuses shared memory as input; such data is copied once, here. */
 const own = (data) => (ArrayBuffer.isView(data) && data.buffer instanceof SharedArrayBuffer ? data.slice() : data);
+
+/** Of tensors as they come in a message. */
+function feedsOf(given) {
+  // Any name may be an input's, "__proto__" among them.
+  const feeds = Object.create(null);
+  for (const [name, type, data, dims] of given) feeds[name] = new ort.Tensor(type, own(data), dims);
+  return feeds;
+}
+/** ONNX Runtime's output buffers belong to their call alone; they move to the caller without a copy. */
+const buffersOf = (results) => [...new Set(results.filter((t) => ArrayBuffer.isView(t.data)).map((t) => t.data.buffer))];
 
 async function handle(message) {
   switch (message.op) {
@@ -31,20 +41,8 @@ async function handle(message) {
     case "run": {
       const session = sessions.get(message.session);
       if (session === undefined) throw new Error("the session was disposed");
-      // Any name may be an input's, "__proto__" among them.
-      const feeds = Object.create(null);
-      for (const [name, type, data, dims] of message.feeds) feeds[name] = new ort.Tensor(type, own(data), dims);
-      const results = session.run(feeds, session.fetches);
-      const out = [];
-      const transfer = [];
-      for (const name of session.outputs) {
-        const t = results[name];
-        if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
-        out.push([t.type, t.data, t.dims]);
-        // ONNX Runtime's output buffers belong to this call alone; they move to the caller without a copy.
-        if (ArrayBuffer.isView(t.data) && !transfer.includes(t.data.buffer)) transfer.push(t.data.buffer);
-      }
-      return { out, transfer };
+      const results = tensorsOf(session.run(feedsOf(message.feeds), session.fetches), session.outputs);
+      return { out: results.map((t) => [t.type, t.data, t.dims]), transfer: buffersOf(results) };
     }
     case "profile":
       return await profiled(message);
@@ -85,7 +83,7 @@ function runs({ of, sessions: ids, packed }) {
   const lists = unpack(packed, false);
   const errors = [];
   const large = [];
-  const transfer = [];
+  const transfer = new Set();
   const small = [];
   const ms = [];
   let bytes = 0;
@@ -100,14 +98,11 @@ function runs({ of, sessions: ids, packed }) {
       tensors.forEach(({ type, data, dims }, k) => {
         feeds[inputs[k]] = fed(type, data, dims);
       });
-      const results = session.run(feeds, session.fetches);
-      const found = outputs.map((name) => results[name]);
-      const missing = found.findIndex((t) => t?.dims === undefined);
-      if (missing >= 0) throw new Error(`output '${outputs[missing]}' holds no tensor and cannot be returned`);
+      const found = tensorsOf(session.run(feeds, session.fetches), outputs);
       const size = packedBytes(found);
       if (size === undefined) {
         large.push([i, found.map((t) => [t.type, t.data, t.dims])]);
-        for (const { data } of found) if (ArrayBuffer.isView(data) && !transfer.includes(data.buffer)) transfer.push(data.buffer);
+        for (const buffer of buffersOf(found)) transfer.add(buffer);
       } else {
         small[i] = found;
         bytes += size;
@@ -118,8 +113,7 @@ function runs({ of, sessions: ids, packed }) {
     ms.push(performance.now() - start);
   });
   const results = pack(small, bytes);
-  transfer.push(results.buffer);
-  return { packed: results, large, errors, ms, transfer };
+  return { packed: results, large, errors, ms, transfer: [...transfer, results.buffer] };
 }
 
 /** Runs a model in a session of its own under ONNX Runtime's profiler, which writes a file when it ends, and gives what of its events is wanted. */
@@ -128,8 +122,7 @@ async function profiled({ model, options, feeds: given, outputs, folder, runs })
   const profile = { enableProfiling: true, profileFilePrefix: join(folder, "profile") };
   const session = await ort.InferenceSession.create(source, { ...options, ...profile });
   try {
-    const feeds = Object.create(null);
-    for (const [name, type, data, dims] of given) feeds[name] = new ort.Tensor(type, own(data), dims);
+    const feeds = feedsOf(given);
     for (let i = 0; i < runs; i++) await session.run(feeds, outputs);
     session.endProfiling();
   } finally {
@@ -160,15 +153,13 @@ const wanted = new WeakMap();
 
 /** A run whose outputs stay here. Once their dims are known, ONNX Runtime writes them where the reducer reads them. */
 function reduce(session, reducer, message) {
-  const feeds = Object.create(null);
-  for (const [name, type, data, dims] of message.feeds) feeds[name] = new ort.Tensor(type, own(data), dims);
+  const feeds = feedsOf(message.feeds);
   const into = reducer.fetches(message.feeds);
   let results;
   if (into !== undefined) {
     let fetches = wanted.get(into);
     if (fetches === undefined) {
-      fetches = Object.create(null);
-      for (const name of session.outputs) fetches[name] = null;
+      fetches = fetchesOf(session.outputs);
       for (const { name, data, dims } of into) fetches[name] = new ort.Tensor("float32", data, dims);
       wanted.set(into, fetches);
     }
@@ -188,11 +179,7 @@ function reduce(session, reducer, message) {
   }
   const placed = results === undefined ? undefined : into;
   results ??= session.run(feeds, session.fetches);
-  const outputs = session.outputs.map((name) => {
-    const t = results[name];
-    if (t?.dims === undefined) throw new Error(`output '${name}' holds no tensor and cannot be returned`);
-    return [name, t.type, t.data, t.dims];
-  });
+  const outputs = tensorsOf(results, session.outputs).map((t, i) => [session.outputs[i], t.type, t.data, t.dims]);
   reducer.reduce(message.feeds, outputs, placed);
 }
 

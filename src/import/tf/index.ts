@@ -23,7 +23,7 @@ export const unknownTensor = defineError<{ name: string; near: string | undefine
   "an option names a tensor that the TensorFlow graph does not have",
   ({ name, near, what }) => ({
     what: `${what} '${name}' is not in the graph`,
-    fix: near === undefined ? "list the nodes with `partita inspect --ops`" : `did you mean '${near}'?`,
+    fix: near === undefined ? "list the names with `partita inspect MODEL --ir`" : `did you mean '${near}'?`,
   }),
 );
 export const notATensor = defineError<{ what: string }>("P1308", "a graph's result is no tensor", ({ what }) => ({

@@ -2,11 +2,13 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync,
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { compile } from "../../../src/compile.js";
 import { KernelCache } from "../../../src/engines/cuda/cache.js";
 import { compilerInfo, compileSource, nvrtcVersion } from "../../../src/engines/cuda/compiler.js";
 import { inspectCubin } from "../../../src/engines/cuda/cubin.js";
 import { includesFile } from "../../../src/engines/cuda/includes.js";
 import { nvrtcCandidates } from "../../../src/engines/cuda/libraries.js";
+import { parse } from "../../../src/ir/parse.js";
 import { compilerMissing, needsCompiler } from "../../support/cuda.js";
 
 const folders: string[] = [];
@@ -212,6 +214,18 @@ describe.skipIf(compilerMissing !== undefined)(needsCompiler("compiler"), () => 
   it("names the architectures it knows", async () => {
     if ((await compilerInfo()).kind === "nvrtc")
       await expect(compileSource(add, "sm_20")).rejects.toThrow(/^P2113 NVRTC .* cannot compile for 'sm_20'. Use one of .*sm_90/);
+  });
+  it.each([
+    ["fixed", "4"],
+    ["open", "N"],
+  ])("a model of %s dims is compiled for no architecture that it does not know", async (_, dim) => {
+    const { kind, version, archs } = await compilerInfo();
+    if (kind !== "nvrtc") return;
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[${dim}, 64]) -> (%y) { %e = Exp(%x) %y = Softmax(%e) }`);
+    const built = compile(g, { target: "cuda", computeCapability: "3.5", tune: "none", minimumSegmentSize: 1 });
+    await expect(built).rejects.toMatchObject({ code: "P2113", exit: 3 });
+    const known = archs.map((a) => `sm_${a}`).join(", ");
+    await expect(built).rejects.toThrow(`P2113 NVRTC ${version} cannot compile for 'sm_35'. Use one of ${known}, or install another`);
   });
   it("stops waiting when told to, also for what has not begun", async () => {
     const stop = new AbortController();

@@ -26,8 +26,8 @@ describe.runIf(linux)("without a driver", () => {
       fix: expect.stringContaining("install NVIDIA's driver"),
     });
     expect(await fact("CUDA addon")).toMatchObject({ ok: true, detail: expect.stringContaining("partita_native.node") });
-    for (const name of ["GPU driver", "GPU"])
-      expect(await fact(name)).toMatchObject({ ok: false, detail: expect.stringContaining("/nowhere/libcuda.so.1") });
+    expect(await fact("GPU driver")).toMatchObject({ ok: false, detail: expect.stringContaining("/nowhere/libcuda.so.1") });
+    for (const name of ["GPU", "Energy"]) expect(await fact(name)).toMatchObject({ ok: false, detail: "as for the GPU driver" });
   });
 });
 
