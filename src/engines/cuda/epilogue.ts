@@ -1,11 +1,13 @@
 /** The end of a template's kernel: what happens to neighbouring results between the sums and the store, as text. */
 
 import { Block, type EarlyRead } from "./block.js";
-import { add, type Index, linear, product, scale, variable } from "./indexing.js";
+import { add, delinear, type Index, linear, product, scale, variable } from "./indexing.js";
 import { ParameterList, store, storePack, type Tail } from "./loops.js";
+import { operand, type Site } from "./site.js";
 import { PRELUDE, storage } from "./storage.js";
 import type { EpilogueText } from "./templates/index.js";
 import type { View } from "./view.js";
+import { largestSum } from "./weights.js";
 
 export interface Epilogue {
   readonly text: EpilogueText;
@@ -98,6 +100,35 @@ export function epilogueOf(
     out,
     tiles: made?.views ?? {},
   };
+}
+
+/** The end of a convolution: row m is a position of the result ([images, ...spatial]), column n one of its `channels`. */
+export function convolutionEnd(
+  conv: Site,
+  channels: number,
+  positions: readonly number[],
+  integer: boolean,
+  out: View,
+  tail: Tail,
+): Epilogue {
+  // The third input of an integer convolution is a zero point, which is zero.
+  const bias = integer ? undefined : conv.ins[2];
+  return epilogueOf(
+    channels,
+    out,
+    tail,
+    (scope, m, n, acc) => {
+      const at = delinear(m, positions);
+      return {
+        index: [at[0] as Index, n, ...at.slice(1)],
+        value: bias === undefined ? acc : scope.let("float", `${acc} + ${bias.at(scope, [n])}`),
+      };
+    },
+    product(positions),
+    [],
+    integer ? "int" : "float",
+    integer ? largestSum(operand(conv, 1), 0) : undefined,
+  );
 }
 
 const sameTerms = (a: Index, b: Index): boolean =>

@@ -3,8 +3,8 @@
 import { createHash } from "node:crypto";
 import { gemmResult } from "./direct.js";
 import type { Emission } from "./emission.js";
-import { type Epilogue, epilogueOf } from "./epilogue.js";
-import { delinear, type Index, product } from "./indexing.js";
+import { convolutionEnd, type Epilogue, epilogueOf } from "./epilogue.js";
+import { delinear } from "./indexing.js";
 import type { Tail } from "./loops.js";
 import { conv, gemm, matmul, precisionOf } from "./matrix.js";
 import type { Operand, Site, Tensor } from "./site.js";
@@ -44,25 +44,8 @@ export function emitMatrix(e: Emission, kind: "matmul" | "gemm" | "conv", s: Sit
         ? e.inMemory(w.id, dtype, isDepthwise(problem) ? [...taps, 1, 0] : [0, ...taps, 1], () => false)
         : packWeights(e, s, runs);
     const y = s.outs[0] as Tensor;
-    const limit = template === "s8" ? largestSum(w, 0) : undefined;
     const positions = [y.dims[0] as number, ...y.dims.slice(2)];
-    // The third input of an integer convolution is a zero point, which is zero.
-    const bias = template === "s8" ? undefined : s.ins[2];
-    const epilogue = epilogueOf(
-      problem.k,
-      out,
-      tail,
-      (scope, m, n, acc) => {
-        const at = delinear(m, positions);
-        const index = [at[0] as Index, n, ...at.slice(1)];
-        const value = bias === undefined ? acc : scope.let("float", `${acc} + ${bias.at(scope, [n])}`);
-        return { index, value };
-      },
-      product(positions),
-      [],
-      template === "s8" ? "int" : "float",
-      limit,
-    );
+    const epilogue = convolutionEnd(s, problem.k, positions, template === "s8", out, tail);
     const name = e.name("conv");
     const kernel = (): KernelText | undefined => {
       const [depthwise] = isDepthwise(problem) ? depthwiseTactics(problem, device) : [];

@@ -4,8 +4,8 @@
  */
 import { typedOf } from "../../ir/payload.js";
 import type { Emission } from "./emission.js";
-import { epilogueOf } from "./epilogue.js";
-import { add, delinear, type Index, product, rowMajor, scale } from "./indexing.js";
+import { convolutionEnd } from "./epilogue.js";
+import { add, type Index, product, rowMajor, scale } from "./indexing.js";
 import { mapKernel, type Tail } from "./loops.js";
 import { precisionOf } from "./matrix.js";
 import { literal } from "./pointwise.js";
@@ -14,7 +14,7 @@ import { allOf, type Operand, operand, output, type Site, within } from "./site.
 import { storage } from "./storage.js";
 import { heldOf, LINE, MOST_COLUMNS, type PooledProblem, pooledKernel, rowsOfLine } from "./templates/pooled.js";
 import type { View } from "./view.js";
-import { largestSum, packed } from "./weights.js";
+import { packed } from "./weights.js";
 import { windowOf } from "./windows.js";
 
 /** Whether a node between the two never falls where its first input rises, and does the same at every position. */
@@ -62,24 +62,7 @@ export function pooledProblem(e: Emission, conv: Site, pool: Site): PooledProble
 
 /** Emits both: `out` is where the pooled result goes, `tail` what follows the convolution. */
 export function emitPooled(e: Emission, p: PooledProblem, conv: Site, out: View, tail: Tail, nodes: readonly string[]): void {
-  const bias = p.dtype === "s8" ? undefined : conv.ins[2];
-  const positions = [p.images, p.rows, p.columns];
-  const epilogue = epilogueOf(
-    p.k,
-    out,
-    tail,
-    (scope, m, n, acc) => {
-      const at = delinear(m, positions);
-      return {
-        index: [at[0] as Index, n, ...at.slice(1)],
-        value: bias === undefined ? acc : scope.let("float", `${acc} + ${bias.at(scope, [n])}`),
-      };
-    },
-    product(positions),
-    [],
-    p.dtype === "s8" ? "int" : "float",
-    p.dtype === "s8" ? largestSum(operand(conv, 1), 0) : undefined,
-  );
+  const epilogue = convolutionEnd(conv, p.k, [p.images, p.rows, p.columns], p.dtype === "s8", out, tail);
   const [a, b] = [lines(e, conv, p), image(e, conv, p, heldOf(p, epilogue.text))];
   e.pushText(pooledKernel(p, epilogue.text, e.name("conv_pool"), e.options.device), { a, b }, epilogue, [out], nodes);
 }
