@@ -12,10 +12,6 @@ import { createInterface } from "node:readline";
 const RATES = { fp16: 989e12, int8: 1979e12 };
 const BYTES_PER_SECOND = 4.8e12;
 
-const [, , names = "", out] = process.argv;
-if (names === "--report") report(out);
-else await measure(names, out);
-
 async function measure(names, out) {
   const { plan } = await import("../../dist/compile.js");
   const { cudaEngine } = await import("../../dist/engines/cuda/index.js");
@@ -241,3 +237,7 @@ function report(measured) {
   };
   writeFileSync(path, `${JSON.stringify(figures, null, 1)}\n`);
 }
+
+const [, , names = "", out] = process.argv;
+if (names === "--report") report(out);
+else await measure(names, out);
