@@ -1,7 +1,7 @@
 /** A graph through the emitter and the GPU, noted in the ledger. */
 import { compileSource } from "../../src/engines/cuda/compiler.js";
 import { openPlan } from "../../src/engines/cuda/executable.js";
-import { type LowerOptions, lower } from "../../src/engines/cuda/lower.js";
+import { type LowerOptions, lower, type Problem } from "../../src/engines/cuda/lower.js";
 import { a100, type DeviceModel, h200 } from "../../src/engines/cuda/templates/index.js";
 import type { Graph } from "../../src/ir/types.js";
 import type { Tensor, TensorLike } from "../../src/tensor.js";
@@ -49,6 +49,22 @@ export async function onGpu(
   }
   if (wrong === undefined) note(plan.sources, precision, relative);
   return { wrong, relative, templates: plan.sources.map((s) => templateOf(s.source)) };
+}
+
+/** For each template that can compute the graph's products, which tactic to pick. */
+export function ways(graph: Graph, precision: keyof typeof limits): ReadonlyMap<string, ReadonlyMap<string, number>> {
+  const problems: Problem[] = [];
+  lower(graph, { precision, device: device(), onProblem: (p) => problems.push(p) });
+  const found = new Map<string, Map<string, number>>();
+  for (const p of problems)
+    p.tactics.forEach((t, i) => {
+      // Split sums are a way of their own.
+      const name = `${t.template}${"split" in t && t.split > 1 ? ` ${t.reduce}` : ""}`;
+      const picks = found.get(name) ?? new Map<string, number>();
+      if (!picks.has(p.key)) picks.set(p.key, i);
+      found.set(name, picks);
+    });
+  return found.size === 0 ? new Map([["", new Map()]]) : found;
 }
 
 /** Runs tasks, `width` of them at a time: compilers work side by side. */

@@ -1,4 +1,4 @@
-/** What compute-sanitizer watches (scripts/gpu-sanitize.sh): a sample of every operator, every template, three models. Few runs of small shapes. */
+/** What compute-sanitizer watches (scripts/gpu-sanitize.sh): a sample of every operator, every template, integers, three models. Few runs of small shapes. */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -7,8 +7,9 @@ import type { TensorLike } from "../../src/tensor.js";
 import { attentions, cachedAttentions, convolutions, matrices, recurrences } from "../support/cuda-cases.js";
 import { dataDir } from "../support/data.js";
 import { emittedSamples, reference } from "../support/emitted.js";
+import { integerCases } from "../support/integer-cases.js";
 import { figure, gpuMissing, needsGpu } from "./gpu.js";
-import { device, onGpu, pooled } from "./run.js";
+import { device, onGpu, pooled, ways } from "./run.js";
 
 const tool = process.env["PARTITA_SANITIZER"];
 const WIDTH = 8;
@@ -50,6 +51,21 @@ describe.skipIf(gpuMissing !== undefined || tool === undefined)(needsGpu(`under 
       if (result.wrong !== undefined) wrong.push(`${c.title}: ${result.wrong}`);
     });
     figure(`sanitizer ${tool}: templates, ${precision}`, { templates: [...seen].sort().join(" ") });
+    expect(wrong).toEqual([]);
+  });
+
+  it("integers, every way", async () => {
+    const wrong: string[] = [];
+    const seen = new Set<string>();
+    await pooled([...integerCases()], WIDTH, async (c) => {
+      const options = unmapped ? { device: { ...device(), arch: "sm_90" } } : {};
+      for (const [way, picks] of unmapped ? [["", undefined] as const] : ways(c.graph, "int8")) {
+        const result = await onGpu(c.graph, c.inputs, c.expected, "int8", { picks, ...options });
+        for (const t of result.templates) seen.add(t);
+        if (result.wrong !== undefined) wrong.push(`${c.title} by ${way}: ${result.wrong}`);
+      }
+    });
+    figure(`sanitizer ${tool}: integers`, { templates: [...seen].sort().join(" ") });
     expect(wrong).toEqual([]);
   });
 
