@@ -27,6 +27,7 @@ import { problemOf } from "./partition/problem.js";
 import { measuredTimes } from "./partition/times.js";
 import { assume, judge } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
+import { swept } from "./passes/dead-code.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
 import type { PassRecord } from "./passes/pass.js";
 import { unrollLoops } from "./passes/unroll-loops.js";
@@ -162,7 +163,9 @@ export async function plan(
   };
   const whole = quantized?.graph ?? graph;
   const emitted = (n: Node): boolean => cudaEngine.keeps?.(whole, n, () => ({ type: unknownType })) !== false;
-  const inferred = inferGraph(lower(engines.includes("cuda") ? unrollLoops(whole, emitted) : whole, keep), { shapes });
+  // What spelling out leaves that nobody reads (a loop's condition) would be a segment without results.
+  const spelled = swept(lower(engines.includes("cuda") ? unrollLoops(whole, emitted) : whole, keep));
+  const inferred = inferGraph(spelled, { shapes });
   const asked = { engines, target, pins: settings.pin, facts: inferred.facts };
   const dims = (at: "min" | "opt" | "max") => Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [own(name), s[at]]));
   const optimal = dims("opt");

@@ -3,7 +3,7 @@
  * cover     every node lies in exactly one segment
  * order     a segment reads only graph inputs, constants and values of segments before it: the quotient graph is acyclic, hence every
  *           segment convex
- * interface a segment's inputs and outputs are exactly what crosses its border
+ * interface a segment's inputs and outputs are exactly what crosses its border, and something does: no engine runs what has no result
  * equality  the segments inlined again, in their order, are the graph: same nodes, same edges, same outputs
  */
 import { defineError } from "../diagnostics.js";
@@ -65,6 +65,7 @@ export function check(g: Graph, segments: readonly Segment[]): void {
     const m = maker.get(v);
     if (m !== undefined) crossing[m]?.add(v);
   }
+  for (const s of segments) if (s.outputs.length === 0) broken(`nothing reads what ${s.name} makes`);
   segments.forEach((s, i) =>
     same(s.outputs, crossing[i] as Set<ValueId>, (v) => broken(`outputs of ${s.name} and what leaves it differ at '${g.values[v]?.name}'`)),
   );

@@ -230,23 +230,36 @@ function resize(n: Node, x: ValueId, y: ValueId, rank: number, c: TurnContext): 
     ins: [
       to.at(x),
       now.ins[1],
-      ...now.ins.slice(2).map((v) => (v === undefined || c.constant(v)?.dims[0] === 0 ? v : reordered(v, rank, to))),
+      ...now.ins.slice(2).map((v) => (v === undefined || c.constant(v)?.dims[0] === 0 ? v : reordered(v, rank, c, to))),
     ],
   }));
 }
 function permutedVector(n: Node, x: ValueId, y: ValueId, rank: number, c: TurnContext): Turn | undefined {
   const v = n.ins[1];
   if (v === undefined || c.shape(v)?.[0] !== rank) return undefined;
-  return tied([x, y], (_, to) => ({ ins: [to.at(x), reordered(v, rank, to)] }));
+  return tied([x, y], (_, to) => ({ ins: [to.at(x), reordered(v, rank, c, to)] }));
 }
-/** The entries of a vector with one per axis, for the other layout; folded where it is a constant. */
-const reordered = (v: ValueId, rank: number, to: Hands): ValueId =>
-  to.insert(
+/** The entries of a vector with one per axis, for the other layout. A constant stays one: no pass after this one folds, and dims follow from it. */
+function reordered(v: ValueId, rank: number, c: TurnContext, to: Hands): ValueId {
+  const known = c.constant(v);
+  const order = toFirst(rank);
+  if (known?.dims.length === 1 && known.dims[0] === rank) return to.constant(`${to.name(v)}.nchw`, entries(known, order));
+  return to.insert(
     "Gather",
-    [v, to.constant(`${to.name(v)}.order`, int64Constant(toFirst(rank)))],
+    [v, to.constant(`${to.name(v)}.order`, int64Constant(order))],
     { axis: { kind: "int", value: 0 } },
     `${to.name(v)}.nchw`,
   );
+}
+function entries(c: Constant, order: readonly number[]): Constant {
+  const width = dtypeBits(c.dtype) / 8;
+  const from = bytesOf(c);
+  const bytes = new Uint8Array(order.length * width);
+  order.forEach((p, i) => {
+    bytes.set(from.subarray(p * width, (p + 1) * width), i * width);
+  });
+  return { dtype: c.dtype, dims: [order.length], data: { kind: "bytes", bytes } };
+}
 
 /** A spatial axis that comes or goes keeps the others in their places. */
 function squeeze(n: Node, x: ValueId, y: ValueId, from: number, rank: number, c: TurnContext): Turn | undefined {

@@ -1,6 +1,7 @@
 /** The layout pass as text: what turns, what stays, and that it never adds transposes; numerically against ONNX Runtime. */
 import { describe, expect, it } from "vitest";
 import { evaluate } from "../../src/engines/host/index.js";
+import { shapeOfType, UNKNOWN_TYPE } from "../../src/ir/graph.js";
 import { parse } from "../../src/ir/parse.js";
 import { typedOf } from "../../src/ir/payload.js";
 import type { Constant, Graph, ValueId } from "../../src/ir/types.js";
@@ -80,6 +81,18 @@ describe("between two convolutions nothing is transposed any more", () => {
   ])("%s", async (_, middle) => {
     const g = await turned(between(middle));
     expect(count(g, "Transpose")).toBe(2);
+  });
+  it.each([
+    ["scales", 'const %n = float32[4] [1.0, 2.0, 3.0, 1.0]\n%b = Resize(%a, _, %n) {mode = "nearest"}'],
+    ["sizes", 'const %n = int64[4] [1, 8, 2, 3]\n%b = Resize(%a, _, _, %n) {mode = "nearest"}'],
+    ["repeats", "const %n = int64[4] [1, 2, 1, 1]\n%b = Tile(%a, %n)"],
+  ])("constant %s are constants in the other layout, from which dims follow", async (_, middle) => {
+    const g = await turned(between(middle));
+    expect(count(g, "Gather")).toBe(0);
+    // As an engine for one set of dims sees it: types are inferred anew.
+    const untyped = { ...g, values: g.values.map((v) => (v === undefined || g.inputs.includes(v.id) ? v : { ...v, type: UNKNOWN_TYPE })) };
+    const { graph: typed, facts } = inferGraph(untyped);
+    for (const n of typed.nodes) for (const v of n.outs) expect(shapeOfType(facts(v as ValueId).type)?.every(Number.isInteger)).toBe(true);
   });
   // ONNX Runtime 1.30's own transpose optimizer forgets the axes of such a Pad, so that the untouched graph fails there.
   it("a pad of named axes", async () => {

@@ -1,6 +1,8 @@
 /** Loops spelled out give what ONNX Runtime's loop gives; those whose end is not certain stay. */
 import { describe, expect, it } from "vitest";
+import { plan } from "../../src/compile.js";
 import { parse } from "../../src/ir/parse.js";
+import { check } from "../../src/partition/check.js";
 import { unrollLoops } from "../../src/passes/unroll-loops.js";
 import { Tensor } from "../../src/tensor.js";
 import { compareTensors } from "../support/compare.js";
@@ -42,6 +44,16 @@ describe("unrolled loops", () => {
     if (expected === undefined || found === undefined) throw new Error("ONNX Runtime does not run it");
     for (const [i, e] of expected.entries())
       expect(compareTensors(found[i] as Tensor, e, { rtolOfMax: 0 }).message).toContain("max error 0 ");
+  });
+  it.each([
+    ["Add", "Identity(%on)"],
+    ["Mul", "Identity(%c)"],
+  ])("leave no segment without results when %s stays on the host", async (match, going) => {
+    const options = { target: "cuda", computeCapability: 9, minimumSegmentSize: 1, pin: [{ match, to: "host" }] } as const;
+    const { graph, partition } = await plan(parse(loop("%three", "%yes", going)), options);
+    expect(graph.nodes.filter((n) => n.op === "Identity")).toEqual([]);
+    expect(partition.segments.length).toBeGreaterThan(0);
+    check(graph, partition.segments);
   });
   it("a loop whose body captures what another loop made", async () => {
     const body = (name: string, capture: string, of: string): string => `Loop(%three, %yes, %x) {

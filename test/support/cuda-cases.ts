@@ -92,6 +92,9 @@ export function convolutions(): readonly Case[] {
     e.setOutputs([add("MaxPool", [add("Relu", [conv])], { kernel_shape: ints(3, 3), pads: ints(1, 1, 1, 1), strides })]);
     return { title, graph: inferGraph(e.finish()).graph, inputs: [random(x, 0.5)] };
   };
+  /** Windows over what is 1 where its input is 0: what lies outside them is 0 all the same. */
+  const behindExp = (title: string, w: Readonly<Record<string, readonly number[]>>, out: readonly number[], node: string): Case =>
+    made(`${title} behind Exp`, { x: [2, 6, 6, 8], ...w }, "%y", `%e: ${shape([2, 6, 6, 8])} = Exp(%x)\n%y: ${shape(out)} = ${node}`, 0.5);
   return [
     pooled("a stem and its pool", [3, 3, 64, 112], [64, 3, 7, 7], [3, 64, 32, 56], 3),
     pooled("a wide stem and its pool", [1, 3, 32, 224], [64, 3, 7, 7], [1, 64, 16, 112], 3),
@@ -115,6 +118,15 @@ export function convolutions(): readonly Case[] {
     ),
     conv("a volume", [1, 16, 5, 7, 8], [24, 16, 3, 3, 3], [1, 24, 5, 4, 8], "pads = [1, 1, 1, 1, 1, 1], strides = [1, 2, 1]"),
     conv("a signal", [2, 12, 31], [17, 12, 5], [2, 17, 16], "pads = [2, 2], strides = [2]"),
+    behindExp(
+      "a transposed convolution",
+      { w: [6, 4, 3, 3] },
+      [2, 4, 13, 15],
+      "ConvTranspose(%e, %w) {strides = [2, 2], pads = [0, 1, 0, 1]}",
+    ),
+    behindExp("a norm of windows", {}, [2, 6, 6, 8], "LpPool(%e) {kernel_shape = [3, 3], pads = [1, 1, 1, 1]}"),
+    behindExp("a norm over channels", {}, [2, 6, 6, 8], "LRN(%e) {size = 3, alpha = 0.5}"),
+    behindExp("a mean of windows", {}, [2, 6, 6, 8], "AveragePool(%e) {kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1}"),
   ];
 }
 
@@ -134,6 +146,16 @@ export function attentions(): readonly Case[] {
     attention("causal", [1, 4, 100, 64], [1, 4, 100, 64], undefined, "is_causal = 1"),
     attention("grouped heads", [1, 8, 20, 64], [1, 2, 75, 64]),
     attention("wide heads", [1, 2, 80, 256], [1, 2, 96, 256]),
+    attention("capped scores", [2, 3, 37, 24], [2, 3, 53, 24], undefined, "softcap = 0.5"),
+    attention("capped scores with a mask", [2, 4, 65, 32], [2, 4, 130, 32], [65, 130], "softcap = 0.25, scale = 1.0"),
+    attention(
+      "capped scores of grouped wide heads, causal",
+      [1, 4, 100, 256],
+      [1, 2, 100, 256],
+      undefined,
+      "softcap = 30.0, is_causal = 1",
+    ),
+    attention("capped scores of odd channels", [1, 2, 33, 19], [1, 2, 29, 19], undefined, "softcap = 0.125, scale = -0.7"),
   ];
 }
 
@@ -168,6 +190,15 @@ export function cachedAttentions(): readonly Case[] {
     cached("a step with a mask", [2, 4, 2, 32], [4, 30], { mask: [2, 1, 2, 32] }),
     cached("four steps, causal", [1, 6, 4, 16], [2, 9], { attributes: "is_causal = 1" }),
     cached("steps of heads side by side", [2, 4, 3, 24], [2, 50], { flat: true, attributes: "scale = 0.3" }),
+    cached("a step of capped scores", [2, 8, 1, 64], [2, 77], { attributes: "softcap = 0.5" }),
+    cached("a step of capped scores with a mask", [2, 4, 2, 32], [4, 30], {
+      mask: [2, 1, 2, 32],
+      attributes: "softcap = 0.25, scale = 1.0",
+    }),
+    cached("four steps of capped scores, causal, odd channels", [1, 6, 4, 19], [2, 33], {
+      attributes: "is_causal = 1, softcap = 0.125, scale = -0.7",
+    }),
+    cached("many queries of capped scores behind a cache", [1, 4, 70, 64], [2, 45], { attributes: "is_causal = 1, softcap = 0.5" }),
     cached("many queries behind a cache, causal", [1, 4, 70, 64], [2, 45], { attributes: "is_causal = 1" }),
     cached("many queries of heads side by side", [2, 3, 40, 32], [3, 20], { flat: true }),
     cached("many queries, with a mask", [1, 2, 33, 32], [2, 31], { mask: [33, 64], grown: false }),

@@ -3,7 +3,7 @@ import { add, divide, type Index, modulo, scale, subtract, ZERO } from "./indexi
 import { literal } from "./pointwise.js";
 import { type Reduction, sum } from "./reduction.js";
 import type { Scope } from "./scope.js";
-import { allOf, broadcastIndex, type Operand, operand, output, type Site, within } from "./site.js";
+import { allOf, broadcastIndex, type Operand, operand, output, readWithin, type Site, within } from "./site.js";
 import { storage } from "./storage.js";
 import { spatial, windowOf } from "./windows.js";
 
@@ -27,8 +27,7 @@ export function directConv(s: Site): Reduction {
       );
       if (inside === false) return ["0.0f"];
       const channel = add(scale(divide(out[1] as Index, perGroup), depth), c);
-      const read = (): string => x.at(scope, [out[0] as Index, channel, ...index]);
-      const value = inside === true ? read() : scope.guarded(inside, read);
+      const value = readWithin(scope, "float", inside, () => x.at(scope, [out[0] as Index, channel, ...index]), "0.0f");
       const weight = w.at(scope, [out[1] as Index, c, ...at.slice(0, window.kernel.length)]);
       return [scope.let("float", `${value} * ${weight}`)];
     },
@@ -75,8 +74,7 @@ export function convTranspose(s: Site): Reduction {
       if (inside === false) return ["0.0f"];
       const group = divide(out[1] as Index, perGroup);
       const c = add(scale(group, depth), at[n] as Index);
-      const read = (): string => x.at(scope, [out[0] as Index, c, ...index]);
-      const value = inside === true ? read() : scope.guarded(inside, read);
+      const value = readWithin(scope, "float", inside, () => x.at(scope, [out[0] as Index, c, ...index]), "0.0f");
       const weight = w.at(scope, [c, modulo(out[1] as Index, perGroup), ...at.slice(0, n)]);
       return [scope.let("float", `${value} * ${weight}`)];
     },

@@ -24,7 +24,20 @@ import { literal, pointwise } from "./pointwise.js";
 import { unreduced } from "./reduce.js";
 import { resize } from "./resize.js";
 import type { Element, Scope } from "./scope.js";
-import { allOf, axis, broadcastIndex, numbers, type Operand, operand, output, Refused, type Site, type Tensor, within } from "./site.js";
+import {
+  allOf,
+  axis,
+  broadcastIndex,
+  numbers,
+  type Operand,
+  operand,
+  output,
+  Refused,
+  readWithin,
+  type Site,
+  type Tensor,
+  within,
+} from "./site.js";
 import { storage } from "./storage.js";
 import { largest, scalarOf } from "./weights.js";
 
@@ -85,10 +98,7 @@ function pad(s: Site): Inline {
               scope,
               s.ins[2].dims.map(() => ZERO),
             );
-      if (inside === true) return x.at(scope, at);
-      if (inside === false) return fill;
-      const value = scope.guarded(inside, () => x.at(scope, at));
-      return scope.let(storage(x.dtype).register, `${inside} ? ${value} : ${fill}`);
+      return readWithin(scope, storage(x.dtype).register, inside, () => x.at(scope, at), fill);
     }
     const folded = at.map((d, i): Index => {
       const size = x.dims[i] as number;
@@ -450,10 +460,7 @@ const rules: Readonly<Record<string, Rule>> = {
     return one((scope, index) => {
       const distance = subtract(index[r - 1] as Index, index[r - 2] as Index);
       const keep = s.attrs.upper ? within(scope, distance, k, 2 ** 30) : within(scope, distance, -(2 ** 30), k + 1);
-      if (keep === true) return x.at(scope, index);
-      if (keep === false) return zeroOf(y);
-      const value = scope.guarded(keep, () => x.at(scope, index));
-      return scope.let(storage(y.dtype).register, `${keep} ? ${value} : ${zeroOf(y)}`);
+      return readWithin(scope, storage(y.dtype).register, keep, () => x.at(scope, index), zeroOf(y));
     });
   },
   OneHot: (s) => {

@@ -9,7 +9,7 @@ import { add, type Index, product, subtract, ZERO } from "./indexing.js";
 import { literal } from "./pointwise.js";
 import { highest, largest, least, lowest, NEG_INF, type Reduction, sum } from "./reduction.js";
 import { scatters } from "./scatter.js";
-import { axis, numbers, operand, output, Refused, type Site, within } from "./site.js";
+import { axis, numbers, operand, output, Refused, readWithin, type Site, within } from "./site.js";
 import { type Register, storage } from "./storage.js";
 import { globalPool, normPool, pool, poolIndices } from "./windows.js";
 
@@ -136,11 +136,8 @@ function cumulative(s: Site, product_: boolean): Reduction {
     element: (scope, out, [r = ZERO]) => {
       const distance = reverse ? subtract(r, out[a] as Index) : subtract(out[a] as Index, r);
       const inside = within(scope, distance, exclusive ? 1 : 0, size);
-      if (inside === false) return [literal(neutral, register)];
       const index = out.map((d, i) => (i === a ? r : d));
-      if (inside === true) return [x.at(scope, index)];
-      const value = scope.guarded(inside, () => x.at(scope, index));
-      return [scope.let(register, `${inside} ? ${value} : ${literal(neutral, register)}`)];
+      return [readWithin(scope, register, inside, () => x.at(scope, index), literal(neutral, register))];
     },
     combine: product_ ? ([x1], [x2]) => [`${x1} * ${x2}`] : sum,
     finish: (_, [total = ""]) => total,
@@ -160,7 +157,7 @@ function localResponse(s: Site): Reduction {
       const inside = within(scope, c, 0, x.dims[1] as number);
       if (inside === false) return ["0.0f"];
       const index = out.map((d, i) => (i === 1 ? c : d));
-      const value = inside === true ? x.at(scope, index) : scope.guarded(inside, () => x.at(scope, index));
+      const value = readWithin(scope, "float", inside, () => x.at(scope, index), "0.0f");
       return [scope.let("float", `${value} * ${value}`)];
     },
     combine: sum,

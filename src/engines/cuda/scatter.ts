@@ -6,7 +6,7 @@ import { type Index, linear, product, rowMajor, ZERO } from "./indexing.js";
 import { literal } from "./pointwise.js";
 import { highest, largest, least, lowest, type Reduction, sum } from "./reduction.js";
 import type { Scope } from "./scope.js";
-import { allOf, axis, type Operand, operand, Refused, type Site, within } from "./site.js";
+import { allOf, axis, type Operand, operand, Refused, readWithin, type Site, within } from "./site.js";
 import { type Register, storage } from "./storage.js";
 
 /** Comparisons beyond which a search by every element takes longer than the host. */
@@ -38,12 +38,8 @@ function scattered(
   if (product(data.dims) * product(over) > MOST_STEPS)
     throw new Refused(`${product(over)} updates of ${product(data.dims)} elements take too long to search`, "let the host scatter them");
   const combination = combinations[s.attrs.reduction as string];
-  const value = (scope: Scope, hit: string | boolean, from: readonly Index[], otherwise: string): string => {
-    if (hit === false) return otherwise;
-    if (hit === true) return updates.at(scope, from);
-    const read = scope.guarded(hit, () => updates.at(scope, from));
-    return scope.let(register, `${hit} ? ${read} : ${otherwise}`);
-  };
+  const value = (scope: Scope, hit: string | boolean, from: readonly Index[], otherwise: string): string =>
+    readWithin(scope, register, hit, () => updates.at(scope, from), otherwise);
   if (combination !== undefined) {
     const neutral = combination.neutral(register);
     return {

@@ -2,6 +2,7 @@
 import type { Constant, DType, Node, ValueId } from "../../ir/types.js";
 import { add, type Index, isConstant, range, ZERO } from "./indexing.js";
 import type { Element, Scope } from "./scope.js";
+import type { Register } from "./storage.js";
 
 export interface Tensor {
   readonly dims: readonly number[];
@@ -68,6 +69,15 @@ export function within(scope: Scope, x: Index, low: number, high: number): strin
   if (r.max < low || r.min >= high) return false;
   const name = scope.index(isConstant(x) ? x : add(x, 0));
   return scope.let("bool", above ? `${name} < ${high}` : below ? `${name} >= ${low}` : `${name} >= ${low} && ${name} < ${high}`);
+}
+/**
+ * A value read where a condition holds, `outside` elsewhere. That loads give 0 there is not enough: what an expression in front makes of zeros (a Where, an
+ * Exp) need not be 0.
+ */
+export function readWithin(scope: Scope, type: Register, inside: string | boolean, read: () => string, outside: string): string {
+  if (inside === true) return read();
+  if (inside === false) return outside;
+  return scope.let(type, `${inside} ? ${scope.guarded(inside, read)} : ${outside}`);
 }
 export function allOf(scope: Scope, conditions: readonly (string | boolean)[]): string | boolean {
   if (conditions.includes(false)) return false;

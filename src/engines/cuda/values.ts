@@ -88,7 +88,11 @@ export class Values {
     const name = valueAt(this.graph, v).name;
     if (type.kind !== "tensor") throw new Error(`'${name}' is no tensor`);
     const dims = type.shape;
-    if (dims === undefined || dims.some((d) => typeof d !== "number")) throw new Error(`'${name}' has no static dims`);
+    if (dims === undefined || dims.some((d) => typeof d !== "number")) {
+      const by = this.producer.get(v)?.node;
+      if (by === undefined) throw new Error(`'${name}' has no static dims`);
+      throw new NotEmitted(by, `the dims of '${name}' do not follow from those of the inputs`);
+    }
     return { dims: dims as readonly number[], dtype: type.dtype };
   }
   isStatic(v: ValueId): boolean {

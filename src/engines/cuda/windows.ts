@@ -2,7 +2,7 @@
 import { add, type Index, linear, product, rowMajor, scale } from "./indexing.js";
 import { literal } from "./pointwise.js";
 import { largest, lowest, NEG_INF, type Reduction, sum } from "./reduction.js";
-import { allOf, operand, output, type Site, type Tensor, within } from "./site.js";
+import { allOf, operand, output, readWithin, type Site, type Tensor, within } from "./site.js";
 import { storage } from "./storage.js";
 
 /** Kernel, strides, dilations and the pads at the beginning of a windowed operator's spatial dims. */
@@ -62,11 +62,8 @@ export function pool(s: Site, max: boolean): Reduction {
       const number = (c: string | boolean): string => (typeof c === "string" ? `(${c} ? 1 : 0)` : c ? "1" : "0");
       const rest = max ? [] : [scope.let("int", number(padded))];
       const absent = max ? lowest(register) : literal(0, register);
-      if (inside === false) return [absent, ...rest];
       const full = [out[0] as Index, out[1] as Index, ...index];
-      if (inside === true) return [scope.let(register, x.at(scope, full)), ...rest];
-      const value = scope.guarded(inside, () => x.at(scope, full));
-      return [scope.let(register, `${inside} ? ${value} : ${absent}`), ...rest];
+      return [readWithin(scope, register, inside, () => scope.let(register, x.at(scope, full)), absent), ...rest];
     },
     combine: ([a, n], [b, m]) => (max ? largest([a as string], [b as string]) : [`${a} + ${b}`, `${n} + ${m}`]),
     finish: (_, [total = "", n]) => (max ? total : float ? `${total} / (float)${n}` : `${total} / ${n ?? size}`),
@@ -102,9 +99,8 @@ export function poolIndices(s: Site): Reduction {
       if (inside === false) return [lowest(register), "2147483647"];
       const full = [out[0] as Index, out[1] as Index, ...index];
       const place = scope.let("int", scope.index(linear(full, strides)));
-      if (inside === true) return [scope.let(register, x.at(scope, full)), place];
-      const value = scope.guarded(inside, () => x.at(scope, full));
-      return [scope.let(register, `${inside} ? ${value} : ${lowest(register)}`), scope.let("int", `${inside} ? ${place} : 2147483647`)];
+      const value = readWithin(scope, register, inside, () => scope.let(register, x.at(scope, full)), lowest(register));
+      return [value, inside === true ? place : scope.let("int", `${inside} ? ${place} : 2147483647`)];
     },
     combine: ([v, i], [u, j]) => {
       const first = `(${v} > ${u} || (${v} == ${u} && ${i} < ${j}))`;
@@ -131,7 +127,7 @@ export function normPool(s: Site, global: boolean): Reduction {
       );
       if (inside === false) return ["0.0f"];
       const full = [out[0] as Index, out[1] as Index, ...index];
-      const value = scope.let("float", inside === true ? x.at(scope, full) : scope.guarded(inside, () => x.at(scope, full)));
+      const value = readWithin(scope, "float", inside, () => scope.let("float", x.at(scope, full)), "0.0f");
       return [scope.let("float", power(value))];
     },
     combine: sum,

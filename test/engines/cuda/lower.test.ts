@@ -97,6 +97,25 @@ describe("emitted text", () => {
       "
     `);
   });
+  it.each([
+    ["ConvTranspose", "%y: float32[1, 2, 9, 9] = ConvTranspose(%e, %w) {strides = [2, 2]}"],
+    ["LpPool", "%y: float32[1, 2, 4, 4] = LpPool(%e) {kernel_shape = [3, 3], pads = [1, 1, 1, 1]}"],
+    ["LRN", "%y: float32[1, 2, 4, 4] = LRN(%e) {size = 3}"],
+    ["MaxPool", "%y: float32[1, 2, 4, 4] = MaxPool(%e) {kernel_shape = [3, 3], pads = [1, 1, 1, 1]}"],
+  ])("of %s behind an operator that makes no 0 of 0: what lies outside is 0 all the same", (_, line) => {
+    const text = sourceOf(`graph "g" opset {"": 18} (%x: float32[1, 2, 4, 4], %w: float32[2, 2, 3, 3]) -> (%y) {
+      %e: float32[1, 2, 4, 4] = Exp(%x) @"exp"
+      ${line} @"window"
+    }`);
+    const kernel = text.slice(text.indexOf("_window") + 1);
+    // Values of the element that an output shares with no border are read as they are (the middle of LRN's window).
+    const made = [...kernel.matchAll(/const float (f\d+) = \(?expf\((f\d+)\)\)?;/g)];
+    const guarded = made.filter(([, , from]) => new RegExp(`const float ${from} = c\\d+ \\?`).test(kernel));
+    expect(guarded.length).toBeGreaterThan(0);
+    for (const [, value] of guarded)
+      for (const [use] of kernel.matchAll(new RegExp(`[^\\n]*[^\\w]${value}\\b(?! = )[^\\n]*`, "g")))
+        expect(use).toMatch(new RegExp(`c\\d+ \\? ${value} : `));
+  });
   it("is the same every time", () => {
     const text = `graph "g" opset {"": 18} (%x: float32[2, 3, 16, 16]) -> (%y) {
       %a: float32[2, 3, 16, 16] = Softmax(%x) {axis = 1} @"softmax"
@@ -115,6 +134,14 @@ describe("refusals", () => {
     expect(() => lower(g, options)).toThrow(NotEmitted);
     expect(() => lower(g, options)).toThrow("Resize 'up': antialiased resizing has no kernel");
     expect([...refusals(g, options).values()].map((r) => r.why)).toEqual(["antialiased resizing has no kernel"]);
+  });
+  it("name a node whose dims only a run reveals", () => {
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[1, 1, 4, 4], %s: float32[4]) -> (%y) {
+      %u = Resize(%x, _, %s) {mode = "nearest"} @"up"
+      %y = Relu(%u) @"relu"
+    }`);
+    expect(() => lower(g, options)).toThrow(NotEmitted);
+    expect(() => lower(g, options)).toThrow("Resize 'up': the dims of 'u' do not follow from those of the inputs");
   });
   it("name what makes strings too", () => {
     const g = parse(`graph "g" opset {"": 18} (%x: int64[3]) -> (%y) { %y: string[3] = Cast(%x) {to = 8} @"text" }`);
