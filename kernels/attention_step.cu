@@ -117,6 +117,7 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
       if (!live || share != row % 8) continue;
       const int head = shared_head * GROUP + row / QUERIES, query = row % QUERIES;
       float score = x[row] * SCALE;
+//@cap
       if constexpr (MASK != 0) score = masked(score, mask, batch, head, query, key);
       if (CAUSAL && key > query + PAST) score = -INFINITE;
       scores[row * SPAN + key - first] = score;

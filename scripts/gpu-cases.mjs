@@ -218,6 +218,8 @@ export function caseSets() {
     attention("bias_half", d, 1, 2, 49, 49, 32, { mask: { dtype: d === "f32" ? "f32" : d, batch: 0, head: 49 * 49, query: 49, key: 1 } }),
     attention("keep", d, 2, 2, 20, 90, 40, { mask: { dtype: "bool", batch: 90, head: 0, query: 0, key: 1 } }),
     attention("values", d, 1, 2, 70, 70, 64, { dimV: 80, softcap: 20 }),
+    attention("capped", d, 2, 4, 65, 130, 32, { softcap: 0.5, kvHeads: 2, mask: { dtype: "f32", batch: 130, head: 0, query: 0, key: 1 } }),
+    attention("capped_wide", d, 1, 4, 200, 200, 256, { softcap: 50, causal: { offset: 0 }, kvHeads: 2, tactics: 3 }),
     attention("wide", d, 1, 2, 80, 96, 256, { causal: { offset: 16 } }),
     attention("bert_b1", d, 1, 12, 128, 128, 64, { packed: true, tactics: 5 }),
     attention("bert_b32", d, 32, 12, 128, 128, 64, {

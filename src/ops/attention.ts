@@ -51,7 +51,7 @@ function headsOf(f: Fact, heads: number | undefined): Heads {
 
 export const attention = defineOp({
   name: "Attention",
-  doc: "softmax(scale * Q K' + mask) V per head; operands [batch, heads, length, size] or [batch, length, heads * size]; keys and values grow by their past.",
+  doc: "softmax(cap(scale * Q K') + mask) V per head, cap(x) = softcap * tanh(x / softcap) where that is given; operands [batch, heads, length, size] or [batch, length, heads * size]; keys and values grow by their past.",
   reads: { onnx: [{ since: 23 }, { since: 25, adapt: unlimited }] as readonly OnnxReading[] },
   in: {
     q: tensor("T1"),
@@ -104,11 +104,11 @@ export const attention = defineOp({
   },
   int8: absent("the products of activations stay in float; quantize the projections around it"),
   on: on(
-    when("no lengths of rows, no softcap, no scores given out", (at) => {
+    when("no lengths of rows, no scores given out", (at) => {
       if (at.in["lengths"] !== undefined) return no("the fused kernel takes no lengths of rows", "mask the keys behind them");
       if (at.out.length > (at.in["pastKey"] === undefined ? 1 : 3))
         return no("the fused kernel gives the result and the grown cache", "drop the unused outputs");
-      if (at.attrs["softcap"] !== 0) return no("the fused kernel does not cap the scores");
+      if (!(Number(at.attrs["softcap"]) >= 0)) return no("the fused kernel caps scores at a positive number");
       return yes;
     }),
     absent("the one-node form is not translated for TensorRT, which fuses MatMul, Softmax and MatMul itself"),
@@ -133,6 +133,23 @@ export const attention = defineOp({
         pastValue: heads(1, 2, 2, 4),
       },
       outs: 4,
+    };
+    yield {
+      name: "capped scores",
+      in: { q: heads(2, 4, 5, 8), k: heads(2, 2, 7, 8), v: heads(2, 2, 7, 8), mask: random("float32", 5, 7) },
+      attrs: { softcap: aFloat(0.5) },
+    };
+    yield {
+      name: "capped scores, past",
+      in: {
+        q: heads(1, 4, 1, 8),
+        k: heads(1, 2, 1, 8),
+        v: heads(1, 2, 1, 8),
+        pastKey: heads(1, 2, 6, 8),
+        pastValue: heads(1, 2, 6, 8),
+      },
+      attrs: { softcap: aFloat(0.25), is_causal: aInt(1) },
+      outs: 3,
     };
     yield { name: "causal", in: { q: heads(1, 2, 5, 4), k: heads(1, 2, 5, 4), v: heads(1, 2, 5, 4) }, attrs: { is_causal: aInt(1) } };
   },

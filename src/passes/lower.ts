@@ -209,13 +209,15 @@ const groupNormalization: Spelling = (n, s) => {
   return { op: "Add", ins: [s.emit("Mul", [back, column(scale)]), column(bias)] };
 };
 
-/** First the cache in front of K and V; then softmax(scale Q K' + mask) V. Local windows, capped scores and the like stay as they are. */
+/** First the cache in front of K and V; then softmax(cap(scale Q K') + mask) V. Local windows and the like stay as they are. */
 const attention: Spelling = (n, s) => {
   const [q, k, v, mask, pastKey, pastValue, lengths] = n.ins;
   const [y, presentKey, presentValue, scores] = n.outs;
   const [t, dims] = [s.dtype(q), dimsOf(s.draft, q)];
   if (q === undefined || k === undefined || v === undefined || y === undefined || t === undefined || dims?.length !== 4) return undefined;
-  if (lengths !== undefined || scores !== undefined || s.float("softcap", 0) !== 0) return undefined;
+  if (lengths !== undefined || scores !== undefined) return undefined;
+  const cap = s.float("softcap", 0);
+  if (!(cap >= 0)) return undefined;
   const causal = s.int("is_causal", 0) !== 0;
   const length = dims[2];
   // With a cache, or with keys of another number, which keys come later is the operator's to say.
@@ -239,6 +241,7 @@ const attention: Spelling = (n, s) => {
   if (key === undefined || value === undefined) return undefined;
   let at = s.emit("MatMul", [q, s.emit("Transpose", [key], { perm: { kind: "ints", value: [0, 1, 3, 2] } })]);
   if (scale !== 1) at = s.emit("Div", [at, s.scalar(t, 1 / scale)]);
+  if (cap > 0) at = s.emit("Mul", [s.emit("Tanh", [s.emit("Div", [at, s.scalar(t, cap)])]), s.scalar(t, cap)]);
   if (causal && typeof length === "number") at = s.emit("Add", [at, s.once(`causal ${t} ${length}`, () => laterKeys(s, t, length))]);
   let guard = false;
   if (mask !== undefined) {

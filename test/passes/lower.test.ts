@@ -83,6 +83,11 @@ const cases: readonly (readonly [title: string, text: string, ops: readonly stri
     ["Transpose", "MatMul", "Div", "Add", "Where", "Add", "Softmax", "IsNaN", "Where", "MatMul"],
   ],
   [
+    "Attention with capped scores",
+    graph("%q: float32[n, 2, 5, 4], %m: float32[5, 5]", "%y", "%y = Attention(%q, %q, %q, %m) {softcap = 0.5, is_causal = 1}"),
+    ["Transpose", "MatMul", "Div", "Div", "Tanh", "Mul", "Add", "Add", "Softmax", "IsNaN", "Where", "MatMul"],
+  ],
+  [
     "Attention with a cache",
     graph(
       "%q: float32[1, 2, 3, 4], %k: float32[1, 2, 3, 4], %v: float32[1, 2, 3, 4], %p: float32[1, 2, 2, 4]",
@@ -132,8 +137,8 @@ describe("lower", () => {
     // One Where makes the mask, one guards each softmax.
     expect(ops(lowered(text).after).filter((o) => o === "Where")).toHaveLength(3);
   });
-  it("leaves what it has no spelling for: capped scores, and causal attention of more keys than queries", () => {
-    const capped = graph("%q: float32[1, 2, 3, 4]", "%y", "%y = Attention(%q, %q, %q) {softcap = 2.0}");
+  it("leaves what it has no spelling for: scores capped at a negative number, and causal attention of more keys than queries", () => {
+    const capped = graph("%q: float32[1, 2, 3, 4]", "%y", "%y = Attention(%q, %q, %q) {softcap = -2.0}");
     expect(ops(lowered(capped).after)).toEqual(["Attention"]);
     const causal = graph("%q: float32[1, 2, 3, 4], %k: float32[1, 2, 5, 4]", "%y", "%y = Attention(%q, %k, %k) {is_causal = 1}");
     expect(ops(lowered(causal).after)).toEqual(["Attention"]);

@@ -16,6 +16,7 @@ const consts: Readonly<Record<string, string>> = {
   ninf: "float32[] [-inf]",
   lowest: "float32[] [-3.4028234663852886e+38]",
   small: "float32[] [-10000.0]",
+  minus: "float32[] [-4.0]",
   axis2: "int64[1] [2]",
 };
 const q = "%q: float32[2, 6, 5, 4]";
@@ -72,6 +73,45 @@ describe("raise-attention: scales", () => {
       [kt, "%s = MatMul(%q, %t)", ...end],
       "%y = Attention(%q, %k, %v) {scale = 1.0}",
     );
+  });
+});
+
+describe("raise-attention: capped scores", () => {
+  const mask = "%mask: float32[5, 7]";
+  const scores = [kt, "%m = MatMul(%q, %t)"];
+  it.each([
+    [
+      "divided by the cap and multiplied again (Gemma 2)",
+      ["%a = Mul(%m, %root)", "%b = Div(%a, %two)", "%c = Tanh(%b)", "%d = Mul(%c, %two)"],
+      "0.75",
+      "2.0",
+    ],
+    ["by another number than they are divided by", ["%a = Mul(%m, %root)", "%c = Tanh(%a)", "%d = Mul(%two, %c)"], "1.5", "2.0"],
+    ["by a negative number", ["%c = Tanh(%m)", "%d = Div(%c, %minus)"], "-0.25", "0.25"],
+    ["at one", ["%d = Tanh(%m)"], "1.0", "1.0"],
+  ])("%s", async (_, lines, scale, cap) => {
+    const all = [...scores, ...lines, "%s = Add(%d, %mask)", ...end];
+    await raises(`${q}, ${kv}, ${mask}`, all, `%y = Attention(%q, %k, %v, %mask) {scale = ${scale}, softcap = ${cap}}`, [], 1e-4);
+  });
+  it("scaled by a number that is no constant before the cap", async () => {
+    const lines = ["%a = Mul(%m, %f)", "%c = Tanh(%a)", "%s = Mul(%c, %two)"];
+    await raises(
+      `${q}, ${kv}, %f: float32[1]`,
+      [...scores, ...lines, ...end],
+      "%y = Attention(%attention/scale, %k, %v) {scale = 2.0, softcap = 2.0}",
+      ['%attention/scale = Mul(%q, %f) @"/scale" from [""]'],
+      1e-4,
+    );
+  });
+  it.each([
+    ["a mask inside the cap", ["%a = Add(%m, %mask)", "%c = Tanh(%a)", "%s = Mul(%c, %two)"], "Mul 's'"],
+    ["two caps", ["%a = Tanh(%m)", "%b = Mul(%a, %two)", "%c = Tanh(%b)", "%s = Add(%c, %mask)"], "Add 's'"],
+    ["a number that is no constant behind the cap", ["%a = Tanh(%m)", "%c = Mul(%a, %f)", "%s = Add(%c, %mask)"], "Add 's'"],
+  ])("stay with %s", async (_, lines, from) => {
+    const { remarks } = await leaves(raise, text(`${q}, ${kv}, ${mask}, %f: float32[1]`, "%y", ...scores, ...lines, ...end));
+    expect(remarks.map((r) => r.text)).toEqual([
+      `attention was recognised and left as it is: its scores come from ${from}, not from a product of Q and K that is scaled and masked`,
+    ]);
   });
 });
 

@@ -4,7 +4,7 @@ import { type Operand, Refused, type Site } from "./site.js";
 import { storage } from "./storage.js";
 import type { AttentionProblem } from "./templates/index.js";
 
-type Sizes = Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "causal">;
+type Sizes = Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "softcap" | "causal">;
 
 /** The sizes of an Attention node, `keys` with those of the cache; `past` where there is one. Throws `Refused` for what the kernels do not do. */
 export function attentionShape(s: Site): Sizes & { readonly past: number | undefined } {
@@ -16,7 +16,7 @@ export function attentionShape(s: Site): Sizes & { readonly past: number | undef
   if (s.ins[6] !== undefined) throw new Refused("lengths of rows have no kernel", "mask the keys behind them");
   if (s.outs[3] !== undefined || (pastK === undefined && s.outs.slice(1).some((o) => o !== undefined)))
     throw new Refused("its further outputs are not given out");
-  if (s.attrs.softcap !== 0) throw new Refused("capped scores have no kernel");
+  if (!(s.attrs.softcap >= 0)) throw new Refused("scores capped at a negative number have no kernel");
   const flat = q.dims.length === 3;
   const heads: number = flat ? s.attrs.q_num_heads : (q.dims[1] as number);
   const kvHeads: number = flat ? s.attrs.kv_num_heads : (k.dims[1] as number);
@@ -41,6 +41,7 @@ export function attentionShape(s: Site): Sizes & { readonly past: number | undef
     dim: size(q, heads),
     dimV: size(v, kvHeads),
     scale: s.attrs.scale ?? 1 / Math.sqrt(size(q, heads)),
+    softcap: s.attrs.softcap === 0 ? undefined : s.attrs.softcap,
     causal: s.attrs.is_causal ? { offset: past ?? 0 } : undefined,
   };
 }

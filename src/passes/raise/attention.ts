@@ -162,6 +162,7 @@ class Site {
     }
     const attrs: Record<string, Attr> = { scale: { kind: "float", value: Math.fround(this.#walk.scale) } };
     if (this.#scores.causal) attrs["is_causal"] = { kind: "int", value: 1 };
+    if (this.#scores.softcap > 0) attrs["softcap"] = { kind: "float", value: Math.fround(this.#scores.softcap) };
     if (narrowed) attrs["softmax_precision"] = { kind: "int", value: 1 };
     const ins: (ValueId | undefined)[] = [q, key, value];
     if (mask !== undefined || pastKey !== undefined) ins.push(mask?.id);

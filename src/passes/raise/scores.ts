@@ -23,6 +23,7 @@ export class Scores {
   #added: Added[] = [];
   #chosen: { readonly when: ValueId; readonly negated: boolean; readonly fill: number }[] = [];
   #causal = false;
+  #softcap = 0;
 
   constructor(walk: Walk) {
     this.#walk = walk;
@@ -30,6 +31,10 @@ export class Scores {
   /** Whether later keys are closed to every query. Known after `settle`. */
   get causal(): boolean {
     return this.#causal;
+  }
+  /** Scores become softcap * tanh(score / softcap) before the masks; 0 where they do not. */
+  get softcap(): number {
+    return this.#softcap;
   }
 
   /** From the softmax's input down to Q K', through masks, then scales. `wide`: masks are in a wider type than the product, which a Cast below them widens. */
@@ -51,6 +56,13 @@ export class Scores {
         if (this.#added.length > 0 || this.#chosen.some((c) => c.fill !== Number.NEGATIVE_INFINITY))
           refuse("its mask holds other numbers than 0 and -inf, in a wider type than its operands");
         widened = true;
+        at = this.#walk.inside(n);
+        continue;
+      }
+      if (n.op === "Tanh" && this.#softcap === 0 && this.factors.length === 0) {
+        // p tanh(a QK') = c tanh((a p QK') / c) for c = |p|: what stands outside scales what is inside as well.
+        masks = false;
+        this.#softcap = Math.abs(this.#walk.scale);
         at = this.#walk.inside(n);
         continue;
       }
@@ -137,7 +149,8 @@ export class Scores {
       return f !== undefined && this.#leadsToProduct(f.of, depth + 1);
     }
     if (n.op === "Where") return n.ins.slice(1).some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
-    if (n.op === "Reshape" || n.op === "Cast") return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
+    if (n.op === "Reshape" || n.op === "Cast" || n.op === "Tanh")
+      return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
     return n.op === "Add" && n.ins.some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
   }
   #name(n: Node): string {

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import {
   a100,
   attentionKernel,
+  attentionStepKernel,
   attentionTactics,
   type ConvProblem,
   convDepth,
@@ -292,6 +293,19 @@ describe("attention", () => {
     const k = attentionKernel(p, attentionTactics(p, h200)[0] as never, "k");
     expect(k.arguments.map((a) => (a.kind === "operand" ? a.operand : a.kind))).toEqual(["q", "k", "v", "out", "mask"]);
     expect(k.source).toContain("M_B = 8, M_H = 0, M_Q = 0, M_K = 1");
+  });
+  it("caps the scores of a step where that is asked for, and says nothing of it elsewhere", () => {
+    const p = attentionProblem(1, 78, 64, "f16");
+    const cache = { ...p.k, dtype: "f16", aligned: true } as const;
+    const step = (softcap?: number) =>
+      attentionStepKernel(
+        { ...p, softcap, causal: true, past: 77, pastK: cache, pastV: cache, grownK: cache, grownV: cache, aligned: true },
+        h200,
+        "k",
+      ).source;
+    expect(step(30)).toContain("CAP = 30.0f;");
+    expect(step(30)).toContain("score = CAP * tanhf(score / CAP);");
+    expect(step()).not.toMatch(/CAP\b/);
   });
   it("folds the scale into the exponent only without mask, cap or negative scale", () => {
     const folded = (more: Parameters<typeof attentionProblem>[4]) => {

@@ -12,7 +12,7 @@ export interface CachePart extends HeadStrides {
   readonly aligned: boolean;
 }
 /** `k` and `v` are the new ones, `keys` counts those of the past too. */
-export interface AttentionStep extends Omit<AttentionProblem, "causal" | "softcap"> {
+export interface AttentionStep extends Omit<AttentionProblem, "causal"> {
   readonly causal: boolean;
   /** Keys in the cache; 0 where it is empty. */
   readonly past: number;
@@ -112,7 +112,7 @@ export function attentionStepKernel(p: AttentionStep, device: DeviceModel, name:
     `constexpr long long ${Object.entries(wide)
       .map(([key, value]) => `${key} = ${value}`)
       .join(", ")};`,
-    `constexpr float SCALE = ${float(p.scale)};`,
+    `constexpr float SCALE = ${float(p.scale)}${p.softcap === undefined ? "" : `, CAP = ${float(p.softcap)}`};`,
     "#define INFINITE __int_as_float(0x7f800000)",
     ...(p.mask === undefined ? [] : [`using MaskT = ${maskType[p.mask.dtype]};`]),
   ];
@@ -136,7 +136,11 @@ export function attentionStepKernel(p: AttentionStep, device: DeviceModel, name:
       name,
       constants: constants.join("\n"),
       scratchParams: operands.map(([, declaration]) => declaration),
-      more: { types: types.join("\n"), mask: p.mask === undefined ? "" : templateText("attention_mask.cu").trimEnd() },
+      more: {
+        types: types.join("\n"),
+        cap: p.softcap === undefined ? "" : "      score = CAP * tanhf(score / CAP);",
+        mask: p.mask === undefined ? "" : templateText("attention_mask.cu").trimEnd(),
+      },
     }),
     arch: s.splits > 1 ? "sm_90a" : "sm_80",
     grid: [s.splits, p.kvHeads, p.batch],
