@@ -149,7 +149,7 @@ export async function plan(
       text: `calibration is given and nothing is quantized: the precision is ${settings.precision}`,
       fix: 'ask for precision "int8" (--precision int8)',
     });
-  const { original, typed, graph, passes: log, shapes, own } = await prepare(model, settings, remarks);
+  const { original, typed, graph, passes: log, shapes, own, bound } = await prepare(model, settings, remarks);
   const quantized = settings.precision === "int8" ? await calibrated(graph, settings, { shapes, remarks, unbuilt }) : undefined;
   step("partition", 0.5);
   const engines = settings.targets.filter((t) => t !== "host");
@@ -223,7 +223,13 @@ export async function plan(
       passes: log,
       remarks: noted,
       modelName: nameOf(model, original),
-      options: { precision: settings.precision, minimumSegmentSize: settings.minimumSegmentSize, strict: settings.strict, shapes: optimal },
+      options: {
+        precision: settings.precision,
+        minimumSegmentSize: settings.minimumSegmentSize,
+        strict: settings.strict,
+        shapes: optimal,
+        bound,
+      },
     });
     const graphs = { original, inferred, graph: inferred.graph };
     return { ...graphs, verdicts, partition: parts, passes: log, report: written, settings, target, ranges, dynamic, replan };

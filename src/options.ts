@@ -5,6 +5,7 @@ import { defineError, didYouMean, type Remark } from "./diagnostics.js";
 import { DEFAULT_DYNAMIC } from "./engines/by-shape.js";
 import type { DynamicShapes, TensorRtOptions } from "./engines/engine.js";
 import type { OnMiss } from "./engines/shape-cache.js";
+import type { BindValue } from "./ir/bound.js";
 import { symbol, symbolsOf } from "./ir/dims.js";
 import type { Dim, Shape } from "./ir/types.js";
 import type { Operator } from "./ops/javascript.js";
@@ -96,6 +97,8 @@ export interface CompileOptions {
   readonly minimumSegmentSize?: number | undefined;
   /** Shapes of inputs, by name: fixed, or a range. */
   readonly shapes?: Readonly<Record<string, ShapeOption>> | undefined;
+  /** Inputs that are bound to a value, by name: they become constants and are inputs no more, and what they decide is decided. At most 4096 elements each. */
+  readonly bind?: Readonly<Record<string, BindValue>> | undefined;
   /** Cut the graph: these values become its inputs, what computes them is dropped. By value name. */
   readonly inputs?: readonly string[] | undefined;
   /** Cut the graph: only these outputs, by value name. */
@@ -140,6 +143,7 @@ export interface Settings {
   readonly shapes: Readonly<
     Record<string, { readonly min: readonly number[]; readonly opt: readonly number[]; readonly max: readonly number[] }>
   >;
+  readonly bind: Readonly<Record<string, BindValue>>;
   readonly inputs: readonly string[] | undefined;
   readonly outputs: readonly string[] | undefined;
   readonly signature: string;
@@ -185,6 +189,13 @@ const fields = <E extends v.ObjectEntries>(entries: E, instead = "") =>
       ? `does not exist${near(key, Object.keys(entries))}`
       : `is ${issue.received}; it takes ${instead}{ ${Object.keys(entries).join(", ")} }`;
   });
+const isScalar = (x: unknown): boolean => ["number", "bigint", "boolean", "string"].includes(typeof x);
+const bindValue = v.custom<BindValue>(
+  (x) =>
+    isScalar(x) ||
+    (Array.isArray(x) ? x.length > 0 && x.every(isScalar) : typeof x === "object" && x !== null && "dims" in x && "data" in x),
+  "is neither a number, true, false, text, a list of these, nor a tensor",
+);
 const engines = ["host", "cuda", "tensorrt"] as const;
 const capability = v.custom<number | string>(
   (x) =>
@@ -272,6 +283,7 @@ const schemas = {
     ),
     "is not an object of shapes by input name",
   ),
+  bind: v.record(v.string(), bindValue, "is not an object of values by input name"),
   inputs: v.pipe(v.array(v.string("holds something that is no name"), "is not a list of names"), v.minLength(1, "is empty")),
   outputs: v.pipe(v.array(v.string("holds something that is no name"), "is not a list of names"), v.minLength(1, "is empty")),
   signature: v.string("is not a name"),
@@ -381,6 +393,7 @@ export function settle(options: CompileOptions): Settings {
     calibration: options.calibration,
     minimumSegmentSize: options.minimumSegmentSize ?? 3,
     shapes,
+    bind: options.bind ?? {},
     inputs: options.inputs,
     outputs: options.outputs,
     signature: options.signature ?? "serving_default",

@@ -1,11 +1,14 @@
 /** From a model to the graph that is quantized and partitioned: import, cut, inference, passes. Calibration and compilation share it. */
 import type { Remarks } from "./diagnostics.js";
 import { evaluate } from "./engines/host/index.js";
+import { Bindings } from "./import/bind.js";
 import { cut, valueNamed } from "./import/cut.js";
 import { detect, detectBytes, type Format, importModel } from "./import/index.js";
 import { typeOperators } from "./import/operators.js";
+import type { BoundInput } from "./ir/bound.js";
 import { axisSymbol, symbolsOf } from "./ir/dims.js";
-import { valueAt } from "./ir/graph.js";
+import { Editor } from "./ir/edit.js";
+import { readsOf, valueAt } from "./ir/graph.js";
 import { canonicalOrder } from "./ir/order.js";
 import type { Graph, Value } from "./ir/types.js";
 import { type InferOptions, inferGraph } from "./ops/infer.js";
@@ -28,6 +31,8 @@ export interface Prepared {
   readonly shapes: NonNullable<InferOptions["shapes"]>;
   /** The value's own name behind what a user calls it: a node's name, an alias. */
   readonly own: (name: string) => string;
+  /** Inputs that were bound to values, by what the caller calls them. */
+  readonly bound: Readonly<Record<string, BoundInput>>;
 }
 
 export async function prepare(model: ModelInput, settings: Settings, remarks: Remarks): Promise<Prepared> {
@@ -37,6 +42,7 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
   };
   const given = Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [name, dynamicDims(s)]));
   step("import", 0);
+  const bindings = new Bindings(settings.bind, given);
   const source = model instanceof URL ? pathOf(model, "model") : model;
   demandSigned(source, settings.signature);
   const imported =
@@ -47,14 +53,17 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
           inputs: settings.inputs,
           outputs: settings.outputs,
           shapes: given,
+          bindings,
           remarks: settings.onRemark,
           operators: settings.operators,
         });
-  const untyped = canonicalOrder(imported);
+  const untyped = canonicalOrder(bindings.apply(imported));
   // Shapes may be given under a node's name or an alias; from here on they go by the value's own.
-  const own = (name: string): string => valueAt(untyped, valueNamed(untyped, name)).name;
+  const own = (name: string): string => (bindings.has(name) ? name : valueAt(untyped, valueNamed(untyped, name)).name);
   const shapes: Record<string, readonly (number | string)[]> = Object.fromEntries(
-    Object.entries(settings.shapes).map(([name, s]) => [own(name), openDims(s, valueAt(untyped, valueNamed(untyped, name)))]),
+    Object.entries(settings.shapes).flatMap(([name, s]) =>
+      bindings.has(name) ? [] : [[own(name), openDims(s, valueAt(untyped, valueNamed(untyped, name)))] as const],
+    ),
   );
   // Engines by shape need a name for every open dim: kernels are made for the dims that come, and a name says which of them are one.
   for (const id of settings.dynamic === undefined && settings.targets.every((t) => t === "host") ? [] : untyped.inputs) {
@@ -73,7 +82,24 @@ export async function prepare(model: ModelInput, settings: Settings, remarks: Re
     verify: settings.verify,
     onPass: (pass) => step(pass, 0.2),
   });
-  return { original, typed, graph, passes: log, shapes, own };
+  const { bound } = bindings;
+  const decided = Object.keys(bound).length === 0 ? graph : withoutUnread(graph, original, remarks);
+  return { original, typed, graph: decided, passes: log, shapes, own, bound };
+}
+
+/** Without the inputs that only what was decided against by a bound value had read: the branch of a decoder that is not taken. */
+function withoutUnread(g: Graph, original: Graph, remarks: Remarks): Graph {
+  const needed = (of: Graph) => new Set([...of.outputs, ...of.nodes.flatMap(readsOf)].map((id) => valueAt(of, id).name));
+  const [before, after] = [needed(original), needed(g)];
+  const gone = g.inputs.map((id) => valueAt(g, id).name).filter((name) => before.has(name) && !after.has(name));
+  if (gone.length === 0) return g;
+  remarks({
+    severity: "note",
+    text: `nothing reads ${gone.length === 1 ? "input" : "the inputs"} ${gone.map((name) => `'${name}'`).join(", ")} any more, as other inputs are bound: not among the program's inputs`,
+  });
+  const e = new Editor(g);
+  e.setInputs(g.inputs.filter((id) => !gone.includes(valueAt(g, id).name)));
+  return e.finish();
 }
 
 /** Dims of a range: those that do not vary are numbers, the others stay open. */

@@ -6,6 +6,7 @@ import { defineError } from "./diagnostics.js";
 import { cut } from "./import/cut.js";
 import { detect } from "./import/index.js";
 import { importOnnx } from "./import/onnx/index.js";
+import { boundTensors } from "./ir/bound.js";
 import { valueAt } from "./ir/graph.js";
 import type { ValueId } from "./ir/types.js";
 import { inferGraph } from "./ops/infer.js";
@@ -60,7 +61,8 @@ export async function verify(given: string | URL, options: VerifyModelOptions = 
   const modelPath = bundle ? options.model : path;
   if (modelPath === undefined) throw modelMissing({}, { file: path });
   const { program, verifiable } = bundle ? await loadKept(path, modelPath, how) : await compileKept(path, how);
-  const model = await untouched(modelPath, { inputs: how.inputs, outputs: how.outputs, signature: how.signature });
+  const bound = boundTensors(program.report.data.options.bound);
+  const model = await untouched(modelPath, { inputs: how.inputs, outputs: how.outputs, signature: how.signature, bound });
   const feeds = typeof options.feeds === "function" ? options.feeds(program.inputs) : (options.feeds ?? randomFeeds(program.inputs, size));
   const session = await program.createSession();
   let outputs: Record<string, Tensor>;
@@ -82,11 +84,12 @@ async function loadKept(
   const { operators } = how;
   const program = await load(path, { operators });
   const { plan: loaded, artifacts } = await loadBundle(path);
-  const { precision, targets, minimumSegmentSize, shapes } = program.report.data.options;
+  const { precision, targets, minimumSegmentSize, shapes, bound } = program.report.data.options;
   const again: CompileOptions = {
     precision: precision as Precision,
     minimumSegmentSize,
     shapes,
+    bind: boundTensors(bound),
     target: targets.length === 0 ? "host" : targets,
   };
   const { operators: _, target: __, ...said } = how;

@@ -13,7 +13,7 @@ import { tableText } from "../quantize/table.js";
 import type { RangeMethod } from "../quantize/types.js";
 import { demandPlace } from "./files.js";
 import { collect, namesOf } from "./flags.js";
-import { parseNumber, parseShape } from "./syntax.js";
+import { parseBind, parseNumber, parseShape } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 interface CalibrateFlags {
@@ -32,6 +32,7 @@ interface CalibrateFlags {
   readonly imageMean?: string;
   readonly imageStd?: string;
   readonly shape: readonly string[];
+  readonly bind: readonly string[];
   readonly inputs?: string;
   readonly outputs?: string;
   readonly signature: string;
@@ -63,6 +64,7 @@ export function addCalibrate(program: Command, terminal: Terminal): void {
     .option("--image-mean <list>", "for images: subtracted by channel, red first (0.485,0.456,0.406)")
     .option("--image-std <list>", "for images: divided by, by channel (0.229,0.224,0.225)")
     .option("--shape <name=dims>", "an input's shape, as for compile; may be repeated", collect, [])
+    .option("--bind <name=value>", "an input's value, as for compile; may be repeated", collect, [])
     .option("--inputs <names>", "feed these values, as for compile")
     .option("--outputs <names>", "only what these values need, as for compile")
     .option("--signature <name>", "SavedModel signature", "serving_default")
@@ -89,6 +91,7 @@ async function calibrateCommand(t: Terminal, path: string, flags: CalibrateFlags
   if (flags.restart === true) rmSync(checkpoint, { force: true });
   const options: CompileOptions = {
     shapes: Object.fromEntries(flags.shape.map(parseShape)),
+    bind: Object.fromEntries(flags.bind.map(parseBind)),
     inputs: namesOf(flags.inputs),
     outputs: namesOf(flags.outputs),
     signature: flags.signature,

@@ -1,7 +1,7 @@
 /** Flags of the command line as options of compilation. What is in them is checked with the options. */
 import { readFileSync } from "node:fs";
 import { badOption, type CompileOptions, type ProgressEvent } from "../options.js";
-import { parseBucket, parseCalibration, parseNumber, parseShape, parseTensorRt } from "./syntax.js";
+import { parseBind, parseBucket, parseCalibration, parseNumber, parseShape, parseTensorRt } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 /** Flags that every command has that compiles. */
@@ -18,6 +18,7 @@ export interface ModelFlags {
   readonly minSegmentSize?: string;
   readonly tune?: string;
   readonly shape?: readonly string[];
+  readonly bind?: readonly string[];
   readonly dynamic?: string | boolean;
   readonly bucket?: readonly string[];
   readonly masked?: string;
@@ -88,6 +89,7 @@ export function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOp
     ...calibrationOf(flags),
     minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
     shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
+    bind: Object.fromEntries((flags.bind ?? []).map(parseBind)),
     dynamic: dynamicOf(flags),
     maximumCachedEngines: countOf("--max-cached-engines", flags.maxCachedEngines, 1),
     maxWorkspaceSizeBytes: countOf("--max-workspace", flags.maxWorkspace, 0),

@@ -86,6 +86,12 @@ export function commands(terminal: Terminal): Command {
       )
       .option("--min-segment-size <n>", "engine segments with fewer compute nodes stay on the host", "3")
       .option("--shape <name=dims>", "an input's shape: x=8x3x224x224, or min:opt:max; may be repeated", collect, [])
+      .option(
+        "--bind <name=value>",
+        "an input's value, fixed when compiling: is_training=false, ids=1,2,3, mask=mask.npy; may be repeated",
+        collect,
+        [],
+      )
       .addOption(
         new Option(
           "--dynamic [on-miss]",

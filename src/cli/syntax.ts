@@ -1,6 +1,8 @@
 /** What stands behind flags: shapes, buckets, options of TensorRT, numbers, calibration. Throws P1001 for what is not written so. */
 import { didYouMean } from "../diagnostics.js";
 import type { TensorRtOptions } from "../engines/engine.js";
+import type { BindValue } from "../ir/bound.js";
+import { readNpy } from "../npz.js";
 import { badOption, type CalibrationOptions, type ShapeOption, tensorrtNames } from "../options.js";
 
 /** `input=8x3x224x224`, or `input=1x3x224x224:8x...:32x...` (min, opt, max). Throws P1001. */
@@ -22,6 +24,19 @@ export function parseShape(text: string): readonly [name: string, shape: ShapeOp
   if (lists.length === 1 && min !== undefined) return [text.slice(0, at), min];
   if (lists.length === 3 && min !== undefined && opt !== undefined && max !== undefined) return [text.slice(0, at), { min, opt, max }];
   return fail();
+}
+
+/** `is_training=false`, `ids=1,2,3`, or `mask=mask.npy`: what an input is bound to. Throws P1001, and what reading an .npy throws. */
+export function parseBind(text: string): readonly [name: string, value: BindValue] {
+  const at = text.indexOf("=");
+  if (at <= 0 || at === text.length - 1)
+    throw badOption({
+      name: "--bind",
+      what: `'${text}' is not NAME=VALUE`,
+      fix: "write it as is_training=false, ids=1,2,3, or mask=mask.npy",
+    });
+  const value = text.slice(at + 1);
+  return [text.slice(0, at), value.endsWith(".npy") ? readNpy(value) : value];
 }
 
 /** `batch=1,8,32`: the buckets of a dim. Throws P1001. */

@@ -11,7 +11,7 @@ import { deep, definePass, type PassContext } from "./pass.js";
 
 export const noOps = definePass({
   name: "no-ops",
-  why: "Identities, inference Dropouts, casts to the same type and reshapes to the same dims stand between operators that fuse.",
+  why: "Identities, inference Dropouts, casts to the same type, reshapes to the same dims and choices that are known stand between operators that fuse.",
   run: (g, context) => deep(g, (inner) => shortened(inner, context)),
 });
 
@@ -23,7 +23,7 @@ function shortened(g: Graph, context: PassContext): Graph {
     // The draft's node, not the base graph's: an earlier removal may have changed what it reads.
     const n = draft.node(id);
     if (n === undefined) continue;
-    const [x] = n.ins;
+    const x = n.ins[n.op === "Where" ? chosen(g, n) : 0];
     const [y] = n.outs;
     if (x === undefined || y === undefined || n.domain !== "" || !passesThrough(g, n, facts)) continue;
     // An input that goes straight to an output keeps its Identity: the output has a name of its own.
@@ -47,6 +47,12 @@ function skipWider(draft: Editor, n: Node, facts: (v: ValueId) => Fact): void {
   const [narrow, wide, back] = [source, x, n.outs[0] as ValueId].map((v) => dtypeOf(facts(v)));
   if (narrow === undefined || wide === undefined || back !== narrow || !holdsAll(wide, narrow)) return;
   draft.patch(n.id, { ins: [source] });
+}
+
+/** The operand of a Where that every element comes from; the condition's place where that is open. */
+function chosen(g: Graph, n: Node): number {
+  const condition = uniform(n.ins[0] === undefined ? undefined : g.constants.get(n.ins[0]));
+  return condition === undefined ? 0 : condition === 0 ? 2 : 1;
 }
 
 function passesThrough(g: Graph, n: Node, facts: (v: ValueId) => Fact): boolean {
@@ -81,6 +87,11 @@ function passesThrough(g: Graph, n: Node, facts: (v: ValueId) => Fact): boolean 
       return constant(1)?.every((p) => p === 0) ?? false;
     case "Slice":
       return equalShapes(from, to) && (n.ins[4] === undefined || (constant(4)?.every((s) => s === 1) ?? false));
+    case "Where": {
+      const at = chosen(g, n);
+      const operand = n.ins[at];
+      return at > 0 && operand !== undefined && equalShapes(shapeOfType(facts(operand).type), to);
+    }
     case "Concat":
       return n.ins.length === 1;
     case "Sum":

@@ -4,6 +4,7 @@
  */
 import * as v from "valibot";
 import { defineError, type Remark } from "../diagnostics.js";
+import type { BoundInput } from "../ir/bound.js";
 import { displayName, originOf, qualifiedOp, readsOf, valueAt } from "../ir/graph.js";
 import { typeText } from "../ir/print.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
@@ -44,6 +45,17 @@ export const reportSchema = v.strictObject({
     minimumSegmentSize: count,
     strict: v.boolean(),
     shapes: v.record(v.string(), v.array(count)),
+    /** Inputs that were bound to values, and are inputs no more. Elements that JSON has no numbers for are text. */
+    bound: v.optional(
+      v.record(
+        v.string(),
+        v.strictObject({
+          type: v.string(),
+          dims: v.array(count),
+          values: v.array(v.union([v.number(), v.boolean(), v.string()])),
+        }),
+      ),
+    ),
   }),
   passes: v.array(v.strictObject({ pass: v.string(), nodesBefore: count, nodesAfter: count, changed: v.boolean() })),
   quality: v.strictObject({
@@ -305,8 +317,12 @@ export interface ReportParts {
     readonly minimumSegmentSize: number;
     readonly strict: boolean;
     readonly shapes: Readonly<Record<string, readonly number[]>>;
+    readonly bound: Readonly<Record<string, BoundInput>>;
   };
 }
+
+const boundOf = (inputs: Readonly<Record<string, BoundInput>>): NonNullable<ReportData["options"]["bound"]> =>
+  Object.fromEntries(Object.entries(inputs).map(([name, b]) => [name, { type: b.type, dims: [...b.dims], values: [...b.values] }]));
 
 export function buildReport(parts: ReportParts): Report {
   const { graph: g, partition, verdicts, facts } = parts;
@@ -388,6 +404,7 @@ export function buildReport(parts: ReportParts): Report {
       minimumSegmentSize: parts.options.minimumSegmentSize,
       strict: parts.options.strict,
       shapes: Object.fromEntries(Object.entries(parts.options.shapes).map(([k, d]) => [k, [...d]])),
+      ...(Object.keys(parts.options.bound).length === 0 ? {} : { bound: boundOf(parts.options.bound) }),
     },
     passes: parts.passes.map((p) => ({ ...p })),
     quality: {

@@ -3,6 +3,7 @@ import { availableParallelism, cpus, totalmem } from "node:os";
 import { openDevice } from "../engines/cuda/device.js";
 import { presentGpu } from "../engines/tensorrt/load.js";
 import { detect } from "../import/index.js";
+import { boundTensors } from "../ir/bound.js";
 import { Tensor, type TensorLike } from "../tensor.js";
 import { type Accuracy, accuracyOf, rowsOf } from "./accuracy.js";
 import { BENCH_SCHEMA, type BenchResult, type BenchRow } from "./bench-result.js";
@@ -71,7 +72,7 @@ export async function benchmark(program: Program, options: BenchOptions): Promis
     ? energyMeter(device?.ordinal)
     : { missing: "no segment runs on a GPU, and NVML knows no other energy" };
   const session = await program.createSession(options.session);
-  const bare = await openBare(options, session);
+  const bare = await openBare(options, session, boundTensors(data.options.bound));
   const contenders: Contender[] = [
     { name: "partita", precision: data.options.precision, engines, run: (feeds) => session.run(feeds), onGpu },
     ...(bare === undefined ? [] : [bare.contender]),
@@ -162,14 +163,29 @@ interface Bare {
   release(): Promise<void>;
 }
 /** onnxruntime-node as a user calls it, in this thread, with its own defaults. */
-async function openBare({ model, session: how }: BenchOptions, { outputs }: Session): Promise<Bare | undefined> {
+async function openBare(
+  { model, session: how }: BenchOptions,
+  { inputs, outputs }: Session,
+  bound: Readonly<Record<string, Tensor>>,
+): Promise<Bare | undefined> {
   if (model === undefined || detect(model) !== "onnx") return undefined;
   const ort = await import("onnxruntime-node");
   const session = await ort.InferenceSession.create(model, how?.threads === undefined ? {} : { intraOpNumThreads: how.threads });
   const named = outputs.map((o) => o.name).filter((name) => session.outputNames.includes(name));
+  // What the program was compiled with the values of, and what only served what they decide against.
+  const fixed = {
+    ...randomFeeds(
+      session.inputMetadata.flatMap((m) => (inputs.some((p) => p.name === m.name) || !m.isTensor ? [] : [barePort(m)])),
+      1,
+    ),
+    ...bound,
+  };
   const run = async (feeds: Feeds): Promise<Readonly<Record<string, TensorLike>>> => {
     const given = Object.fromEntries(
-      Object.entries(feeds).map(([name, t]) => [name, new ort.Tensor(t.type as "float32", t.data as Float32Array, t.dims)]),
+      Object.entries({ ...fixed, ...feeds }).map(([name, t]) => [
+        name,
+        new ort.Tensor(t.type as "float32", t.data as Float32Array, t.dims),
+      ]),
     );
     return (await session.run(given, named)) as never;
   };
@@ -178,6 +194,12 @@ async function openBare({ model, session: how }: BenchOptions, { outputs }: Sess
     release: () => session.release(),
   };
 }
+
+const barePort = (m: { readonly name: string; readonly type: string; readonly shape: readonly (number | string)[] }): Port => ({
+  name: m.name,
+  type: m.type,
+  dims: m.shape,
+});
 
 /** Feeds of a batch: dim 0 of the inputs, where it is open, is the batch. */
 export function feedsFor(inputs: readonly Port[], batch: number, given: Feeds | undefined): Feeds {

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import type { Artifact } from "../engines/engine.js";
 import { hostEngine } from "../engines/host/index.js";
 import { keeps } from "../engines/host/keeps.js";
+import { Bindings } from "../import/bind.js";
 import { cut } from "../import/cut.js";
 import { detect, type ImportOptions, importModel } from "../import/index.js";
 import { importOnnx } from "../import/onnx/index.js";
@@ -11,7 +12,8 @@ import type { Graph, ValueType } from "../ir/types.js";
 import { inferGraph } from "../ops/infer.js";
 import { lower } from "../passes/lower.js";
 import type { Tensor, TensorLike } from "../tensor.js";
-import type { Feeds } from "./session.js";
+import { randomFeeds } from "./measure.js";
+import { type Feeds, portOf } from "./session.js";
 
 /** A model that can be asked for its values. */
 export interface Untouched {
@@ -27,19 +29,43 @@ const RETURNED: ReadonlySet<string> = new Set(
 );
 export const isReturned = (t: ValueType): boolean => t.kind === "tensor" && RETURNED.has(t.dtype);
 
+export interface UntouchedOptions extends Omit<ImportOptions, "bindings"> {
+  /** What inputs were bound to when the model was compiled: here they are fed. */
+  readonly bound?: Readonly<Record<string, Tensor>> | undefined;
+}
+
 /**
  * Opens a model. ONNX Runtime reads no TensorFlow models and cuts none, and finds no external data beside bytes: of those it gets what the importer
  * made of them. An ONNX file it gets byte for byte, with more outputs.
+ * What else the model asks for, inputs that only served what a bound value decided against, is fed at random.
  */
-export async function untouched(path: string, options: ImportOptions = {}): Promise<Untouched> {
-  const asFile = detect(path) === "onnx" && options.inputs === undefined && options.outputs === undefined;
-  const graph = inferGraph(asFile ? importOnnx(path) : await importModel(path, options)).graph;
+export async function untouched(path: string, { bound = {}, ...options }: UntouchedOptions = {}): Promise<Untouched> {
+  const whole = detect(path) === "onnx" && options.inputs === undefined && options.outputs === undefined;
+  const read = async (bindings?: Bindings): Promise<Graph> =>
+    inferGraph(whole ? importOnnx(path) : await importModel(path, { ...options, bindings })).graph;
+  const plain = await read();
+  const fed = (name: string): Tensor | undefined => bound[name] ?? bound[name.replace(/:0$/, "")];
+  const known = new Set(plain.inputs.flatMap((v) => [valueAt(plain, v).name, valueAt(plain, v).name.replace(/:0$/, "")]));
+  // Defaults that are overridden are no inputs: these are put into the graph.
+  const inputsAlone = Object.keys(bound).every((name) => known.has(name));
+  const bindings = new Bindings(bound);
+  const graph = inputsAlone ? plain : bindings.apply(await read(bindings));
+  const asFile = whole && inputsAlone;
   const external = [...graph.constants.values()].some((c) => c.data.kind === "file");
   const inputs = graph.inputs.map((v) => valueAt(graph, v).name);
   return {
     graph,
     async values(feeds, names) {
-      const tensors = inputs.map((name) => (feeds[name] ?? feeds[name.replace(/:0$/, "")]) as TensorLike);
+      const given = (name: string): TensorLike | undefined => feeds[name] ?? feeds[name.replace(/:0$/, "")] ?? fed(name);
+      const rest = graph.inputs.map((v) => valueAt(graph, v)).filter((v) => given(v.name) === undefined);
+      const random =
+        rest.length === 0
+          ? {}
+          : randomFeeds(
+              rest.map((v) => portOf(v.name, v.type)),
+              1,
+            );
+      const tensors = inputs.map((name) => (given(name) ?? random[name]) as TensorLike);
       const own = graph.outputs.map((v) => valueAt(graph, v).name);
       const more = names.filter((name) => !own.includes(name) && !inputs.includes(name));
       const results =

@@ -67,6 +67,8 @@ describe("no-ops", () => {
     "Div(%x, %one)",
     "Add(%x, %zeros)",
     "Sub(%x, %zero)",
+    "Where(%on, %x, %zero)",
+    "Where(%off, %zeros, %x)",
   ])("%s goes", async (line) => {
     const done = await applied(noOps, text(line));
     expect(done.nodes).toEqual(["%a = Relu(%x)", "%y = Abs(%a)"]);
@@ -88,6 +90,8 @@ describe("no-ops", () => {
     "Add(%x, %one)",
     "Sub(%zero, %x)",
     "Neg(%x)",
+    "Where(%off, %x, %zeros)",
+    "Where(%on, %x, %wide)",
   ])("%s stays", async (line) => {
     await leaves(noOps, text(line));
   });

@@ -8,6 +8,7 @@ import { valueAt } from "../../ir/graph.js";
 import type { Dim, Graph, Shape, ValueId, ValueType } from "../../ir/types.js";
 import { type Operator, operatorOf } from "../../ops/javascript.js";
 import type { TfValue, Val } from "../../ops/tf/define.js";
+import type { Bindings } from "../bind.js";
 import { decodeMessage } from "./binary.js";
 import { Builder, type Shared } from "./builder.js";
 import { readWhole } from "./files.js";
@@ -42,6 +43,8 @@ export interface ImportTfOptions {
   readonly signature?: string | undefined;
   /** Shapes of inputs by name; they replace the declared ones, so that more can be decided at import. */
   readonly shapes?: Readonly<Record<string, Shape>> | undefined;
+  /** Inputs that are bound to values: what they decide is decided at import. */
+  readonly bindings?: Bindings | undefined;
   readonly remarks?: Remarks | undefined;
   /** The user's own operators: their nodes are kept as they are, whatever lowering there is. */
   readonly operators?: readonly Operator[] | undefined;
@@ -126,14 +129,16 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
       if (model.nodes.get(node.name) !== node)
         throw malformed({ what: "a placeholder in a function is no input" }, { file, node: node.name, op: node.op });
       const name = m.inputNames.get(`${node.name}:0`) ?? `${node.name}:0`;
-      const v = declare(name, placeholderType(view, name.replace(/:0$/, ""), model.producer));
-      made.push({ id: v.id, index: node.index });
+      const v = declare(name, placeholderType(view, name.replace(/:0$/, ""), model.producer), [`${node.name}:0`, node.name]);
+      if (editor.constant(v.id) === undefined) made.push({ id: v.id, index: node.index });
       return v;
     },
     variable: (node, view) => m.variable(node, view, b),
     supplied: (op) => operatorOf(options.operators ?? [], { domain: "tensorflow", op }),
   });
-  const declare = (name: string, type: ValueType): Val => {
+  const declare = (name: string, type: ValueType, aliases: readonly string[] = []): Val => {
+    const value = options.bindings?.take([name, name.replace(/:0$/, ""), ...aliases], type, file);
+    if (value !== undefined) return b.namedConstant(name, value);
     const given = options.shapes?.[name] ?? options.shapes?.[name.replace(/:0$/, "")];
     const v = b.input(name, given !== undefined && type.kind === "tensor" ? { ...type, shape: merged(type.shape, given, name) } : type);
     v.shape?.forEach((d, axis) => {
@@ -141,7 +146,11 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
     });
     return v;
   };
-  for (const name of options.inputs ?? []) {
+  // A default that is overridden is an input, which then is bound.
+  const overridden = (options.bindings?.names ?? []).filter(
+    (name) => model.nodes.get(name.replace(/:0$/, ""))?.op === "PlaceholderWithDefault",
+  );
+  for (const name of new Set([...(options.inputs ?? []), ...overridden])) {
     const ref = refOf(model, name, "input", file);
     const node = model.nodes.get(ref.node);
     if (node?.op === "Placeholder" || node?.op === "PlaceholderV2") continue;
