@@ -130,17 +130,6 @@ export const attribute = (name: string, values: readonly (string | number | bool
     return values.includes(value) ? yes : no(`${name} is ${value}; it takes ${values.filter((v) => v !== undefined).join(", ")}`, fix);
   },
 });
-/** The named zero points are left out, or constants of zeros. */
-export const zeroPoints = (...names: readonly string[]): Condition => ({
-  when: "zero points of 0",
-  holds: (at) =>
-    names.every((name) => {
-      const f = at.in[name] as Fact | undefined;
-      return f === undefined || f.elements?.every((z) => z === 0) === true;
-    })
-      ? yes
-      : no("its zero points are not known to be 0", "quantize symmetrically"),
-});
 /** What TensorRT says to integer products and convolutions. */
 export const integersAreQuantized = absent(
   "integer arithmetic is written with QuantizeLinear and DequantizeLinear for TensorRT",

@@ -4,7 +4,7 @@ import { no, yes } from "../diagnostics.js";
 import { add, isStatic, mul, sub, UNKNOWN } from "../ir/dims.js";
 import { makeConstant } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
-import { all, FLOATS64, gpu, hostOnly, integersAreQuantized, on, spatialDims, when, zeroPoints } from "./answers.js";
+import { all, FLOATS64, gpu, hostOnly, integersAreQuantized, on, spatialDims, when } from "./answers.js";
 import { type ConvAttrs, convAttributes, convCost, convShape } from "./convolutions.js";
 import {
   absent,
@@ -120,6 +120,7 @@ export const convTranspose = defineOp({
   },
 });
 
+const isKnown = (f: Fact): boolean => f.constant !== undefined || f.elements?.every((x) => typeof x === "number") === true;
 export const convInteger = defineOp({
   name: "ConvInteger",
   doc: "Integer convolution with zero points, accumulated in int32.",
@@ -134,17 +135,43 @@ export const convInteger = defineOp({
   int8: { axis: 0, accumulate: "i32" },
   on: on(
     all(
-      zeroPoints("xZero", "wZero"),
-      when("int8 operands", (at) =>
-        dtypeOf(at.in["x"] as Fact) === "int8" && dtypeOf(at.in["w"] as Fact) === "int8"
+      spatialDims(1, 3),
+      when("constant w, unless both are int8 without zero points", (at) => {
+        const [w, zero] = [at.in["w"] as Fact, at.in["wZero"] as Fact | undefined];
+        if (isKnown(w) && (zero === undefined || isKnown(zero))) return yes;
+        const plain = dtypeOf(at.in["x"] as Fact) === "int8" && dtypeOf(w) === "int8" && zero === undefined && at.in["xZero"] === undefined;
+        return plain
           ? yes
-          : no("integer convolutions of other types than int8 have no kernel", "quantize symmetrically to int8"),
-      ),
+          : no("its weights or their zero points are not constants", "make them initializers, or let constant folding compute them");
+      }),
     ),
     integersAreQuantized,
   ),
   *samples() {
     yield { name: "uint8", in: { x: random("uint8", 1, 1, 3, 3), w: random("uint8", 1, 1, 2, 2), xZero: given("uint8", [], [1]) } };
+    const weights = (...dims: readonly number[]) =>
+      ({
+        dtype: "uint8",
+        dims,
+        fill: Array.from({ length: dims.reduce((a, d) => a * d, 1) }, (_, i) => (i * 89) % 256),
+        constant: true,
+      }) as const;
+    const one = (dtype: "uint8", x: number) => ({ dtype, dims: [], fill: [x], constant: true }) as const;
+    yield {
+      name: "weights with a zero point, padded",
+      in: { x: random("uint8", 2, 16, 6, 5), w: weights(8, 16, 3, 3), xZero: given("uint8", [], [5]), wZero: one("uint8", 117) },
+      attrs: { pads: aInts(1, 0, 1, 2), strides: aInts(2, 1) },
+    };
+    yield {
+      name: "groups",
+      in: { x: random("uint8", 1, 32, 5, 5), w: weights(32, 16, 3, 3), xZero: given("uint8", [], [9]), wZero: one("uint8", 100) },
+      attrs: { group: aInt(2), auto_pad: aText("SAME_UPPER") },
+    };
+    yield {
+      name: "depthwise",
+      in: { x: random("uint8", 1, 8, 7, 7), w: weights(8, 1, 3, 3), xZero: given("uint8", [], [3]), wZero: one("uint8", 130) },
+      attrs: { group: aInt(8), pads: aInts(1, 1, 1, 1) },
+    };
   },
 });
 export const qLinearConv = defineOp({

@@ -1,8 +1,8 @@
 /** Matrix products. */
 import { no, yes } from "../diagnostics.js";
-import { broadcastDim, isStatic, UNKNOWN } from "../ir/dims.js";
+import { broadcastDim, isStatic, sameDim, UNKNOWN } from "../ir/dims.js";
 import type { Dim, Shape } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly, integersAreQuantized, on, when, zeroPoints } from "./answers.js";
+import { FLOATS64, gpu, hostOnly, integersAreQuantized, on, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -117,12 +117,42 @@ export const matMulInteger = defineOp({
   infer: (at) => [fact("int32", product(at))],
   cost: matmulCost,
   int8: weight(1),
-  on: on(zeroPoints("aZero", "bZero"), integersAreQuantized),
+  on: on(
+    when("one zero point for a, one or a constant for each column for b", (at) => {
+      const [za, zb] = [at.in["aZero"] as Fact | undefined, at.in["bZero"] as Fact | undefined];
+      const wide = (f: Fact | undefined): readonly Dim[] => (f === undefined ? [] : (shapeOf(f) ?? []).filter((d) => d !== 1));
+      if (wide(za).length > 0) return no("its left operand has a zero point for each row", "quantize it with one scale and zero point");
+      if (zb === undefined || wide(zb).length === 0) return yes;
+      if (zb.elements === undefined && zb.constant === undefined)
+        return no("the zero points of its columns are not constants", "make them initializers");
+      const columns = shapeOf(at.in["b"] as Fact)?.at(-1) ?? UNKNOWN;
+      return wide(zb).length === 1 && sameDim(shapeOf(zb)?.at(-1) ?? UNKNOWN, columns) !== false
+        ? yes
+        : no("its right operand has other zero points than one for each column", "quantize it per tensor or per column");
+    }),
+    integersAreQuantized,
+  ),
   *samples() {
     yield {
       name: "uint8",
       in: { a: random("uint8", 2, 3), b: random("uint8", 3, 2), aZero: given("uint8", [], [3]), bZero: given("uint8", [], [1]) },
     };
+    const weights = {
+      dtype: "int8",
+      dims: [16, 24],
+      fill: Array.from({ length: 384 }, (_, i) => ((i * 37) % 251) - 125),
+      constant: true,
+    } as const;
+    yield {
+      name: "int8 weights, a zero point for each column",
+      in: {
+        a: random("uint8", 2, 5, 16),
+        b: weights,
+        aZero: given("uint8", [], [7]),
+        bZero: { dtype: "int8", dims: [24], fill: Array.from({ length: 24 }, (_, i) => i - 12), constant: true },
+      },
+    };
+    yield { name: "without zero points", in: { a: random("uint8", 3, 16), b: weights } };
   },
 });
 export const qLinearMatMul = defineOp({

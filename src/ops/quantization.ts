@@ -3,7 +3,7 @@
 import { no, yes } from "../diagnostics.js";
 import { dtypeFromOnnx } from "../ir/dtypes.js";
 import type { DType } from "../ir/types.js";
-import { all, attribute, gpu, hostOnly, when } from "./answers.js";
+import { all, attribute, gpu, on, when } from "./answers.js";
 import { absent, defineOp, dtypeOf, type Fact, flag, int, optional, shapeOf, tensor } from "./define.js";
 import { aInt, given, random } from "./samples.js";
 import { fact, perOutput } from "./shapes.js";
@@ -109,8 +109,14 @@ export const dynamicQuantizeLinear = defineOp({
   infer: (at) => [fact("uint8", shapeOf(at.in.x)), fact("float32", []), fact("uint8", [])],
   cost: perOutput(5),
   int8: absent("its scale is only known at run time"),
-  on: hostOnly("the scale is only known at run time", "calibrate, and quantize statically"),
+  on: on(
+    undefined,
+    absent("TensorRT takes scales that are known when it builds", "calibrate, and quantize statically; or let the cuda engine take it"),
+  ),
   *samples() {
     yield { name: "matrix", in: { x: random("float32", 3, 4) }, outs: 3 };
+    yield { name: "above zero", in: { x: given("float32", [5], [0.5, 3, 1.25, 2, 0.75]) }, outs: 3 };
+    yield { name: "zeros", in: { x: given("float32", [2, 2], [0, 0, 0, 0]) }, outs: 3 };
+    yield { name: "large", in: { x: random("float32", 2, 96, 9, 8) }, outs: 3 };
   },
 });

@@ -15,6 +15,7 @@ import { type Fused, fuse, type Weight } from "./fusion.js";
 import { attentionShape } from "./heads.js";
 import { type Index, product } from "./indexing.js";
 import { inline, inlineOps, reshapedIndex } from "./inline.js";
+import { spellIntegers } from "./integers.js";
 import { mapKernel, noTail, reduceKernel, rowKernel, type Tail } from "./loops.js";
 import { precisionOf } from "./matrix.js";
 import { emitMatrix } from "./matrix-emit.js";
@@ -41,7 +42,8 @@ export { NotEmitted };
 
 /** Throws `NotEmitted` for a node that no rule takes. All dims must be static. */
 export function lower(g: Graph, options: LowerOptions): Lowered {
-  return new Lowering(integerRegions(g), options).run();
+  const { graph, exact } = spellIntegers(integerRegions(g));
+  return new Lowering(graph, options, exact).run();
 }
 
 /**
@@ -49,7 +51,9 @@ export function lower(g: Graph, options: LowerOptions): Lowered {
  * operator alone.
  */
 export function refusals(g: Graph, options: LowerOptions): ReadonlyMap<NodeId, Refused> {
-  return new Lowering(g, options).refusals();
+  const { graph, from } = spellIntegers(g);
+  const found = new Lowering(graph, options).refusals();
+  return new Map([...found].map(([id, refused]) => [from.get(id) ?? id, refused]));
 }
 const EMITTED: ReadonlySet<string> = new Set([
   ...inlineOps,
@@ -60,6 +64,7 @@ const EMITTED: ReadonlySet<string> = new Set([
   "Conv",
   "MatMulInteger",
   "ConvInteger",
+  "DynamicQuantizeLinear",
   "Attention",
   "TopK",
   // Answered by inference once the dims are known.
@@ -98,15 +103,19 @@ const ends: Readonly<Record<HeavyKind["kind"], "any" | "views" | "stores">> = {
   topk: "stores",
 };
 
-/** Integer products of symmetric int8 operands run on the matrix units, other products as loops. */
+/** Integer products of int8 operands run on the matrix units, other products as loops. Zero points have been taken out before (integers.ts). */
 function integerKind(s: Site, empty: boolean): HeavyKind {
-  for (const zero of s.ins.slice(2))
-    if (zero !== undefined && zero.numbers?.every((z) => z === 0) !== true)
-      throw new Refused("its zero points are not known to be 0", "quantize symmetrically");
+  if (s.ins.slice(2).some((zero) => zero !== undefined))
+    throw new Refused(
+      s.node.op === "ConvInteger"
+        ? "its weights or their zero points are not constants"
+        : "its left operand has more zero points than one, or its right operand others than one for each column",
+      "quantize with one zero point, or symmetrically",
+    );
   const [x, w] = s.ins;
   const symmetric = x?.dtype === "int8" && w?.dtype === "int8" && !empty;
   if (s.node.op === "ConvInteger") {
-    if (!symmetric) throw new Refused("integer convolutions of other types than int8 have no kernel", "quantize symmetrically to int8");
+    if (!symmetric) throw new Refused("its weights are not constants, or it has no elements", "make the weights initializers");
     return { kind: "conv" };
   }
   return symmetric && x.dims.length >= 2 && w.dims.length >= 2 ? { kind: "matmul" } : { kind: "reduce", reductions: [directMatMul(s)] };
@@ -118,8 +127,10 @@ class Lowering {
   readonly #heavy = new Map<Node, HeavyKind>();
   #castFrom: ReadonlySet<ValueId | undefined> | undefined;
 
-  constructor(g: Graph, options: LowerOptions) {
+  /** `exact`: values that lie in memory in their own precision. */
+  constructor(g: Graph, options: LowerOptions, exact: Iterable<ValueId> = []) {
     this.#e = new Emission(mergeProducts(spellEinsums(g)), options);
+    for (const v of exact) this.#e.masks.add(v);
   }
 
   run(): Lowered {
