@@ -27,6 +27,7 @@ export async function verify(path: string | URL, options: VerifyModelOptions = {
 export type { BatchEvent, CacheEvent, Phase, QueueEvent, RunEvent, SegmentEvent } from "./channels.js";
 export type { ModelInput } from "./compile.js";
 export { PartitaError, type Remark, type Verdict, type Where } from "./diagnostics.js";
+export type { DeviceTensor } from "./engines/engine.js";
 export type { BindValue } from "./ir/bound.js";
 export { npyBytes, npzBytes, readNpy, readNpz, writeNpz } from "./npz.js";
 export { defineOperator, type Operator, type OperatorAttrs, type OperatorType } from "./ops/javascript.js";
@@ -46,7 +47,7 @@ export type { Batching } from "./runtime/batching.js";
 export type { FaultyNode, ValueError } from "./runtime/bisect.js";
 export type { LayerProfile, Profile, SegmentTimes } from "./runtime/profile.js";
 export type { Program } from "./runtime/program.js";
-export type { Feeds, Port, SegmentProfile, Session, SessionRunOptions, SessionStats } from "./runtime/session.js";
+export type { Feeds, Port, SegmentProfile, Session, SessionFeeds, SessionRunOptions, SessionStats } from "./runtime/session.js";
 export type { SessionOptions } from "./runtime/settings.js";
 export type { Stream, StreamOptions, StreamRunOptions } from "./runtime/stream.js";
 export type { Recording, Trace, TraceEvent } from "./runtime/trace.js";

@@ -1,7 +1,8 @@
 // The runtime on GPUs: a decoder whose cache stays on the device, beside ONNX Runtime's tokens and torch's eager generation; two sessions at once on one GPU;
-// one session on one GPU and on two, fed bytes and floats. One call does all of it, each part in a process and with a deadline of its own, and writes a line
-// of JSON a figure as soon as it is there.
-//   node bench/gpu/runtime.mjs results.jsonl [decoder,sessions,bytes,floats]   "part:seconds" for another deadline; SMALL=1: stand-in sizes on the host
+// one session on one GPU and on two, fed tensors on the GPUs, in pinned memory and in plain arrays, beside what the bus and the host's memory give. One call
+// does all of it, each part in a process and with a deadline of its own, and writes a line of JSON a figure as soon as it is there.
+//   node bench/gpu/runtime.mjs results.jsonl [floors,floats,bytes,large,decoder,sessions]   "part:seconds" for another deadline; SMALL=1: stand-in sizes
+//   on the host
 //   node bench/gpu/runtime.mjs --report results.jsonl gpu driver               writes bench/results/gpu-runtime.json
 import { spawnSync } from "node:child_process";
 import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
@@ -22,10 +23,17 @@ const TOKENS = small ? 24 : 160;
 const WARM = small ? 4 : 32;
 const PROMPT = 17n;
 
-const SECONDS = { decoder: 120, sessions: 80, bytes: 90, floats: 90 };
+const SECONDS = { floors: 30, floats: 90, bytes: 90, large: 90, decoder: 120, sessions: 80 };
 const [, , first, second, third] = process.argv;
 if (part !== undefined)
-  await runPart({ decoder: generation, sessions: twoSessions, bytes: () => twoDevices(true), floats: () => twoDevices(false) });
+  await runPart({
+    floors,
+    floats: () => twoDevices({ batch: 32 }),
+    bytes: () => twoDevices({ batch: 32, bytes: true }),
+    large: () => twoDevices({ batch: 128 }),
+    decoder: generation,
+    sessions: twoSessions,
+  });
 else if (first === "--report") report(second, third, process.argv[5]);
 else {
   await inParts(fileURLToPath(import.meta.url), chosen(SECONDS, second), tell);
@@ -131,19 +139,19 @@ function batchOf(n, bytes = false) {
   return { input: new Tensor(bytes ? "uint8" : "float32", data, [n, 3, 224, 224]) };
 }
 
-/** Items a second over `seconds`, from `callers` of each session, every answer compared with the first. */
+/** Items a second over `seconds`, from `callers` of each session (the feeds of each, by its number), every answer compared with the first. */
 async function throughput(sessions, feeds, callers, seconds, expected) {
   const [name] = sessions[0].outputs.map((o) => o.name);
-  const items = Object.values(feeds)[0].dims[0];
+  const items = Object.values(feeds(0))[0].dims[0];
   const drive = async (limit) => {
     let runs = 0;
     let wrong = 0;
     const start = performance.now();
     await Promise.all(
       sessions.flatMap((s) =>
-        Array.from({ length: callers }, async () => {
+        Array.from({ length: callers }, async (_, caller) => {
           while (performance.now() - start < 1000 * limit) {
-            const { data } = (await s.run(feeds))[name];
+            const { data } = (await s.run(feeds(caller)))[name];
             if (!bytesOf(data).equals(bytesOf(expected))) wrong++;
             runs++;
           }
@@ -165,54 +173,120 @@ async function twoSessions() {
     const expected = Object.values(await a.run(feeds))[0].data;
     const seconds = small ? 0.5 : 2;
     underWay(`batch ${batch}, one session`);
-    const one = await throughput([a], feeds, 1, seconds, expected);
+    const one = await throughput([a], () => feeds, 1, seconds, expected);
     underWay(`batch ${batch}, two sessions`);
-    const two = await throughput([a, b], feeds, 1, seconds, expected);
+    const two = await throughput([a, b], () => feeds, 1, seconds, expected);
     underWay(`closing the sessions of batch ${batch}`);
     await Promise.all([a.dispose(), b.dispose()]);
     row({ part: "sessions", network: "resnet50-fp16", batch, one, two, ratio: two.itemsPerSecond / one.itemsPerSecond });
   }
 }
 
-/** Each figure is a row as soon as it is there; the last has them all. */
-async function twoDevices(bytes) {
-  const batch = Number(process.env.BATCH ?? (small ? 1 : 32));
+/** Gigabytes a second to each of the GPUs alone and to all at once, from pinned memory and from plain arrays, four uploads under way to each. */
+async function floors() {
+  if (small) return row({ part: "floors", what: "needs GPUs" });
+  const { openDevice } = await import("../../dist/engines/cuda/device.js");
+  const bytes = 32 * 3 * 224 * 224 * 4;
+  const lanes = [0, 1].flatMap((ordinal) => {
+    const { addon, context } = openDevice(ordinal);
+    return Array.from({ length: 4 }, () => ({
+      ordinal,
+      addon,
+      stream: addon.streamCreate(context),
+      memory: addon.memAlloc(context, bytes),
+      ring: addon.hostAlloc(context, bytes),
+      pinned: addon.hostAlloc(context, bytes).buffer,
+      plain: new Uint8Array(bytes).fill(1),
+    }));
+  });
+  const rate = async (from, ordinals) => {
+    underWay(`uploading from ${from} to ${ordinals}`);
+    let total = 0;
+    const drive = async (limit) => {
+      total = 0;
+      const start = performance.now();
+      await Promise.all(
+        lanes
+          .filter((l) => ordinals.includes(l.ordinal))
+          .map(async ({ addon, stream, memory, ring, [from]: array }) => {
+            while (performance.now() - start < limit) {
+              await addon.execute(stream, undefined, [[memory, 0, array, ring.handle, 0]], []);
+              total += bytes;
+            }
+          }),
+      );
+      return total / (performance.now() - start) / 1e6;
+    };
+    await drive(200);
+    return await drive(700);
+  };
+  const figures = { part: "floors", what: "GB/s to the GPUs in pieces of a batch of 32 floats (19.3 MB), 4 under way to each" };
+  for (const from of ["pinned", "plain"]) {
+    figures[from] = { first: await rate(from, [0]), second: await rate(from, [1]), both: await rate(from, [0, 1]) };
+    figures[from].bytesPerItem = bytes / 32;
+  }
+  row(figures);
+}
+
+/** Each figure is a row as soon as it is there; the last of a kind of feeds has them all. */
+async function twoDevices({ batch: full, bytes = false }) {
+  const batch = small ? 1 : full;
   underWay(`compiling batch ${batch}`);
   const program = await compile(resnet50(batch, { bytes }), { target, precision: small ? "fp32" : "fp16", strict: !small });
   const feeds = batchOf(batch, bytes);
-  const seconds = small ? 0.5 : 3;
+  const { type, dims, data } = feeds.input;
+  const seconds = small ? 0.5 : 2;
   const streams = small ? 1 : 4;
-  const figures = { part: "devices", network: "resnet50-fp16", batch, input: bytes ? "uint8" : "float32", streams };
+  const found = {};
   const on = async (name, devices) => {
     underWay(`opening on ${name}, devices ${devices}`);
     const session = await program.createSession({ devices, streams, threads: 1 });
     try {
       const expected = Object.values(await session.run(feeds))[0].data;
-      underWay(`running on ${name}, devices ${devices}`);
-      figures[name] = await throughput([session], feeds, (streams + 1) * devices.length, seconds, expected);
+      const pinned = session.allocate(type, dims);
+      pinned.data.set(data);
+      const kinds = { plain: () => feeds, pinned: () => ({ input: pinned }) };
+      if (!small) {
+        const there = [];
+        for (const d of devices) there.push({ input: await session.upload(feeds.input, d) });
+        kinds.resident = (caller) => there[caller % there.length];
+      }
+      for (const [kind, of] of Object.entries(kinds)) {
+        underWay(`running on ${name}, devices ${devices}, ${kind}`);
+        found[kind] ??= { part: "devices", network: "resnet50-fp16", batch, input: type, feeds: kind, streams };
+        found[kind][name] = await throughput([session], of, (streams + 1) * devices.length, seconds, expected);
+      }
     } finally {
       underWay(`closing ${name}, devices ${devices}`);
       await session.dispose();
     }
   };
+  const told = () => {
+    for (const f of Object.values(found)) {
+      const single = [f.one, f.other, f.again].filter((x) => x !== undefined);
+      row({ ...f, ratio: f.two.itemsPerSecond / Math.max(...single.map((x) => x.itemsPerSecond)) });
+    }
+  };
   await on("one", [0]);
   await on("two", [0, 1]);
-  row({ ...figures, again: undefined, ratio: figures.two.itemsPerSecond / figures.one.itemsPerSecond });
+  told();
+  if (!small) await on("other", [1]);
   await on("again", [0]);
-  row({ ...figures, ratio: figures.two.itemsPerSecond / Math.max(figures.one.itemsPerSecond, figures.again.itemsPerSecond) });
+  told();
 }
 
 function mean(values) {
   return values.reduce((a, b) => a + b, 0) / values.length;
 }
 
+const sameFigures = (a, b) => ["part", "batch", "input", "feeds"].every((key) => a[key] === b[key]);
 function report(path, gpu, driver) {
   const rows = readFileSync(path, "utf8")
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line))
     // A row of two devices that was followed by its complete one.
-    .filter((r, i, all) => r.two === undefined || r.part !== "devices" || r.again !== undefined || all[i + 1]?.again === undefined);
+    .filter((r, i, all) => r.part !== "devices" || !all.slice(i + 1).some((o) => sameFigures(o, r)));
   const figures = { name: "gpu-runtime", date: new Date().toISOString().slice(0, 10), gpu, driver, rows };
   writeFileSync(join(here, "../results/gpu-runtime.json"), `${JSON.stringify(figures, null, 1)}\n`);
 }

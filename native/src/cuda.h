@@ -54,7 +54,7 @@ enum : int {
   kMaxSharedPerBlock = 8, kClockRate = 13, kMultiprocessors = 16, kMemoryClock = 36, kBusWidth = 37, kL2Bytes = 38,
   kMajor = 75, kMinor = 76, kMaxSharedPerMultiprocessor = 81, kMaxSharedOptin = 97,
   kFnMaxThreads = 0, kFnSharedBytes = 1, kFnConstBytes = 2, kFnLocalBytes = 3, kFnRegisters = 4, kFnMaxDynamicShared = 8,
-  kStreamNonBlocking = 1, kCaptureThreadLocal = 1, kHostAllocPortable = 1,
+  kStreamNonBlocking = 1, kCaptureThreadLocal = 1, kHostAllocPortable = 1, kEventDisableTiming = 2,
 };
 
 }  // namespace cuda

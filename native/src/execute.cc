@@ -1,10 +1,12 @@
 // Work off the event loop: an inference (copies in, a graph, copies out, the wait), and the timing of a graph.
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <vector>
 
 #include "driver.h"
 #include "state.h"
+#include "threads.h"
 
 namespace {
 
@@ -16,10 +18,11 @@ class Work : public Napi::AsyncWorker {
     h.busy++;
     used_.push_back(h.id);
   }
-  // Ends the preparation: the work runs, deletes itself when it is done, and settles the promise.
-  static Napi::Promise start(std::unique_ptr<Work> work) {
+  // Ends the preparation: the work runs, deletes itself when it is done, and settles the promise. `apart`: on a thread that waits for nobody else's work,
+  // where there is one; otherwise on one of those that all of Node.js shares.
+  static Napi::Promise start(std::unique_ptr<Work> work, bool apart = false) {
     const auto promise = work->deferred_.Promise();
-    work->Queue();
+    if (!apart || !state(work->Env()).apart.run(work->Env(), *work)) work->Queue();
     work.release();
     return promise;
   }
@@ -65,13 +68,20 @@ class Work : public Napi::AsyncWorker {
   std::string call_;
 };
 
+// Pageable memory on its way to the device goes through a ring of pinned pieces, small enough that they stay in the processor's cache: while one is copied
+// into, those before it cross the bus. Large arrays have several rings with a thread each.
+constexpr size_t kPiece = 1 << 20;
+constexpr size_t kRing = 4;
+constexpr unsigned kRings = 4;
+
 class Execution : public Work {
  public:
   struct Copy {
-    bool pinned;
-    uint64_t address;  // of device or pinned memory
+    enum { Pinned, Device, Ring } kind;
+    uint64_t address;  // of device memory, or of pinned memory that is copied into or out of
     uint8_t* host;
     size_t bytes;
+    uint8_t* ring;  // as much pinned memory as the bytes
   };
   Execution(Napi::Env env, cuda::Context context, cuda::Stream stream, cuda::GraphExec graph) : Work(env), context_(context), stream_(stream), graph_(graph) {}
   std::vector<Copy> in, out;
@@ -83,28 +93,77 @@ class Execution : public Work {
     Current current(context_);
     if (!step(current.status(), "cuCtxPushCurrent")) return;
     for (const auto& c : in) {
-      if (c.pinned)
+      if (c.kind == Copy::Pinned)
         std::memcpy(reinterpret_cast<void*>(static_cast<uintptr_t>(c.address)), c.host, c.bytes);
-      else if (!step(d.MemcpyHtoDAsync(c.address, c.host, c.bytes, stream_), "cuMemcpyHtoDAsync"))
-        break;
+      else if (c.kind == Copy::Ring)
+        upload(c);
+      else
+        step(d.MemcpyHtoDAsync(c.address, c.host, c.bytes, stream_), "cuMemcpyHtoDAsync");
+      if (failed()) break;
     }
     bool good = !failed();
     if (good && graph_ != nullptr) good = step(d.GraphLaunch(graph_, stream_), "cuGraphLaunch");
     for (const auto& c : out)
-      if (good && !c.pinned) good = step(d.MemcpyDtoHAsync(c.host, c.address, c.bytes, stream_), "cuMemcpyDtoHAsync");
+      if (good && c.kind == Copy::Device) good = step(d.MemcpyDtoHAsync(c.host, c.address, c.bytes, stream_), "cuMemcpyDtoHAsync");
     // Also after a failure: the memory may be freed once this has returned.
     if (!step(d.StreamSynchronize(stream_), "cuStreamSynchronize") || failed()) return;
     for (const auto& c : out)
-      if (c.pinned) std::memcpy(c.host, reinterpret_cast<const void*>(static_cast<uintptr_t>(c.address)), c.bytes);
+      if (c.kind == Copy::Pinned) std::memcpy(c.host, reinterpret_cast<const void*>(static_cast<uintptr_t>(c.address)), c.bytes);
   }
 
  private:
+  struct Failure {
+    cuda::Result result = 0;
+    const char* call = "";
+  };
+  void upload(const Copy& c) {
+    const Helpers helpers(std::min<size_t>(kRings, std::max<size_t>(1, c.bytes / (kRing * kPiece))) - 1);
+    const size_t rings = helpers.count() + 1;
+    std::vector<Failure> failures(rings);
+    {
+      Together others;
+      // A thread that does not start leaves its pieces to this one.
+      std::vector<size_t> mine{0};
+      for (size_t r = 1; r < rings; r++)
+        if (!others.add([this, &c, &failures, r, rings] { failures[r] = pieces(c, r, rings); })) mine.push_back(r);
+      for (const size_t r : mine) failures[r] = pieces(c, r, rings);
+    }
+    for (const auto& f : failures) step(f.result, f.call);
+  }
+  // Every so many pieces of an array, from the given one on, through a ring of their own.
+  Failure pieces(const Copy& c, size_t first, size_t every) const {
+    const Driver& d = driver();
+    const Current current(context_);
+    Failure failure{current.status(), "cuCtxPushCurrent"};
+    const auto good = [&](cuda::Result r, const char* call) {
+      failure = {r, call};
+      return r == 0;
+    };
+    if (failure.result != 0) return failure;
+    uint8_t* const ring = c.ring + first * kRing * kPiece;
+    cuda::Event done[kRing] = {};
+    size_t n = 0;
+    for (size_t at = first * kPiece; at < c.bytes; at += every * kPiece, n++) {
+      const size_t slot = n % kRing, bytes = std::min(kPiece, c.bytes - at);
+      if (n >= kRing && !good(d.EventSynchronize(done[slot]), "cuEventSynchronize")) break;
+      std::memcpy(ring + slot * kPiece, c.host + at, bytes);
+      if (!good(d.MemcpyHtoDAsync(c.address + at, ring + slot * kPiece, bytes, stream_), "cuMemcpyHtoDAsync")) break;
+      // Whether the slot is used again.
+      if (at + kRing * every * kPiece >= c.bytes) continue;
+      if (done[slot] == nullptr && !good(d.EventCreate(&done[slot], cuda::kEventDisableTiming), "cuEventCreate")) break;
+      if (!good(d.EventRecord(done[slot], stream_), "cuEventRecord")) break;
+    }
+    for (const cuda::Event e : done)
+      if (e != nullptr) d.EventDestroy(e);
+    return failure;
+  }
   cuda::Context context_;
   cuda::Stream stream_;
   cuda::GraphExec graph_;
 };
 
-// execute(stream, graph | undefined, in, out): Promise<void>; in and out are [memory, offset, array] with device or pinned memory.
+// execute(stream, graph | undefined, in, out): Promise<void>; in and out are [memory, offset, array] with device or pinned memory; in may be
+// [memory, offset, array, pinned, from]: by way of as much pinned memory from that offset on, unless the array lies in pinned memory itself.
 // In order: arrays copied in, the graph, arrays copied out. The arrays must stay as they are until the promise settles.
 Napi::Value Execute(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -122,7 +181,20 @@ Napi::Value Execute(const Napi::CallbackInfo& info) {
       const Bytes host = bytesOf(env, target);
       inside(env, memory, offset, host.length);
       if (host.length == 0) continue;
-      into.push_back({memory.kind == Kind::Host, memory.value + offset, host.data, host.length});
+      Execution::Copy copy{memory.kind == Kind::Host ? Execution::Copy::Pinned : Execution::Copy::Device, memory.value + offset, host.data, host.length, nullptr};
+      if (one.Length() > 3) {
+        Handle& by = s.get(env, one.Get(3u), Kind::Host);
+        const uint64_t from = number(env, one.Get(4u), "offset");
+        inside(env, by, from, host.length);
+        if (memory.kind != Kind::Memory) throw Napi::TypeError::New(env, "only what goes to device memory goes by way of pinned memory");
+        Handle* const locked = s.pinned(host.data, host.length);
+        if (locked == nullptr) {
+          copy.kind = Execution::Copy::Ring;
+          copy.ring = as<uint8_t*>(by) + from;
+        }
+        work->use(locked == nullptr ? by : *locked);
+      }
+      into.push_back(copy);
       work->held.push_back(Napi::Persistent(target.As<Napi::Object>()));
       work->use(memory);
     }
@@ -131,7 +203,7 @@ Napi::Value Execute(const Napi::CallbackInfo& info) {
   if (graph != nullptr) work->use(*graph);
   read(info[2], work->in);
   read(info[3], work->out);
-  return Work::start(std::move(work));
+  return Work::start(std::move(work), true);
 }
 
 class Timing : public Work {

@@ -113,6 +113,13 @@ Handle& State::keep(Kind kind, uint64_t context, uint64_t value, uint64_t bytes,
   return h;
 }
 
+Handle* State::pinned(const uint8_t* from, size_t bytes) {
+  const uint64_t at = reinterpret_cast<uintptr_t>(from);
+  for (auto& [id, h] : handles)
+    if (h.kind == Kind::Host && at >= h.value && at - h.value <= h.bytes && bytes <= h.bytes - (at - h.value)) return &h;
+  return nullptr;
+}
+
 Handle& State::get(Napi::Env env, const Napi::Value& v, Kind kind) {
   if (v.IsNumber()) {
     const double id = v.As<Napi::Number>().DoubleValue();

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "cuda.h"
+#include "threads.h"
 
 enum class Kind { Context, Module, Function, Memory, Host, Stream, Event, Graph, Engine, Execution };
 constexpr int kKinds = 10;
@@ -29,6 +30,7 @@ struct Handle {
 struct State {
   std::unordered_map<uint64_t, Handle> handles;
   uint64_t next = 1;
+  Apart apart;
 
   State() = default;
   State(const State&) = delete;
@@ -40,6 +42,8 @@ struct State {
   Handle& get(Napi::Env env, const Napi::Value& v, Kind kind);
   // Device or pinned memory.
   Handle& memory(Napi::Env env, const Napi::Value& v);
+  // The pinned memory that all of these bytes lie in, or nullptr.
+  Handle* pinned(const uint8_t* from, size_t bytes);
 };
 
 State& state(Napi::Env env);

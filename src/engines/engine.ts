@@ -156,6 +156,8 @@ export interface DeviceTensor {
   readonly room: number;
   /** Number of the GPU. */
   readonly device: number;
+  /** Whether `release` was called: it is of no use any more. */
+  readonly released?: boolean | undefined;
   /** Gives the memory back; once is enough. */
   release(): void;
   /** A copy on the host. */

@@ -3,7 +3,7 @@ import { defineError, didYouMean } from "../diagnostics.js";
 import { isResident } from "../engines/cuda/resident.js";
 import type { DeviceTensor } from "../engines/engine.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-import type { Feeds, Plan, Port } from "./session.js";
+import type { Plan, Port, SessionFeeds } from "./session.js";
 
 const missingFeed = defineError<{ name: string; known: readonly string[] }>("P3102", "an input was not fed", ({ name, known }) => ({
   what: `input '${name}' is missing`,
@@ -83,7 +83,7 @@ export class Interface {
   }
 
   /** Feeds by the inputs' own names; `have` are inputs that need none. Throws P3102 to P3104. */
-  checked(feeds: Feeds, have?: Values): Values {
+  checked(feeds: SessionFeeds, have?: Values): Values {
     const values: Values = new Map(have);
     if (feeds === null || typeof feeds !== "object") throw missingFeed({ name: this.#inputs[0] ?? "", known: this.#inputs });
     for (const name of Object.keys(feeds)) values.set(this.input(name), feeds[name] as TensorLike);
@@ -97,7 +97,7 @@ export class Interface {
     return values;
   }
   /** Feeds in the order of the inputs, where they go by the inputs' own names and fit; undefined for others, of which `checked` tells. */
-  inOrder(feeds: Feeds): readonly TensorLike[] | undefined {
+  inOrder(feeds: SessionFeeds): readonly TensorLike[] | undefined {
     if (feeds === null || typeof feeds !== "object") return undefined;
     const inputs: TensorLike[] = [];
     const sizes: (number | undefined)[] = [];
@@ -122,15 +122,17 @@ export class Interface {
     const direct = this.#hasDirect && Object.hasOwn(this.#plan.direct, output) ? this.#plan.direct[output] : undefined;
     return direct === undefined ? values.get(output) : "input" in direct ? values.get(direct.input) : direct.constant;
   }
-  results(wanted: readonly string[], values: Values): Record<string, Tensor> {
+  /** Tensors on the host; what is on the device is fetched. */
+  results(wanted: readonly string[], values: Values): Record<string, Tensor> | Promise<Record<string, Tensor>> {
     const results: Record<string, Tensor> = {};
+    const fetching: Promise<void>[] = [];
     for (const name of wanted) {
       const found = this.valueOf(name, values);
-      if (found === undefined || isResident(found)) continue;
-      const value = found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims);
-      put(results, name, value);
+      if (found === undefined) continue;
+      if (isResident(found)) fetching.push(found.fetch().then((t) => put(results, name, t)));
+      else put(results, name, found instanceof Tensor ? found : new Tensor(found.type as never, found.data as never, found.dims));
     }
-    return results;
+    return fetching.length === 0 ? results : Promise.all(fetching).then(() => results);
   }
 
   /** The name itself, port 0 of the node it names, or what it is another name of. */
@@ -159,7 +161,9 @@ interface Check {
 function fits({ port, dims }: Check, t: TensorLike | DeviceTensor, sizes: (number | undefined)[]): boolean {
   if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) return false;
   const found: readonly number[] = t.dims;
-  if (!isResident(t)) {
+  if (isResident(t)) {
+    if (t.type !== port.type || t.released === true) return false;
+  } else {
     if (t.type !== port.type || typeof t.data?.length !== "number") return false;
     let count = 1;
     for (const d of found) count *= Number.isInteger(d) && d >= 0 ? d : Number.NaN;
@@ -187,7 +191,10 @@ function demandFit(port: Port, t: TensorLike | DeviceTensor, symbols: Map<string
   };
   if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) wrong("no tensor");
   const found = `${t.type}${dimsText(t.dims)}`;
-  if (!isResident(t)) {
+  if (isResident(t)) {
+    if (t.released === true) wrong(`${found} on a GPU, and was released`);
+    if (t.type !== port.type) wrong(found);
+  } else {
     if (typeof t.data?.length !== "number") wrong("no tensor");
     if (t.type !== port.type) wrong(found);
     if (!t.dims.every((d) => Number.isInteger(d) && d >= 0)) wrong(found);

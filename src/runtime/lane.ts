@@ -65,6 +65,10 @@ export class Lane {
   get load(): number {
     return this.#load;
   }
+  /** Number of the GPU that it uses, if it does. */
+  get device(): number | undefined {
+    return this.#settings.device;
+  }
   /** One per step, and its engine, for profiles. */
   get executables(): readonly Executable[] {
     return this.#executables;
@@ -167,7 +171,9 @@ export class Lane {
   async #step(i: number, step: Step, values: Values, options: LaneRunOptions): Promise<void> {
     const executable = this.#executables[i];
     if (executable === undefined) throw new Error(`no executable for ${step.segment}`);
-    const feeds = step.inputs.map((name) => values.get(name) as TensorLike | DeviceTensor);
+    let feeds = step.inputs.map((name) => values.get(name) as TensorLike | DeviceTensor);
+    if (executable.runResident === undefined && feeds.some(isResident))
+      feeds = await Promise.all(feeds.map((t) => (isResident(t) ? t.fetch() : t)));
     const keep = (options.keep ?? this.#resident)[i] ?? [];
     const { run, session, signal, transfer } = options;
     const { engines, device } = this.#settings;

@@ -1,15 +1,17 @@
 /** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
 import { nextNumber, publishBatch, queueChannel, runChannel, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
+import type { DeviceTensor } from "../engines/engine.js";
 import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { ValueType } from "../ir/types.js";
-import type { Tensor, TensorLike } from "../tensor.js";
+import type { NumericDType, Tensor, TensorLike } from "../tensor.js";
 import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining } from "./batching.js";
 import { badSession, demandNamed } from "./errors.js";
-import { Interface, type Values } from "./feeds.js";
+import { Interface, type Values, wrongFeed } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { randomFeeds } from "./measure.js";
+import { OwnTensors } from "./own-tensors.js";
 import { Pace } from "./pace.js";
 import { type Origins, type Profile, profileSegments } from "./profile.js";
 import { disposedError, type QueueOptions, type QueueStats, RunQueue, type Ticket } from "./queue.js";
@@ -46,6 +48,8 @@ export interface Plan {
   readonly joins?: string | undefined;
 }
 export type Feeds = Readonly<Record<string, TensorLike>>;
+/** Feeds that may be on a GPU of the session (`session.upload`). */
+export type SessionFeeds = Readonly<Record<string, TensorLike | DeviceTensor>>;
 export interface SessionRunOptions {
   /** Only these outputs. */
   readonly outputs?: readonly string[] | undefined;
@@ -97,6 +101,8 @@ export interface QueueSettings {
 interface Job extends Joinable {
   readonly run: number;
   readonly transfer: boolean | undefined;
+  /** The one whose GPU holds some of its feeds. */
+  readonly lane: Lane | undefined;
   /** Runs on this lane, and keeps there what the lane's `residency` says. */
   readonly pinned?: Pinned | undefined;
 }
@@ -127,6 +133,7 @@ export class Session {
   #retriedBatches = 0;
   readonly #streams = new Map<Stream, Lane>();
   readonly #origins: Origins;
+  readonly #own: OwnTensors;
   #disposed: Promise<void> | undefined;
 
   /** Every lane runs the whole plan. Throws P3108. */
@@ -137,6 +144,7 @@ export class Session {
     this.outputs = plan.outputs;
     this.#plan = plan;
     this.#lanes = lanes;
+    this.#own = new OwnTensors(lanes.flatMap((l) => l.device ?? []));
     this.#interface = new Interface(plan);
     this.#batching = batching;
     if (batching !== undefined) checkBatchable(plan);
@@ -162,7 +170,7 @@ export class Session {
    * Runs the graph on feeds by input name; gives tensors by output name. Where runs are joined, results of one batch are views of one buffer.
    * Throws P3102 to P3107, P20xx, P21xx, P22xx, or the signal's reason.
    */
-  run(feeds: Feeds, options: SessionRunOptions = DEFAULT): Promise<Record<string, Tensor>> {
+  run(feeds: SessionFeeds, options: SessionRunOptions = DEFAULT): Promise<Record<string, Tensor>> {
     try {
       if (this.#disposed !== undefined) throw disposedError({});
       // Runs without options, which are the shortest, are not looked at.
@@ -178,7 +186,7 @@ export class Session {
   }
 
   /** Results of a short run, which nothing could be told of or done to on its way, and with no other before it. Undefined for others. */
-  #atOnce(feeds: Feeds, wanted: readonly string[], options: SessionRunOptions): Record<string, Tensor> | undefined {
+  #atOnce(feeds: SessionFeeds, wanted: readonly string[], options: SessionRunOptions): Record<string, Tensor> | undefined {
     const { signal, deadlineMs, transfer } = options;
     if (!this.#mayBeHere || signal !== undefined || deadlineMs !== undefined || transfer === true) return undefined;
     if (!this.#queue.open || watched()) return undefined;
@@ -200,7 +208,7 @@ export class Session {
       });
     const run = nextNumber();
     const { key, items } = this.#batching === undefined || pinned !== undefined ? ALONE : joining(this.#plan, values);
-    const job: Job = { run, values, transfer, pinned, key, items };
+    const job: Job = { run, values, transfer, lane: this.#holding(values, pinned), pinned, key, items };
     if (!runChannel.hasSubscribers) return this.#queue.submit(job, options);
     return traced(
       runChannel,
@@ -226,6 +234,20 @@ export class Session {
       },
     };
   }
+  /** The lane of the GPU that some of these are on. Throws P3104 where there is none such, or not one. */
+  #holding(values: Values, pinned: Pinned | undefined): Lane | undefined {
+    let lane: Lane | undefined = pinned?.lane;
+    for (const [name, t] of values) {
+      if (!isResident(t)) continue;
+      const its = this.#lanes.find((l) => l.device === t.device);
+      if (its === undefined || (lane !== undefined && its !== lane)) {
+        const expected = lane === undefined ? "what is on the host or on a GPU of the session" : `all that is on a GPU on ${lane.device}`;
+        throw wrongFeed({ expected, found: `on GPU ${t.device}` }, { value: name });
+      }
+      lane = its;
+    }
+    return lane;
+  }
   #dims(values: Values): Readonly<Record<string, readonly number[]>> {
     return Object.fromEntries(this.inputs.map((p) => [p.name, values.get(p.name)?.dims ?? []]));
   }
@@ -237,7 +259,7 @@ export class Session {
   #work(tickets: readonly Ticket<Job, Values>[]): Promise<void> {
     const [first] = tickets;
     if (first === undefined) return Promise.resolve();
-    const lane = first.job.pinned?.lane ?? this.#leastBusy();
+    const lane = first.job.lane ?? this.#leastBusy();
     return tickets.length === 1 ? this.#alone(first, lane) : this.#joined(tickets, lane);
   }
   #leastBusy(): Lane {
@@ -333,6 +355,23 @@ export class Session {
     return stream;
   }
 
+  /**
+   * A tensor of zeros to fill and feed, as often as one likes: where the session uses a GPU its memory is page-locked, and the GPU reads it without a copy on
+   * the host. It lives as long as the session; its array is empty then. Throws P3130, P3101, P2104.
+   */
+  allocate<T extends NumericDType>(type: T, dims: readonly number[]): Tensor<T> {
+    if (this.#disposed !== undefined) throw disposedError({});
+    return this.#own.allocate(type, dims);
+  }
+  /**
+   * A copy of a tensor on a GPU of the session (the first, when none is named), to be fed as often as one likes: such runs go to that GPU. `release` gives its
+   * memory back, once the runs that it was fed to are settled; the end of the session does, too. Throws P3130, P3101, P2104, P2105.
+   */
+  async upload(tensor: TensorLike, device?: number): Promise<DeviceTensor> {
+    if (this.#disposed !== undefined) throw disposedError({});
+    return await this.#own.upload(tensor, device);
+  }
+
   /** Resolves when the queue has room for one more run: for producers that would rather wait than be refused with P3106. */
   whenReady(): Promise<void> {
     return this.#queue.whenReady();
@@ -389,6 +428,7 @@ export class Session {
       await Promise.all([...this.#streams.keys()].map((s) => s.dispose()));
       await this.#queue.close();
       await Promise.all(this.#lanes.map((l) => l.dispose()));
+      this.#own.end();
     })();
     return this.#disposed;
   }

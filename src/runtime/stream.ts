@@ -9,7 +9,7 @@ import { badSession, demandNamed } from "./errors.js";
 import { type Interface, isSymbol, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { disposedError } from "./queue.js";
-import type { Feeds, Pinned, Plan, Port, SessionRunOptions } from "./session.js";
+import type { Feeds, Pinned, Plan, Port, SessionFeeds, SessionRunOptions } from "./session.js";
 
 export interface StreamOptions {
   /** Input name to the output that becomes it in the next run. */
@@ -61,13 +61,13 @@ export class Stream {
   }
 
   /** Runs on `feeds`, which are the inputs that are not carried; one that is carried may be fed to set its state anew. Gives the other outputs. */
-  run(feeds: Feeds, options: StreamRunOptions = {}): Promise<Record<string, Tensor>> {
+  run(feeds: SessionFeeds, options: StreamRunOptions = {}): Promise<Record<string, Tensor>> {
     if (this.#disposed !== undefined) return Promise.reject(disposedError({}));
     const result = this.#tail.then(() => this.#run(feeds, options));
     this.#tail = result.catch(() => undefined);
     return result;
   }
-  async #run(feeds: Feeds, options: StreamRunOptions): Promise<Record<string, Tensor>> {
+  async #run(feeds: SessionFeeds, options: StreamRunOptions): Promise<Record<string, Tensor>> {
     const { plan, lane, interface: face } = this.#host;
     demandNamed(options, ["outputs", "signal", "deadlineMs"], "a stream's run");
     const wanted =
@@ -94,11 +94,7 @@ export class Stream {
       const t = face.valueOf(output, values);
       if (t !== undefined) after.set(input, t);
     }
-    const results = face.results(wanted, values);
-    for (const name of wanted) {
-      const t = face.valueOf(name, values);
-      if (t !== undefined && isResident(t)) results[name] = await t.fetch();
-    }
+    const results = await face.results(wanted, values);
     this.#replace(after);
     return results;
   }
@@ -132,7 +128,7 @@ export class Stream {
   }
 
   /** The state, with an empty one for what has none yet. */
-  #complete(feeds: Feeds): Values {
+  #complete(feeds: SessionFeeds): Values {
     const missing = [...this.#carry.keys()].filter((name) => !this.#state.has(name));
     if (missing.length === 0) return this.#state;
     const { plan, interface: face } = this.#host;

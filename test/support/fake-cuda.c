@@ -1,7 +1,7 @@
 /*
  * A stand-in for libcuda.so.1 over host memory, for tests of the addon and of the executable where there is no GPU. It keeps the driver's rules that
- * callers break most easily: the context of a stream, event or graph must be current, capture records instead of running, kernel parameters must have their exact size, memory is
- * finite, a fault inside a kernel poisons everything after it. "Kernels" are the functions below, found by name whatever the module holds.
+ * callers break most easily: the context of a stream, event or graph must be current, capture records instead of running, kernel parameters must have their exact size, copies from
+ * the host read it as late as they may, memory is finite, a fault inside a kernel poisons everything after it. "Kernels" are the functions below, found by name whatever the module holds.
  * FAKE_CUDA_DEVICES, FAKE_CUDA_MEMORY (bytes), FAKE_CUDA_SM and FAKE_CUDA_VERSION change what it shows;
  * built with OLD_DRIVER it lacks a function that CUDA 11 lacks.
  */
@@ -69,8 +69,9 @@ typedef struct Op {
   struct Op* next;
 } Op;
 typedef struct { Op *first, *last; intptr_t context; } Graph;
-typedef struct { int capturing; Graph* graph; intptr_t context; } Stream;
-typedef struct { double at; intptr_t context; } Event;
+/* `waiting`: copies from the host that are under way. */
+typedef struct { int capturing; Graph* graph; intptr_t context; Op *waiting, *latest; } Stream;
+typedef struct { double at; intptr_t context; Stream* stream; } Event;
 
 /* An event is the time at which it was recorded, zero before that; time passes by half a millisecond from one to the next. */
 static atomic_int ticks = 0;
@@ -83,16 +84,38 @@ static void perform(const Op* o) {
   else if (o->kind == MARK) mark(o->to);
   else o->kernel->body(o->params, o->shape);
 }
+static Op* keep(const Op* o) {
+  Op* kept = malloc(sizeof *kept);
+  *kept = *o;
+  kept->next = NULL;
+  return kept;
+}
+static pthread_mutex_t copying = PTHREAD_MUTEX_INITIALIZER;
+static void flush(Stream* s) {
+  pthread_mutex_lock(&copying);
+  for (Op* o = s->waiting; o != NULL;) { Op* next = o->next; perform(o); free(o); o = next; }
+  s->waiting = s->latest = NULL;
+  pthread_mutex_unlock(&copying);
+}
+static int later(Stream* s, const Op* o) {
+  NEED_OWN(s); NEED_HEALTH;
+  Op* kept = keep(o);
+  pthread_mutex_lock(&copying);
+  if (s->latest != NULL) s->latest->next = kept;
+  else s->waiting = kept;
+  s->latest = kept;
+  pthread_mutex_unlock(&copying);
+  return OK;
+}
 static int issue(Stream* s, const Op* o) {
   NEED_OWN(s);
   if (!s->capturing) {
     NEED_HEALTH;
+    flush(s);
     perform(o);
     return OK;
   }
-  Op* kept = malloc(sizeof *kept);
-  *kept = *o;
-  kept->next = NULL;
+  Op* kept = keep(o);
   if (s->graph->last != NULL) s->graph->last->next = kept;
   else s->graph->first = kept;
   s->graph->last = kept;
@@ -189,7 +212,10 @@ API int cuMemFreeHost(void* p) { NEED_CONTEXT; free(p); objects--; return OK; }
 static int copy(void* to, const void* from, size_t n, Stream* s) { const Op o = {.kind = COPY, .to = to, .from = from, .bytes = n}; return issue(s, &o); }
 API int cuMemcpyHtoD_v2(uint64_t to, const void* from, size_t n) { NEED_CONTEXT; memcpy((void*)(uintptr_t)to, from, n); return OK; }
 API int cuMemcpyDtoH_v2(void* to, uint64_t from, size_t n) { NEED_CONTEXT; memcpy(to, (void*)(uintptr_t)from, n); return OK; }
-API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, Stream* s) { return copy((void*)(uintptr_t)to, from, n, s); }
+API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, Stream* s) {
+  const Op o = {.kind = COPY, .to = (void*)(uintptr_t)to, .from = from, .bytes = n};
+  return s->capturing ? issue(s, &o) : later(s, &o);
+}
 API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, Stream* s) { return copy(to, (void*)(uintptr_t)from, n, s); }
 API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, Stream* s) { return copy((void*)(uintptr_t)to, (void*)(uintptr_t)from, n, s); }
 API int cuMemsetD8Async(uint64_t p, unsigned char v, size_t n, Stream* s) { const Op o = {.kind = FILL, .to = (void*)(uintptr_t)p, .bytes = n, .value = v}; return issue(s, &o); }
@@ -202,8 +228,8 @@ static void clear(Graph* g) {
   for (Op* o = g->first; o != NULL;) { Op* next = o->next; free(o); o = next; }
   free(g);
 }
-API int cuStreamDestroy_v2(Stream* s) { NEED_OWN(s); clear(s->graph); free(s); objects--; return OK; }
-API int cuStreamSynchronize(Stream* s) { NEED_OWN(s); NEED_HEALTH; return OK; }
+API int cuStreamDestroy_v2(Stream* s) { NEED_OWN(s); flush(s); clear(s->graph); free(s); objects--; return OK; }
+API int cuStreamSynchronize(Stream* s) { NEED_OWN(s); flush(s); NEED_HEALTH; return OK; }
 API int cuStreamWaitEvent(Stream* s, void* e, unsigned flags) { (void)s; (void)e; (void)flags; return OK; }
 API int cuStreamBeginCapture_v2(Stream* s, int mode) {
   (void)mode; NEED_OWN(s);
@@ -240,6 +266,7 @@ API int cuGraphInstantiateWithFlags(Graph** exec, Graph* g, unsigned long long f
 API int cuGraphUpload(Graph* g, Stream* s) { (void)g; (void)s; NEED_CONTEXT; return OK; }
 API int cuGraphLaunch(Graph* g, Stream* s) {
   NEED_OWN(s); NEED_OWN(g); NEED_HEALTH;
+  flush(s);
   for (const Op* o = g->first; o != NULL; o = o->next) perform(o);
   return OK;
 }
@@ -248,14 +275,14 @@ API int cuGraphExecDestroy(Graph* g) { NEED_OWN(g); clear(g); objects--; return 
 
 API int cuEventCreate(Event** e, unsigned flags) { (void)flags; NEED_CONTEXT; *e = calloc(1, sizeof **e); (*e)->context = contexts[depth - 1]; objects++; return OK; }
 API int cuEventDestroy_v2(Event* e) { NEED_OWN(e); free(e); objects--; return OK; }
-API int cuEventRecord(Event* e, Stream* s) { NEED_OWN(s); NEED_OWN(e); mark(e); return OK; }
+API int cuEventRecord(Event* e, Stream* s) { NEED_OWN(s); NEED_OWN(e); e->stream = s; mark(e); return OK; }
 API int cuEventRecordWithFlags(Event* e, Stream* s, unsigned flags) {
   NEED_OWN(e);
   if ((flags == 1) != s->capturing) return INVALID_VALUE;
   const Op o = {.kind = MARK, .to = e};
   return issue(s, &o);
 }
-API int cuEventSynchronize(Event* e) { NEED_OWN(e); NEED_HEALTH; return OK; }
+API int cuEventSynchronize(Event* e) { NEED_OWN(e); NEED_HEALTH; if (e->stream != NULL) flush(e->stream); return OK; }
 API int cuEventElapsedTime(float* ms, Event* a, Event* b) {
   NEED_OWN(a); NEED_OWN(b);
   if (a->at == 0 || b->at == 0) return INVALID_HANDLE;

@@ -191,8 +191,8 @@ class PlanExecutable implements CudaExecutable {
     const { warmup = 5, samples = 50, inputs, copies = false } = options;
     const bytes = inputs === undefined ? undefined : this.#bytesOf(inputs);
     return await this.#using(async (instance) => {
-      if (bytes !== undefined) await instance.run(bytes);
-      return timing(await instance.time(copies ? instance.wholeGraph : instance.computeGraph(), warmup, samples));
+      if (bytes !== undefined) await (copies ? instance.runWhole(bytes) : instance.run(bytes));
+      return timing(await instance.time(copies ? instance.wholeGraph() : instance.computeGraph(), warmup, samples));
     });
   }
 

@@ -1,10 +1,13 @@
-/** One stream's share of a plan: arena, inputs, outputs, pinned staging, and the CUDA graph that copies in, computes, and copies out. */
+/**
+ * One stream's share of a plan: arena, inputs, outputs, pinned staging, and the CUDA graph that copies in, computes, and copies out. Large inputs are not in
+ * the graph: they cross before it, in pieces, while the next pieces are being staged.
+ */
 import type { DeviceTensor } from "../engine.js";
 import { portBytes } from "./check.js";
 import { Owned } from "./device.js";
 import { badPlan, gpuError } from "./errors.js";
 import type { LoadedPlan } from "./loaded.js";
-import type { EventHandle, GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle } from "./native.js";
+import type { EventHandle, GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle, Upload } from "./native.js";
 import { packParameters } from "./parameters.js";
 import type { Arg, Buffer, Launch, Operation, PortSpec } from "./plan.js";
 
@@ -35,7 +38,9 @@ export class Instance {
   readonly #pinned: { readonly handle: PinnedHandle; readonly buffer: ArrayBuffer };
   readonly #inputs: readonly Staged[];
   readonly #outputs: readonly Staged[];
+  /** What a run is, with the copies in of small inputs alone; and with those of all. */
   readonly #graph: GraphHandle;
+  #whole: GraphHandle | undefined;
   #compute: GraphHandle | undefined;
   /** The whole with an event before, between and after its copies and operations. */
   #marked: { readonly graph: GraphHandle; readonly events: readonly EventHandle[] } | undefined;
@@ -70,11 +75,7 @@ export class Instance {
       this.pinnedBytes = end;
       this.#pinned = device.pin("pinned memory for inputs and outputs", end);
       this.#owned.own(this.#pinned.handle);
-      this.#graph = this.capture(() => {
-        for (const s of this.#inputs) this.#copy(s, true);
-        for (const o of plan.operations) this.issue(o);
-        for (const s of this.#outputs) this.#copy(s, false);
-      });
+      this.#graph = this.#captured(this.#inputs.filter(isSmall));
     } catch (error) {
       this.#owned.release();
       throw error;
@@ -117,8 +118,17 @@ export class Instance {
     });
     return this.#compute;
   }
-  get wholeGraph(): GraphHandle {
-    return this.#graph;
+  /** With the copies of all inputs: it takes them from where `runWhole` puts them. */
+  wholeGraph(): GraphHandle {
+    this.#whole ??= this.#inputs.every(isSmall) ? this.#graph : this.#captured(this.#inputs);
+    return this.#whole;
+  }
+  #captured(inputs: readonly Staged[]): GraphHandle {
+    return this.capture(() => {
+      for (const s of inputs) this.#copy(s, true);
+      for (const o of this.#loaded.plan.operations) this.issue(o);
+      for (const s of this.#outputs) this.#copy(s, false);
+    });
   }
 
   /** Puts one operation on the stream; `dependent: false` takes programmatic dependent launch away from it. */
@@ -238,37 +248,49 @@ export class Instance {
   /** As `run`; also milliseconds on the device from its start: when the copies in were over, each operation, the copies out. No launch overlaps another then. */
   async runMarked(inputs: readonly Uint8Array[]): Promise<{ readonly results: readonly ArrayBuffer[]; readonly marks: readonly number[] }> {
     const { graph, events } = this.#withMarks();
-    const results = await this.run(inputs, graph);
+    const results = await this.runWhole(inputs, graph);
     const [from, ...rest] = events;
     const { addon } = this.#loaded.device;
     return { results, marks: from === undefined ? [] : rest.map((e) => addon.eventElapsed(from, e)) };
   }
 
   /** One inference: `inputs[i]` holds the bytes of input i; gives back those of the outputs, each in a buffer of its own. */
-  async run(inputs: readonly Uint8Array[], graph: GraphHandle = this.#graph): Promise<readonly ArrayBuffer[]> {
-    const { addon } = this.#loaded.device;
-    const into = this.#staged(this.#inputs.map((s, i) => [s, inputs[i]]));
+  run(inputs: readonly Uint8Array[]): Promise<readonly ArrayBuffer[]> {
+    return this.#run(this.#graph, this.#fed(this.#inputs.map((s, i) => [s, inputs[i]])));
+  }
+  /** As `run`, by a graph that copies all inputs in: their bytes are in the pinned memory then, and stay there. */
+  runWhole(inputs: readonly Uint8Array[], graph: GraphHandle = this.wholeGraph()): Promise<readonly ArrayBuffer[]> {
+    const into = this.#inputs.flatMap((s, i): HostCopy[] => {
+      const bytes = inputs[i];
+      return bytes === undefined || s.bytes === 0 ? [] : [[this.#pinned.handle, s.offset, own(bytes)]];
+    });
+    return this.#run(graph, into);
+  }
+  async #run(graph: GraphHandle, into: readonly (HostCopy | Upload)[]): Promise<readonly ArrayBuffer[]> {
     const out: HostCopy[] = [];
     const results = this.#outputs.map((s) => this.#fetched(s, out));
     try {
-      await addon.execute(this.stream, graph, into, out);
+      await this.#loaded.device.addon.execute(this.stream, graph, into, out);
     } catch (error) {
       throw gpuError(error, "running the kernels");
     }
     return results.map((result) => result());
   }
-  /** Puts small arrays into the pinned memory, and gives the copies that another thread is to make of large ones. */
-  #staged(arrays: readonly (readonly [Staged, Uint8Array | undefined])[]): HostCopy[] {
-    return arrays.flatMap(([s, bytes]): HostCopy[] => {
+  /** Puts small arrays into the pinned memory, from where a graph takes them, and says how large ones go to the device before it. */
+  #fed(arrays: readonly (readonly [Staged, Uint8Array | undefined])[]): Upload[] {
+    return arrays.flatMap(([s, bytes]): Upload[] => {
       if (bytes === undefined || s.bytes === 0) return [];
-      if (s.bytes > SMALL && bytes.buffer instanceof ArrayBuffer) return [[this.#pinned.handle, s.offset, bytes as HostArray]];
-      new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
-      return [];
+      if (isSmall(s)) {
+        new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
+        return [];
+      }
+      const { memory, base } = this.#at(s.port.buffer);
+      return [[memory, base, own(bytes), this.#pinned.handle, s.offset]];
     });
   }
   /** An output's bytes when the run is over: a large one is copied by another thread, by way of `out`. */
   #fetched(s: Staged, out: HostCopy[]): () => ArrayBuffer {
-    if (s.bytes <= SMALL) return () => this.#pinned.buffer.slice(s.offset, s.offset + s.bytes);
+    if (isSmall(s)) return () => this.#pinned.buffer.slice(s.offset, s.offset + s.bytes);
     const buffer = new ArrayBuffer(s.bytes);
     out.push([this.#pinned.handle, s.offset, buffer]);
     return () => buffer;
@@ -306,13 +328,8 @@ export class Instance {
       if (own) instead.set(s.port.buffer, there);
       else given.set(s, there);
     });
-    const graph = this.#residentGraph(
-      instead,
-      { into: copied, out: given },
-      staged.map((x) => x.s),
-      fetched,
-    );
-    const into = this.#staged(staged.map(({ s, bytes }) => [s, bytes]));
+    const graph = this.#residentGraph(instead, { into: copied, out: given }, staged.map((x) => x.s).filter(isSmall), fetched);
+    const into = this.#fed(staged.map(({ s, bytes }) => [s, bytes]));
     const out: HostCopy[] = [];
     const results = this.#outputs.map((s, i) => (to[i] === undefined ? this.#fetched(s, out) : undefined));
     try {
@@ -380,3 +397,7 @@ export class Instance {
     this.#loaded.device.addon.release(graph);
   }
 }
+
+const isSmall = (s: Staged): boolean => s.bytes <= SMALL;
+/** The addon takes no shared memory. */
+const own = (bytes: Uint8Array): HostArray => (bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : bytes.slice());

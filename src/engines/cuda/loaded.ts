@@ -5,6 +5,7 @@ import { badPlan, gpuError } from "./errors.js";
 import type { FunctionProperties, MemoryHandle } from "./native.js";
 import { parameterLayout } from "./parameters.js";
 import type { KernelPlan, Launch } from "./plan.js";
+import { upload } from "./resident.js";
 
 export class LoadedPlan {
   readonly device: Device;
@@ -40,7 +41,7 @@ export class LoadedPlan {
       const memory = plan.buffers.some((b) => b.kind === "weights")
         ? owned.own(device.allocate("memory for the weights", plan.weightsBytes))
         : undefined;
-      if (memory !== undefined && weights.byteLength > 0) await upload(device, memory, weights);
+      if (memory !== undefined && weights.byteLength > 0) await upload(device, memory, weights, "uploading the weights");
       return new LoadedPlan(device, plan, owned, functions, memory);
     } catch (error) {
       owned.release();
@@ -51,21 +52,6 @@ export class LoadedPlan {
   /** Frees the modules and the weights; the first failure comes back. */
   release(): unknown {
     return this.#owned.release();
-  }
-}
-
-async function upload(device: Device, memory: MemoryHandle, weights: Uint8Array): Promise<void> {
-  const { addon, context } = device;
-  const owned = new Owned(addon);
-  try {
-    const stream = owned.own(addon.streamCreate(context));
-    // The addon takes no shared memory.
-    const bytes = weights.buffer instanceof ArrayBuffer ? (weights as Uint8Array<ArrayBuffer>) : new Uint8Array(weights);
-    await addon.execute(stream, undefined, [[memory, 0, bytes]], []);
-  } catch (error) {
-    throw gpuError(error, "uploading the weights");
-  } finally {
-    owned.release();
   }
 }
 

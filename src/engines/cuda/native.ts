@@ -27,6 +27,8 @@ export type AnyHandle =
 export type HostArray = ArrayBufferView<ArrayBuffer> | ArrayBuffer;
 /** Memory on the device or pinned, an offset in bytes, and the array that is copied in or out whole. */
 export type HostCopy = readonly [memory: MemoryHandle | PinnedHandle, offset: number, array: HostArray];
+/** An array for device memory by way of as much pinned memory, in pieces; straight from where it lies when that is pinned itself. */
+export type Upload = readonly [...to: HostCopy, by: PinnedHandle, byOffset: number];
 type Triple = readonly [number, number, number];
 
 export interface DeviceProperties {
@@ -92,8 +94,16 @@ export interface NativeAddon {
   ): void;
   captureBegin(stream: StreamHandle): void;
   captureEnd(stream: StreamHandle): GraphHandle;
-  /** Off the event loop: arrays copied in, the graph, arrays copied out, the wait. Arrays must stay as they are until it settles. */
-  execute(stream: StreamHandle, graph: GraphHandle | undefined, into: readonly HostCopy[], out: readonly HostCopy[]): Promise<void>;
+  /**
+   * Off the event loop, on a thread that is not one of libuv's: arrays copied in, the graph, arrays copied out, the wait. Arrays must stay as they are until
+   * it settles.
+   */
+  execute(
+    stream: StreamHandle,
+    graph: GraphHandle | undefined,
+    into: readonly (HostCopy | Upload)[],
+    out: readonly HostCopy[],
+  ): Promise<void>;
   /** Off the event loop: milliseconds of each of `count` replays after `warmup` more, between two events. */
   timeGraph(stream: StreamHandle, graph: GraphHandle, warmup: number, count: number): Promise<Float64Array>;
   eventCreate(context: ContextHandle): EventHandle;

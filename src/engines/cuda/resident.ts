@@ -45,6 +45,9 @@ export class ResidentPool {
       memory: piece.memory,
       room: piece.bytes,
       device: this.#device.ordinal,
+      get released() {
+        return !given;
+      },
       fetch: () => fetch(this.#device, piece.memory, type, dims),
       release: () => {
         if (!given) return;
@@ -77,6 +80,22 @@ async function fetch(device: Device, memory: MemoryHandle, type: string, dims: r
     addon.release(stream);
   }
   return new Tensor(type, data as never, dims);
+}
+
+/** Fills memory of the device from its start; `doing` says so in an error. Throws P2105. */
+export async function upload(device: Device, memory: MemoryHandle, bytes: Uint8Array, doing: string): Promise<void> {
+  if (bytes.byteLength === 0) return;
+  const { addon } = device;
+  const stream = addon.streamCreate(device.context);
+  // The addon takes no shared memory.
+  const own = bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
+  try {
+    await addon.execute(stream, undefined, [[memory, 0, own]], []);
+  } catch (error) {
+    throw gpuError(error, doing);
+  } finally {
+    addon.release(stream);
+  }
 }
 
 export const isResident = (t: object): t is DeviceTensor => "memory" in t && "release" in t;

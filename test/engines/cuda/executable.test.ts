@@ -92,6 +92,26 @@ describe.skipIf(missing !== undefined)(`executable on a stand-in driver${missing
     const [zero] = await e.run([{ type: "float32", dims: [n], data: shared }]);
     expect(floats(zero)[n - 1]).toBe((n - 1) * 2);
   });
+  it("large inputs cross in pieces while the next are staged, from plain, pinned and the device's memory alike", async () => {
+    // A little more than two of the rings that pieces go through, so that every place of them is used again.
+    const n = 2_400_000 + 7;
+    const e = await open(affinePlan(n), affineWeights(n));
+    const { addon, context } = openDevice();
+    const data = new Float32Array(n).map((_, i) => (i * 7) % 1009);
+    const right = (y: Tensor | undefined): boolean => floats(y).every((v, i) => v === (((i * 7) % 1009) + i) * 2);
+    expect(right((await e.run([new Tensor("float32", data, [n])]))[0])).toBe(true);
+    const { handle, buffer } = addon.hostAlloc(context, 4 * n + 64);
+    const pinned = new Float32Array(buffer, 64, n);
+    pinned.set(data);
+    const running = e.run([new Tensor("float32", pinned, [n])]);
+    await new Promise(setImmediate);
+    expect(() => addon.release(handle)).toThrow("the pinned memory is in use by a run");
+    expect(right((await running)[0])).toBe(true);
+    addon.release(handle);
+    // A run whose parts are told, and the timing of its copies, have all of it in pinned memory.
+    expect(right((await e.run([new Tensor("float32", data, [n])], { phases: [] }))[0])).toBe(true);
+    expect((await e.timeGraph({ inputs: [new Tensor("float32", data, [n])], copies: true, samples: 1 })).median).toBeGreaterThan(0);
+  });
   it("has scalars, empty tensors, every host type, no inputs, outputs that are weights or inputs", async () => {
     const e = await openPlan(
       affinePlan(N, {

@@ -68,6 +68,16 @@ describe.skipIf(missing !== undefined)(`handles on a stand-in driver${missing ==
     addon.release(handle);
     expect([buffer.byteLength, view.length, view[0]]).toEqual([0, 0, undefined]);
   });
+  it("what goes by way of pinned memory has room there, and goes to a device", () => {
+    const m = addon.memAlloc(context, 100);
+    const { handle } = addon.hostAlloc(context, 50);
+    const array = new Uint8Array(50);
+    expect(() => addon.execute(stream, undefined, [[m, 0, array, handle, 1]], [])).toThrow(/outside memory of 50 bytes/);
+    expect(() => addon.execute(stream, undefined, [[handle, 0, array, handle, 0]], [])).toThrow("only what goes to device memory");
+    expect(() => addon.execute(stream, undefined, [[m, 0, array, m as never, 0]], [])).toThrow("expected a pinned memory handle");
+    addon.release(handle);
+    addon.release(m);
+  });
   it("what a run uses cannot be released before it settles", async () => {
     const module = addon.moduleLoad(context, craftCubin());
     const slow = addon.functionGet(module, "slow", 0);
