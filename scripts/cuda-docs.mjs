@@ -37,6 +37,8 @@ The sources lie in the bundle beside their cubins (\`partita inspect\`). Buildin
 - **Launches overlap** (programmatic dependent launch, sm_90 and up) where the whole graph is faster so: a kernel starts while the one before it ends, brings its weights to L2 and waits.
 - **INT8** computes what docs/quantization.md says, bit for bit: int32 sums, one rounding a step; division by a constant step is a multiplication by its reciprocal in two parts,
   which decides ties as the quotient does (checked for every step when the kernel is written).
+- **Functions** are the accurate ones of CUDA where FP32 (or TF32) is asked for. Where results keep 11 bits or fewer (FP16, BF16, INT8), Sigmoid, Tanh, Swish, Mish and the
+  Gelu of a tanh come from the units' powers of two and reciprocals, within 2^-20. No fast-math anywhere.
 `;
 
 const title = (name) => {

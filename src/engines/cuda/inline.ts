@@ -376,7 +376,7 @@ function clip(s: Site): Inline {
 }
 
 /** Operators whose results are numbers where their operands are, and not too large. */
-const NUMBERS: ReadonlySet<string> = new Set(["Add", "Sub", "Relu"]);
+const NUMBERS: ReadonlySet<string> = new Set(["Add", "Sub", "Relu", "Gelu"]);
 
 const limitOf = (scope: Scope, x: Operand, value: string): number =>
   scope.numbers.get(value)?.limit ?? (x.constant === undefined ? Number.POSITIVE_INFINITY : largest(x.constant));
@@ -393,7 +393,10 @@ function elementwise(s: Site): Inline {
   const made = one(
     (scope, index) => {
       const values = args.map((a) => scope.let(storage(a.dtype).register, a.at(scope, broadcastIndex(a.dims, index))));
-      const result = scope.let(register, rule({ scope, args: values, dtypes: args.map((a) => a.dtype), out: y.dtype, attrs: s.attrs }));
+      const result = scope.let(
+        register,
+        rule({ scope, args: values, dtypes: args.map((a) => a.dtype), out: y.dtype, coarse: s.coarse, attrs: s.attrs }),
+      );
       const [first = ""] = values;
       if (!NUMBERS.has(s.node.op)) return result;
       const limits = values.map((v, i) => limitOf(scope, args[i] as Operand, v));
@@ -483,7 +486,7 @@ const rules: Readonly<Record<string, Rule>> = {
         `${start.at(
           scope,
           start.dims.map(() => ZERO),
-        )} + (${register})${scope.index(index[0] as Index)} * ${step.at(
+        )} + (${register})${scope.let("int", scope.index(index[0] as Index))} * ${step.at(
           scope,
           step.dims.map(() => ZERO),
         )}`,

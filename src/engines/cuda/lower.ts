@@ -228,6 +228,7 @@ class Lowering {
             },
       ),
       outs: n.outs.map((v) => (v === undefined ? undefined : stored(v))),
+      coarse: this.#e.options.precision !== "fp32" && this.#e.options.precision !== "tf32",
     };
     this.#sites.set(n, site);
     return site;

@@ -12,6 +12,8 @@ export interface Operands {
   readonly args: readonly string[];
   readonly dtypes: readonly DType[];
   readonly out: DType;
+  /** Results keep 11 bits at most: functions within 2^-20 do. */
+  readonly coarse: boolean;
   // biome-ignore lint/suspicious/noExplicitAny: each operator's own attributes, typed by its definition.
   readonly attrs: any;
 }
@@ -132,12 +134,18 @@ export const pointwise: Readonly<Record<string, Pointwise>> = {
   },
   Relu: ({ scope, args: [x = ""], out }) =>
     !isFloat(out) ? `(${x} < 0 ? 0 : ${x})` : scope.numbers.has(x) ? `fmaxf(${x}, 0.0f)` : `relu(${x})`,
-  Sigmoid: of((x) => `(1.0f / (1.0f + expf(-${x})))`),
-  Tanh: call("tanhf"),
+  Sigmoid: ({ args: [x], coarse }) => (coarse ? `coarse_sigmoid(${x})` : `(1.0f / (1.0f + expf(-${x})))`),
+  Tanh: ({ args: [x], coarse }) => `${coarse ? "coarse_tanh" : "tanhf"}(${x})`,
   Softplus: of((x) => `(${x} > 0.0f ? ${x} + log1pf(expf(-${x})) : log1pf(expf(${x})))`),
   Softsign: of((x) => `(${x} / (1.0f + fabsf(${x})))`),
-  HardSwish: of((x) => `(${x} * fmaxf(0.0f, fminf(1.0f, ${x} / 6.0f + 0.5f)))`),
-  Mish: of((x) => `(${x} * tanhf(${x} > 0.0f ? ${x} + log1pf(expf(-${x})) : log1pf(expf(${x}))))`),
+  HardSwish: of((x) => `(${x} * fmaxf(0.0f, fminf(1.0f, ${x} * ${number(1 / 6)} + 0.5f)))`),
+  Mish: ({ scope, args: [x], coarse }) => {
+    if (!coarse) return `(${x} * tanhf(${x} > 0.0f ? ${x} + log1pf(expf(-${x})) : log1pf(expf(${x}))))`;
+    // tanh(log(1 + e)) = (e^2 + 2 e) / (e^2 + 2 e + 2), which is 1 from e = e^20 on.
+    const e = scope.let("float", `power_of_two(fminf(${x}, 20.0f) * 1.44269504f)`);
+    const n = scope.let("float", `${e} * (${e} + 2.0f)`);
+    return `(${x} * (${n} * reciprocal(${n} + 2.0f)))`;
+  },
   LeakyRelu: ({ args: [x], attrs }) => `(${x} < 0.0f ? ${number(attrs.alpha)} * ${x} : ${x})`,
   Elu: ({ args: [x], attrs }) => `(${x} < 0.0f ? ${number(attrs.alpha)} * expm1f(${x}) : ${x})`,
   Celu: ({ args: [x], attrs }) => `(${x} > 0.0f ? ${x} : ${number(attrs.alpha)} * expm1f(${x} / ${number(attrs.alpha)}))`,
@@ -149,9 +157,14 @@ export const pointwise: Readonly<Record<string, Pointwise>> = {
   ThresholdedRelu: ({ args: [x], attrs }) => `(${x} > ${number(attrs.alpha)} ? ${x} : 0.0f)`,
   Shrink: ({ args: [x], attrs }) =>
     `(${x} < ${number(-attrs.lambd)} ? ${x} + ${number(attrs.bias)} : ${x} > ${number(attrs.lambd)} ? ${x} - ${number(attrs.bias)} : 0.0f)`,
-  Gelu: ({ args: [x], attrs }) =>
-    attrs.approximate === "tanh" ? `(0.5f * ${x} * (1.0f + tanhf(0.7978845608f * (${x} + 0.044715f * ${x} * ${x} * ${x}))))` : `gelu(${x})`,
-  Swish: ({ args: [x], attrs }) => `(${x} / (1.0f + expf(${number(-attrs.alpha)} * ${x})))`,
+  Gelu: ({ scope, args: [x], attrs, coarse }) => {
+    if (attrs.approximate !== "tanh") return `gelu(${x})`;
+    if (!coarse) return `(0.5f * ${x} * (1.0f + tanhf(0.7978845608f * (${x} + 0.044715f * ${x} * ${x} * ${x}))))`;
+    // (1 + tanh(u)) / 2 is the sigmoid of 2 u.
+    return `(${x} * coarse_sigmoid(${scope.let("float", `${x} * fmaf(${x} * ${x}, ${number(2 * 0.7978845608 * 0.044715)}, ${number(2 * 0.7978845608)})`)}))`;
+  },
+  Swish: ({ args: [x], attrs, coarse }) =>
+    coarse ? `(${x} * coarse_sigmoid(${number(attrs.alpha)} * ${x}))` : `(${x} / (1.0f + expf(${number(-attrs.alpha)} * ${x})))`,
   PRelu: ({ args: [x, slope] }) => `(${x} < 0 ? ${slope} * ${x} : ${x})`,
   Add: infix("+"),
   Sub: infix("-"),

@@ -23,6 +23,8 @@ export interface Site {
   readonly attrs: any;
   readonly ins: readonly (Operand | undefined)[];
   readonly outs: readonly (Tensor | undefined)[];
+  /** Results keep 11 bits at most, in memory or in what follows. */
+  readonly coarse: boolean;
 }
 
 /** The node cannot be emitted as it stands, and why. */
