@@ -1,13 +1,15 @@
 /** Resize by nearest, linear or cubic sampling, with ONNX's coordinate rules, as an element expression. */
-import { divide, type Index, range, variable } from "./indexing.js";
+import { divide, type Index, variable } from "./indexing.js";
 import { literal } from "./pointwise.js";
 import type { Element, Scope } from "./scope.js";
 import { axis, numbers, operand, output, Refused, type Site } from "./site.js";
 import { storage } from "./storage.js";
 
 /** The position in the input that an output position samples, as C text in single precision (ONNX Resize, "coordinate_transformation_mode"). */
-function coordinate(mode: string, x: string, from: number, to: number, factor: number): string {
+function coordinate(scope: Scope, mode: string, out: Index, from: number, to: number, factor: number): string {
   const f = literal(factor, "float");
+  // A name: the index may be a sum, as in the window of a pool behind.
+  const x = scope.let("int", scope.index(out));
   switch (mode) {
     case "half_pixel":
       return `((float)${x} + 0.5f) / ${f} - 0.5f`;
@@ -56,7 +58,7 @@ export function resize(s: Site): Element {
       if (from === to && factor === 1) return sampled([...at, out], i + 1);
       if (mode === "nearest") return sampled([...at, nearest(scope, out, how, rounding, from, to, factor)], i + 1);
       if (mode === "cubic") {
-        const position = scope.let("float", coordinate(how, scope.index(out), from, to, factor));
+        const position = scope.let("float", coordinate(scope, how, out, from, to, factor));
         const low = scope.let("float", `floorf(${position})`);
         const taps = cubic(scope, position, low, s.attrs.cubic_coeff_a);
         const places = taps.map((_, k) => scope.let("int", `(int)${low} + ${k - 1}`));
@@ -70,7 +72,7 @@ export function resize(s: Site): Element {
       }
       const position = scope.let(
         "float",
-        `fminf(fmaxf(${coordinate(how, scope.index(out), from, to, factor)}, 0.0f), ${literal(from - 1, "float")})`,
+        `fminf(fmaxf(${coordinate(scope, how, out, from, to, factor)}, 0.0f), ${literal(from - 1, "float")})`,
       );
       const low = scope.let("int", `(int)${position}`);
       const high = scope.let("int", `min(${low} + 1, ${from - 1})`);
@@ -106,9 +108,7 @@ function nearest(scope: Scope, out: Index, how: string, rounding: string, from: 
       how === "tf_half_pixel_for_nn")
   )
     return divide(out, factor);
-  const position = coordinate(how, scope.index(out), from, to, factor);
-  const { max } = range(out);
-  void max;
+  const position = coordinate(scope, how, out, from, to, factor);
   return variable(scope.let("int", `min(max((int)${round(position)}, 0), ${from - 1})`), from - 1);
 }
 

@@ -116,6 +116,44 @@ describe("emitted text", () => {
       for (const [use] of kernel.matchAll(new RegExp(`[^\\n]*[^\\w]${value}\\b(?! = )[^\\n]*`, "g")))
         expect(use).toMatch(new RegExp(`c\\d+ \\? ${value} : `));
   });
+  it.each(["Sigmoid", "Tanh", "Mish", "Swish"])(
+    "%s is accurate in FP32 and TF32, and from the units' approximations where results keep 11 bits",
+    (op) => {
+      const g = parse(`graph "g" opset {"": 24} (%x: float32[64]) -> (%y) {
+      %y: float32[64] = ${op}(%x)
+    }`);
+      const text = (precision: "fp32" | "tf32" | "fp16" | "bf16" | "int8"): string => {
+        const { source } = lower(g, { ...options, precision }).plan.sources[0] as { readonly source: string };
+        return source.slice(source.indexOf('extern "C"'));
+      };
+      for (const precision of ["fp32", "tf32"] as const) expect(text(precision)).toMatch(/ = \(?.*(expf|tanhf)\(/);
+      for (const precision of ["fp16", "bf16", "int8"] as const) {
+        expect(text(precision)).toMatch(/coarse_|power_of_two\(/);
+        expect(text(precision)).not.toMatch(/expf\(|tanhf\(|log1pf\(/);
+      }
+    },
+  );
+  it.each([
+    ["Resize", '%y: float32[1, 1, 16, 14] = Resize(%x, _, %s) {mode = "linear", coordinate_transformation_mode = "asymmetric"}'],
+    [
+      "Resize by nearest",
+      '%y: float32[1, 1, 16, 14] = Resize(%x, _, %s) {mode = "nearest", coordinate_transformation_mode = "align_corners"}',
+    ],
+    ["Range", "%r: float32[224] = Range(%low, %high, %step)\n%y: float32[1, 1, 16, 14] = Reshape(%r, %n)"],
+  ])("of %s read at a sum of indices: the sum is one number", (_, line) => {
+    const text = sourceOf(`graph "g" opset {"": 18} (%x: float32[1, 1, 8, 7]) -> (%z) {
+      const %s = float32[4] [1.0, 1.0, 2.0, 2.0]
+      const %low = float32[] [0.25]
+      const %high = float32[] [112.25]
+      const %step = float32[] [0.5]
+      const %n = int64[4] [1, 1, 16, 14]
+      ${line} @"y"
+      %z: float32[1, 1, 15, 13] = MaxPool(%y) {kernel_shape = [2, 2]} @"z"
+    }`);
+    expect(text).toContain("MaxPool");
+    // A conversion that takes but the first of the summands.
+    expect(text).not.toMatch(/\((?:float|long long|int)\)\w+ [+-] \d+ [*/]/);
+  });
   it("is the same every time", () => {
     const text = `graph "g" opset {"": 18} (%x: float32[2, 3, 16, 16]) -> (%y) {
       %a: float32[2, 3, 16, 16] = Softmax(%x) {axis = 1} @"softmax"
