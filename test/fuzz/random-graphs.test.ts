@@ -8,14 +8,13 @@ import { generator } from "../../src/runtime/measure.js";
 import type { Program } from "../../src/runtime/program.js";
 import type { Tensor } from "../../src/tensor.js";
 import { compareTensors } from "../support/compare.js";
-import { randomGraph } from "./graphs.js";
+import { drawnPins } from "./emulated.js";
+import { randomGraph, TOLERANCE } from "./graphs.js";
 import { referenceOf } from "./reference.js";
 
 const total = Number(process.env["PARTITA_GRAPHS"] ?? 1_500);
 const series = Number(process.env["PARTITA_SEED"] ?? 1);
 const target = (process.env["PARTITA_TARGET"] ?? "host") as "host" | "cuda";
-/** Sums in another order, through some dozen operators; a row that is all but constant comes out of a normalization 316 times as noisy. */
-const TOLERANCE = { rtolOfMax: 1e-3, atol: 1e-4 };
 
 test(`${total} random graphs on ${target}, series ${series}`, async () => {
   const failures: string[] = [];
@@ -68,8 +67,9 @@ async function compiled(bytes: Uint8Array, next: () => number): Promise<Program>
   if (target === "host") return await compile(bytes, { target });
   const options = { target, tune: "none", minimumSegmentSize: 1 } as const;
   const program = await compile(bytes, options);
-  const taken = [...new Set(program.report.toJSON().segments.flatMap((s) => (s.engine === target ? Object.keys(s.ops) : [])))];
-  if (taken.length === 0 || next() < 0.5) return program;
-  const pick = (): string => taken[Math.floor(next() * taken.length)] as string;
-  return await compile(bytes, { ...options, pin: [...new Set([pick(), pick()])].map((match) => ({ match, to: "host" as const })) });
+  const pin = drawnPins(
+    program.report.toJSON().segments.flatMap((s) => (s.engine === target ? Object.keys(s.ops) : [])),
+    next,
+  );
+  return pin.length === 0 ? program : await compile(bytes, { ...options, pin });
 }
