@@ -22,7 +22,7 @@ import {
   shapeOf,
   tensor,
 } from "./define.js";
-import { aFloat, aInt, aInts, aText, given, random } from "./samples.js";
+import { aFloat, aInt, aInts, aText, random } from "./samples.js";
 import { broadcast, count, fact, matmulShape, perOutput, traffic } from "./shapes.js";
 
 const domain = "com.microsoft";
@@ -32,7 +32,6 @@ const on = hostOnly(
   "export the model without ONNX Runtime's graph optimisations",
 );
 const inFloat = absent("fused by ONNX Runtime and left to it, in float");
-const quantized = absent("it is quantized already, with zero points that symmetric int8 does not have");
 const lastOf = (s: Shape): Dim => s?.[s.length - 1] ?? UNKNOWN;
 
 /** As MatMul after transposing the last two dims, or moving the first dim of a batch behind them. */
@@ -352,91 +351,5 @@ export const multiHeadAttention = defineOp({
       outs: 3,
       tolerance: 1e-4,
     };
-  },
-});
-
-const qLinear = <const N extends string>(name: N, doc: string) =>
-  defineOp({
-    name,
-    domain,
-    doc,
-    reads,
-    in: {
-      a: tensor("T"),
-      aScale: tensor("float32"),
-      aZero: optional("T"),
-      b: tensor("T"),
-      bScale: tensor("float32"),
-      bZero: optional("T"),
-      yScale: tensor("float32"),
-      yZero: optional("T"),
-    },
-    out: { y: tensor("T") },
-    types: { T: ["int8", "uint8"] },
-    attrs: {},
-    role: "compute",
-    infer: (at) => {
-      const s = broadcast(shapeOf(at.in.a), shapeOf(at.in.b));
-      if (s === null) return at.fail("its operands do not broadcast", "make each pair of trailing dims equal, or one of them 1");
-      return [fact(dtypeOf(at.in.a), s)];
-    },
-    cost: perOutput(6),
-    int8: quantized,
-    on: hostOnly(
-      "operands with scales and zero points of their own are not fused",
-      "quantize with QuantizeLinear and DequantizeLinear (QDQ) instead",
-    ),
-    *samples() {
-      const [scale, zero] = [given("float32", [], [0.05]), given("uint8", [], [128])];
-      const side = random("uint8", 2, 3);
-      yield {
-        name: "uint8",
-        in: { a: side, aScale: scale, aZero: zero, b: random("uint8", 3), bScale: scale, bZero: zero, yScale: scale, yZero: zero },
-      };
-    },
-  });
-export const qLinearAdd = qLinear("QLinearAdd", "a + b of quantized operands, elementwise, quantized again.");
-export const qLinearMul = qLinear("QLinearMul", "a * b of quantized operands, elementwise, quantized again.");
-export const qGemm = defineOp({
-  name: "QGemm",
-  domain,
-  doc: "alpha * A B + C of quantized operands, either transposed; quantized again when an output scale is given, else float32.",
-  reads,
-  in: {
-    a: tensor("TA"),
-    aScale: tensor("float32"),
-    aZero: tensor("TA"),
-    b: tensor("TB"),
-    bScale: tensor("float32"),
-    bZero: tensor("TB"),
-    c: optional("int32"),
-    yScale: optional("float32"),
-    yZero: optional("TA"),
-  },
-  out: { y: tensor() },
-  types: { TA: ["int8", "uint8"], TB: ["int8", "uint8"] },
-  attrs: { alpha: float(1), transA: flag(false), transB: flag(false) },
-  role: "compute",
-  infer: (at) => {
-    const [a, b] = [arranged(shapeOf(at.in.a), at.attrs.transA, false), arranged(shapeOf(at.in.b), at.attrs.transB, false)];
-    const s = a === undefined || b === undefined ? [UNKNOWN, UNKNOWN] : [a[0] ?? UNKNOWN, b[1] ?? UNKNOWN];
-    return [fact(at.in.yScale === undefined ? "float32" : (dtypeOf(at.in.yZero) ?? dtypeOf(at.in.a)), s)];
-  },
-  cost: (at) => {
-    const a = shapeOf(at.in.a);
-    const k = (at.attrs.transA ? a?.[0] : a?.[1]) ?? 1;
-    return { flops: 2 * (isStatic(k) ? k : 1) * (at.out[0] === undefined ? 0 : count({ type: at.out[0] })), bytes: traffic(at.in, at.out) };
-  },
-  int8: quantized,
-  on: hostOnly(
-    "operands with scales and zero points of their own are not fused",
-    "quantize with QuantizeLinear and DequantizeLinear (QDQ) instead",
-  ),
-  *samples() {
-    const scale = given("float32", [], [0.05]);
-    const [a, b] = [random("uint8", 3, 4), given("int8", [4, 2], [1, -2, 3, 4, -5, 6, 7, 8])];
-    const operands = { a, aScale: scale, aZero: given("uint8", [], [8]), b, bScale: scale, bZero: given("int8", [], [0]) };
-    yield { name: "float", in: operands };
-    yield { name: "quantized", in: { ...operands, c: random("int32", 2), yScale: scale, yZero: given("uint8", [], [10]) } };
   },
 });

@@ -196,7 +196,10 @@ export const qLinearConv = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.yZero), convShape(at, shapeOf(at.in.x), shapeOf(at.in.w)))],
   cost: (at) => convCost(at.in, at.out),
   int8: { axis: 0, accumulate: "i32" },
-  on: hostOnly("it carries zero points; engines take symmetric Q/DQ", "export the model with QuantizeLinear and DequantizeLinear"),
+  on: hostOnly(
+    "its scales and zero points are not those of a quantizer: neither one for the tensor nor one for each channel, or of dims that are not known",
+    "quantize with QuantizeLinear and DequantizeLinear (QDQ) instead",
+  ),
   *samples() {
     const s = (x: number) => given("float32", [], [x]);
     const z = (x: number) => given("uint8", [], [x]);

@@ -176,7 +176,10 @@ export const qLinearMatMul = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.yZero), product(at))],
   cost: matmulCost,
   int8: weight(1),
-  on: hostOnly("it carries zero points; engines take symmetric Q/DQ", "export the model with QuantizeLinear and DequantizeLinear"),
+  on: hostOnly(
+    "its scales and zero points are not those of a quantizer: neither one for the tensor nor one for each channel, or of dims that are not known",
+    "quantize with QuantizeLinear and DequantizeLinear (QDQ) instead",
+  ),
   *samples() {
     const s = (x: number) => given("float32", [], [x]);
     const z = (x: number) => given("uint8", [], [x]);

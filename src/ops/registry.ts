@@ -3,6 +3,7 @@ import * as activations from "./activations.js";
 import * as attention from "./attention.js";
 import * as constants from "./constants.js";
 import * as contrib from "./contrib.js";
+import * as contribQuantized from "./contrib-quantized.js";
 import * as control from "./control.js";
 import * as conv from "./conv.js";
 import type { AnyOp, OnnxReading } from "./define.js";
@@ -31,6 +32,7 @@ const families = {
   ...attention,
   ...constants,
   ...contrib,
+  ...contribQuantized,
   ...control,
   ...conv,
   ...elementwise,

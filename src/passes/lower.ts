@@ -14,6 +14,7 @@ import { fusedSpellings } from "./fused.js";
 import { alwaysFinite, unguarded, withoutMark } from "./masks.js";
 import { dimsOf } from "./match.js";
 import { deep } from "./pass.js";
+import { fusedQuantizedSpellings, quantizedSpellings } from "./quantized.js";
 import { type Draft, draftOf, type Replacement } from "./rewrite.js";
 
 /** Whether a node stays as it is. `facts` knows the values the node reads and makes. */
@@ -31,10 +32,10 @@ export const keepAccepted =
       return done !== undefined && lowering !== undefined && !("absent" in lowering) && lowering.supports(done.site, target).ok;
     });
 
-/** Spells out every raised or fused operator that is not kept, in the graph and its bodies. What has no spelling here stays. */
+/** Spells out every raised, fused or quantized operator that is not kept, in the graph and its bodies. What has no spelling here stays. */
 export function lower(g: Graph, keep: Keep): Graph {
-  // What ONNX Runtime fused may hold operators that are spelled out in turn, once their types are known.
-  return deep(g, (inner) => lowered(lowered(inner, keep, "com.microsoft", fusedSpellings), keep, "", spellings));
+  // What ONNX Runtime joined may hold operators that are spelled out in turn, once their types are known.
+  return deep(g, (inner) => lowered(lowered(inner, keep, "com.microsoft", contributed), keep, "", standard));
 }
 
 function lowered(g: Graph, keep: Keep, from: string, known: Readonly<Record<string, Spelling>>): Graph {
@@ -295,5 +296,7 @@ const spellings: Readonly<Record<string, Spelling>> = {
   GroupNormalization: groupNormalization,
   Attention: attention,
 };
-/** The operators that `lower` can spell out. */
+const standard: Readonly<Record<string, Spelling>> = { ...spellings, ...quantizedSpellings };
+const contributed: Readonly<Record<string, Spelling>> = { ...fusedSpellings, ...fusedQuantizedSpellings };
+/** The raised operators that `lower` can spell out. */
 export const lowerable: readonly string[] = Object.keys(spellings);

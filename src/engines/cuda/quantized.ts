@@ -5,23 +5,34 @@
  * int8 values themselves when the scales before and behind them are equal.
  *
  * The arithmetic: float(sum + bias) rounds to nearest even; M[k] = fl(fl(s_x * s_w[k]) / s_y) where nothing but a Relu stands before the
- * quantizer, and s_x * s_w[k] elsewhere, where the quantizer divides. Only symmetric int8 with constant scales takes part.
+ * quantizer, and s_x * s_w[k] elsewhere, where the quantizer divides. int8 and uint8 with constant scales and zero points take part; what zero points
+ * add to the sums is left to integers.ts.
  */
 import { Editor } from "../../ir/edit.js";
-import { int64Constant, makeConstant, typedOf } from "../../ir/payload.js";
-import type { Attr, Constant, Graph, Node, ValueId } from "../../ir/types.js";
+import { int64Constant, makeConstant, smallNumbers, typedOf } from "../../ir/payload.js";
+import type { Attr, Constant, DType, Graph, Node, ValueId } from "../../ir/types.js";
 import { inferGraph } from "../../ops/infer.js";
 import { packed } from "./weights.js";
 
-/** A dequantized int8 value: where the integers are, and what one step is worth. */
+/** Values that bytes of a type stand for: what one step is worth, and which byte is 0. */
+interface Grid {
+  readonly step: number;
+  readonly zero: number;
+  readonly dtype: DType;
+}
+const sameGrid = (a: Grid, b: Grid): boolean => a.step === b.step && a.zero === b.zero && a.dtype === b.dtype;
+/** A dequantized value: where the integers are, what one step is worth, and the zero points, none where all are 0. */
 interface Source {
   readonly q: ValueId;
+  readonly dtype: DType;
+  readonly zero: { readonly value: ValueId; readonly numbers: readonly number[] } | undefined;
   readonly scale: Float32Array;
   /** The dim that per-channel scales follow; undefined for one scale. */
   readonly axis: number | undefined;
 }
 
 const MOVERS: ReadonlySet<string> = new Set(["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "MaxPool", "Relu"]);
+const BYTES: readonly DType[] = ["int8", "uint8"];
 const PRODUCTS: ReadonlySet<string> = new Set(["Conv", "MatMul", "Gemm"]);
 
 /** The graph with its quantized regions spelled in integers; the graph itself when it has none. */
@@ -65,14 +76,14 @@ class Regions {
     const c = this.#e.constant(v);
     return c?.dtype === "float32" ? (typedOf(c) as Float32Array) : undefined;
   }
-  /** No zero point, or zeros. */
-  #symmetric(n: Node): boolean {
-    const zero = n.ins[2];
-    if (zero === undefined) return true;
-    const c = this.#e.constant(zero);
-    return c !== undefined && c.dtype !== "string" && Array.from(typedOf(c) as ArrayLike<number>).every((z) => Number(z) === 0);
+  /** Zero points that are not all 0; undefined where they are no constants. */
+  #zero(n: Node): { readonly value: ValueId; readonly numbers: readonly number[] } | "none" | undefined {
+    const value = n.ins[2];
+    const numbers = value === undefined ? [] : smallNumbers(this.#e.constant(value), 1 << 16);
+    if (value === undefined || numbers === undefined) return value === undefined ? "none" : undefined;
+    return numbers.every((z) => z === 0) ? "none" : { value, numbers };
   }
-  #dtype(v: ValueId): string | undefined {
+  #dtype(v: ValueId): DType | undefined {
     const t = this.#e.type(v);
     return t.kind === "tensor" ? t.dtype : undefined;
   }
@@ -80,17 +91,23 @@ class Regions {
     const t = this.#e.type(v);
     return t.kind === "tensor" ? t.shape?.length : undefined;
   }
-  #source(v: ValueId | undefined, dtype = "int8"): Source | undefined {
+  #source(v: ValueId | undefined, dtypes: readonly DType[] = BYTES): Source | undefined {
     const n = this.#e.producer(v);
     const q = n?.ins[0];
-    if (n === undefined || n.op !== "DequantizeLinear" || n.domain !== "" || q === undefined || this.#dtype(q) !== dtype) return undefined;
-    if (v === undefined || this.#dtype(v) !== "float32" || !this.#symmetric(n) || intOf(n.attrs["block_size"], 0) !== 0) return undefined;
-    const scale = this.#floats(n.ins[1]);
-    if (scale === undefined) return undefined;
-    if (scale.length === 1) return { q, scale, axis: undefined };
+    const dtype = q === undefined ? undefined : this.#dtype(q);
+    if (n === undefined || n.op !== "DequantizeLinear" || n.domain !== "" || q === undefined) return undefined;
+    if (dtype === undefined || !dtypes.includes(dtype) || v === undefined || this.#dtype(v) !== "float32") return undefined;
+    const [zero, scale] = [this.#zero(n), this.#floats(n.ins[1])];
+    if (zero === undefined || scale === undefined || intOf(n.attrs["block_size"], 0) !== 0) return undefined;
+    const found = { q, dtype, scale, zero: zero === "none" ? undefined : zero };
+    if (scale.length === 1) return { ...found, axis: undefined };
     const rank = this.#rank(q);
     const axis = intOf(n.attrs["axis"], 1);
-    return rank === undefined ? undefined : { q, scale, axis: axis < 0 ? axis + rank : axis };
+    return rank === undefined ? undefined : { ...found, axis: axis < 0 ? axis + rank : axis };
+  }
+  /** The grid of a source with one scale. */
+  #gridOf({ axis, scale, zero, dtype }: Source): Grid | undefined {
+    return axis === undefined ? { step: scale[0] as number, zero: zero?.numbers[0] ?? 0, dtype } : undefined;
   }
   /** The same for a value that has been moved since it was dequantized: the integers, moved. */
   #movedSource(v: ValueId | undefined): Source | undefined {
@@ -105,27 +122,28 @@ class Regions {
       from = this.#source(n.ins[0]);
       if (from !== undefined) break;
     }
-    const step = from?.axis === undefined ? from?.scale[0] : undefined;
-    const q = step === undefined ? undefined : this.#integers(v, step, 0);
+    const grid = from === undefined ? undefined : this.#gridOf(from);
+    const q = grid === undefined ? undefined : this.#integers(v, grid, 0);
     return from === undefined || q === undefined ? undefined : { ...from, q };
   }
-  /** The step of a quantizer to symmetric int8 with one scale. */
-  #step(n: Node): number | undefined {
+  /** What a quantizer to bytes with one scale makes. */
+  #grid(n: Node): Grid | undefined {
     const [y] = n.outs;
-    if (n.op !== "QuantizeLinear" || n.domain !== "" || y === undefined || this.#dtype(y) !== "int8" || !this.#symmetric(n))
-      return undefined;
-    const scale = this.#floats(n.ins[1]);
-    return scale?.length === 1 && intOf(n.attrs["block_size"], 0) === 0 ? scale[0] : undefined;
+    const dtype = y === undefined ? undefined : this.#dtype(y);
+    if (n.op !== "QuantizeLinear" || n.domain !== "" || dtype === undefined || !BYTES.includes(dtype)) return undefined;
+    const [zero, scale] = [this.#zero(n), this.#floats(n.ins[1])];
+    if (zero === undefined || scale?.length !== 1 || intOf(n.attrs["block_size"], 0) !== 0) return undefined;
+    return { step: scale[0] as number, zero: zero === "none" ? 0 : (zero.numbers[0] ?? 0), dtype };
   }
 
   /** Quantizers of one value with one scale are one quantizer. */
   #joinEqualQuantizers(): void {
     const first = new Map<string, ValueId>();
     for (const n of this.#e.nodes()) {
-      const step = this.#step(n);
+      const grid = this.#grid(n);
       const [y] = n.outs;
-      if (step === undefined || y === undefined || this.#e.isOutput(y)) continue;
-      const key = `${n.ins[0]} ${step}`;
+      if (grid === undefined || y === undefined || this.#e.isOutput(y)) continue;
+      const key = `${n.ins[0]} ${grid.step} ${grid.zero} ${grid.dtype}`;
       const kept = first.get(key);
       if (kept === undefined) first.set(key, y);
       else this.#replace(y, kept);
@@ -150,6 +168,9 @@ class Regions {
     // Scales may follow the output channels alone.
     const columns = conv || transposed ? 0 : rankB - 1;
     if (b.axis !== undefined && b.axis !== columns) return;
+    // Windows whose weights are not known have no sums to take zero points off.
+    const plain = a.dtype === "int8" && b.dtype === "int8" && a.zero === undefined && b.zero === undefined;
+    if (conv && !plain && this.#e.constant(b.q) === undefined) return;
     const joined = Float32Array.from(b.scale, (w) => Math.fround(Math.fround(a.scale[0] as number) * w));
     const axis = conv ? 1 : rank - 1;
     const stem = n.name === "" ? n.op.toLowerCase() : n.name;
@@ -161,7 +182,7 @@ class Regions {
 
     let [acc] = this.#e.add({
       op: conv ? "ConvInteger" : "MatMulInteger",
-      ins: [a.q, weight],
+      ins: plain ? [a.q, weight] : [a.q, weight, this.#zeroOf(a), this.#zeroOf(b)],
       outs: 1,
       name: `${stem}.integer`,
       origin,
@@ -185,14 +206,18 @@ class Regions {
     if (end !== undefined) this.#unit(end.quantizer, stem);
   }
 
+  /** The zero points of a source: where there are none, one that is 0. */
+  #zeroOf({ zero, dtype }: Source): ValueId {
+    return zero?.value ?? this.#e.addConstant("zero", makeConstant(dtype === "uint8" ? "uint8" : "int8", [], [0]));
+  }
   /** [N, K] as [K, N]; constants alone. */
   #transposed(v: ValueId, stem: string): ValueId | undefined {
     const c = this.#e.constant(v);
     if (c === undefined) return undefined;
     const [rows, depth] = c.dims as [number, number];
-    const read = (): Uint8Array => packed(c, { dims: [depth, rows], strides: [1, depth], offset: 0 }, "int8");
+    const read = (): Uint8Array => packed(c, { dims: [depth, rows], strides: [1, depth], offset: 0 }, c.dtype);
     return this.#e.addConstant(`${stem}.weight`, {
-      dtype: "int8",
+      dtype: c.dtype,
       dims: [depth, rows],
       data: { kind: "lazy", length: rows * depth, read },
     });
@@ -217,9 +242,9 @@ class Regions {
       c.dims.filter((d) => d !== 1).length <= 1 && (c.dims.length === 1 || (c.dims.at(-1) ?? 1) !== 1 || n.op === "Conv");
     if (constant?.dtype === "float32")
       return one(constant) ? { kind: "float", value: this.#e.addConstant(stem, shaped(constant)) } : "none fits";
-    const from = this.#source(v, "int32");
+    const from = this.#source(v, ["int32"]);
     const c = this.#e.constant(from?.q);
-    if (from === undefined || c === undefined || !one(c)) return "none fits";
+    if (from === undefined || from.zero !== undefined || c === undefined || !one(c)) return "none fits";
     const steps = typedOf(c).length;
     const at = (list: Float32Array, i: number): number => list[list.length === 1 ? 0 : i] as number;
     let same = true;
@@ -230,7 +255,7 @@ class Regions {
   }
 
   /** The one quantizer that reads a value, directly or behind a Relu. */
-  #quantizerBehind(v: ValueId): { readonly quantizer: Node; readonly step: number } | undefined {
+  #quantizerBehind(v: ValueId): (Grid & { readonly quantizer: Node }) | undefined {
     if (!this.#e.hasOneUser(v)) return undefined;
     const [user] = this.#e.uses(v);
     if (user === undefined || user.domain !== "") return undefined;
@@ -238,13 +263,13 @@ class Regions {
       const [y] = user.outs;
       return y === undefined || user.ins[0] !== v ? undefined : this.#quantizerBehindRelu(y);
     }
-    const step = user.ins[0] === v ? this.#step(user) : undefined;
-    return step === undefined ? undefined : { quantizer: user, step };
+    const grid = user.ins[0] === v ? this.#grid(user) : undefined;
+    return grid === undefined ? undefined : { ...grid, quantizer: user };
   }
-  #quantizerBehindRelu(v: ValueId): { readonly quantizer: Node; readonly step: number } | undefined {
+  #quantizerBehindRelu(v: ValueId): (Grid & { readonly quantizer: Node }) | undefined {
     const [user] = this.#e.hasOneUser(v) ? this.#e.uses(v) : [];
-    const step = user === undefined ? undefined : this.#step(user);
-    return user === undefined || step === undefined ? undefined : { quantizer: user, step };
+    const grid = user === undefined ? undefined : this.#grid(user);
+    return user === undefined || grid === undefined ? undefined : { ...grid, quantizer: user };
   }
 
   /** A mean between quantizers: the sum of the steps times fl(s_x / fl(s_y n)). */
@@ -263,7 +288,12 @@ class Regions {
     const to: Attr = { kind: "int", value: 6 };
     const [wide] = this.#e.add({ op: "Cast", ins: [from.q], outs: 1, name: `${stem}.steps`, origin, attrs: { to } }).outs;
     const axes = this.#e.addConstant(`${stem}.axes`, int64Constant(space.map((_, i) => i + 2)));
-    const [sum] = this.#e.add({ op: "ReduceSum", ins: [wide, axes], outs: 1, name: `${stem}.sum`, origin }).outs;
+    let [sum] = this.#e.add({ op: "ReduceSum", ins: [wide, axes], outs: 1, name: `${stem}.sum`, origin }).outs;
+    const [zero = 0] = from.zero?.numbers ?? [];
+    if (zero !== 0) {
+      const rest = this.#e.addConstant(`${stem}.zero`, makeConstant("int32", [], [-zero * count]));
+      [sum] = this.#e.add({ op: "Add", ins: [sum, rest], outs: 1, name: `${stem}.zero`, origin }).outs;
+    }
     this.#e.remove(n.id);
     const factor = this.#e.addConstant(`${stem}.scale`, makeConstant("float32", [], [scale]));
     this.#e.add({ op: "DequantizeLinear", ins: [sum, factor], outs: [y], name: `${stem}.scale`, origin });
@@ -279,33 +309,38 @@ class Regions {
 
   /** A quantizer whose operand only moves integers of the same scale: those integers, moved. */
   #move(quantizer: Node): void {
-    const step = this.#step(quantizer);
+    const grid = this.#grid(quantizer);
     const [x] = quantizer.ins;
     const [y] = quantizer.outs;
-    if (step === undefined || x === undefined || y === undefined) return;
-    const found = this.#integers(x, step, 0);
+    if (grid === undefined || x === undefined || y === undefined) return;
+    const found = this.#integers(x, grid, 0);
     if (found === undefined || found === y) return;
     if (this.#e.isOutput(y)) {
       this.#e.remove(quantizer.id);
       this.#e.add({ op: "Identity", ins: [found], outs: [y], name: quantizer.name });
     } else this.#replace(y, found);
   }
-  #integers(v: ValueId, step: number, depth: number): ValueId | undefined {
+  #integers(v: ValueId, grid: Grid, depth: number): ValueId | undefined {
     const from = this.#source(v);
-    if (from !== undefined) return from.axis === undefined && from.scale[0] === step ? from.q : undefined;
-    const key = `${v} ${step}`;
+    if (from !== undefined) {
+      const own = this.#gridOf(from);
+      return own !== undefined && sameGrid(own, grid) ? from.q : undefined;
+    }
+    const key = `${v} ${grid.step} ${grid.zero} ${grid.dtype}`;
     const made = this.#moved.get(key);
     if (made !== undefined) return made;
     const n = this.#e.producer(v);
     if (n === undefined || n.domain !== "" || depth > 16) return undefined;
     const all = n.op === "Concat";
     if (!all && !MOVERS.has(n.op)) return undefined;
+    // Below a zero point other than 0 there are bytes above 0.
+    if (n.op === "Relu" && (grid.zero !== 0 || grid.dtype !== "int8")) return undefined;
     // What is more than a change of the index is not done twice.
     if (n.outs.length !== 1 || (n.op === "MaxPool" && !this.#e.hasOneUser(v))) return undefined;
     const ins: (ValueId | undefined)[] = [];
     for (const [i, x] of n.ins.entries()) {
       const moves = all || i === 0;
-      const q = x === undefined || !moves ? x : this.#integers(x, step, depth + 1);
+      const q = x === undefined || !moves ? x : this.#integers(x, grid, depth + 1);
       if (moves && q === undefined) return undefined;
       ins.push(q);
     }
@@ -314,7 +349,10 @@ class Regions {
       op: n.op,
       ins,
       outs: [
-        this.#e.declare(`${n.name === "" ? n.op.toLowerCase() : n.name}.int8`, type.kind === "tensor" ? { ...type, dtype: "int8" } : type),
+        this.#e.declare(
+          `${n.name === "" ? n.op.toLowerCase() : n.name}.${grid.dtype}`,
+          type.kind === "tensor" ? { ...type, dtype: grid.dtype } : type,
+        ),
       ],
       name: n.name,
       attrs: n.attrs,

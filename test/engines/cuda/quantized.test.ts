@@ -141,14 +141,20 @@ describe("quantized regions", () => {
     expect(names).toContain("ConvInteger");
     expect(names.indexOf("Add")).toBeGreaterThan(names.indexOf("ConvInteger") + 1);
   });
-  it("say nothing about graphs without quantizers, and leave asymmetric ones alone", () => {
+  it("say nothing about graphs without quantizers", () => {
     const plain = new Net();
     const a = plain.finish(plain.add("Relu", [plain.input("float32", 2)]));
     expect(integerRegions(a)).toBe(a);
-    const n = new Net();
-    const zero = n.constant("int8", [], () => 3);
-    const x = n.add("DequantizeLinear", [n.input("int8", 1, 8, 4, 4), n.constant("float32", [], () => 0.1), zero]);
-    expect(ops(n.finish(n.conv(x, 0.1, [4, 8, 1, 1])))).toContain("Conv");
+  });
+  it("take zero points that are constants, and no others", () => {
+    const net = (zero: (n: Net) => ValueId): Graph => {
+      const n = new Net();
+      const x = n.add("DequantizeLinear", [n.input("int8", 1, 8, 4, 4), n.constant("float32", [], () => 0.1), zero(n)]);
+      return n.finish(n.conv(x, 0.1, [4, 8, 1, 1]));
+    };
+    const [product] = integerRegions(net((n) => n.constant("int8", [], () => 3))).nodes;
+    expect([product?.op, product?.ins.length]).toEqual(["ConvInteger", 4]);
+    expect(ops(net((n) => n.input("int8")))).toContain("Conv");
   });
   it("sum means in integers", () => {
     const n = new Net();
