@@ -5,7 +5,7 @@
 // Needs no files of models: the networks are those of networks.mjs, with seeded random weights. The build in dist/ is measured (npm run build).
 // On a machine with a GPU, without anything set: the cuda engine, where every size is padded to its bucket; about 16 CPU cores for the references.
 // TARGET=tensorrt builds a plan for each bucket's range instead. Without a GPU, for the script itself: TARGET=host STEP=37 LAYERS=2.
-// PRECISION fp32, LIMIT 1e-3 (of the largest value), STEP 1 (sizes that are tried), LAYERS 12 (of BERT), MODELS resnet50,bert, TUNE none,
+// PRECISION fp32, LIMIT 1e-3 (of the largest value), STEP 1 (sizes that are tried), LAYERS 12 and BATCH 4 (of BERT), MODELS resnet50,bert, TUNE none,
 // PARTITA_CACHE_DIR as ever.
 import { channel } from "node:diagnostics_channel";
 import { renameSync, writeFileSync } from "node:fs";
@@ -34,7 +34,7 @@ function uniform(n, seed) {
   }
   return out;
 }
-const BATCH = 4;
+const BATCH = Number(env("BATCH", "4"));
 const tokens = uniform(BATCH * 512, 8);
 let pixels;
 const images = () => (pixels ??= uniform(128 * 3 * 224 * 224, 7));
@@ -122,6 +122,7 @@ async function run(name) {
     precision,
     segments: program.report.toJSON().segments.map((s) => ({ engine: s.engine, nodes: s.nodes })),
     buckets: c.dynamic,
+    ...(name === "bert" ? { batch: BATCH, layers } : {}),
     sizes: { from: low, to: high, step, tried, left: sizes.length - tried },
     limit,
     worst,

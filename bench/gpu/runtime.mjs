@@ -23,7 +23,7 @@ const TOKENS = small ? 24 : 160;
 const WARM = small ? 4 : 32;
 const PROMPT = 17n;
 
-const SECONDS = { floors: 30, floats: 90, bytes: 90, large: 90, decoder: 120, sessions: 80 };
+const SECONDS = { floors: 20, floats: 60, bytes: 50, large: 65, decoder: 120, sessions: 80 };
 const [, , first, second, third] = process.argv;
 if (part !== undefined)
   await runPart({
@@ -235,7 +235,7 @@ async function twoDevices({ batch: full, bytes = false }) {
   const program = await compile(resnet50(batch, { bytes }), { target, precision: small ? "fp32" : "fp16", strict: !small });
   const feeds = batchOf(batch, bytes);
   const { type, dims, data } = feeds.input;
-  const seconds = small ? 0.5 : 2;
+  const seconds = small ? 0.5 : 1.4;
   const streams = small ? 1 : 4;
   const found = {};
   const on = async (name, devices) => {
