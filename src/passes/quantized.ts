@@ -171,10 +171,22 @@ const standard =
     return bytes === undefined ? undefined : { op, ins: n.ins, attrs: n.attrs };
   };
 
+/** Only where dims are known, at least by name: elsewhere no engine takes the parts either, and the host keeps the operator, its kernel and its rounding. */
+const placeable = (spellings: Readonly<Record<string, Spelling>>): Readonly<Record<string, Spelling>> =>
+  Object.fromEntries(
+    Object.entries(spellings).map(([name, spell]) => [
+      name,
+      (n, s) => {
+        const known = [...n.ins, ...n.outs].every((v) => v === undefined || dimsOf(s.draft, v)?.includes("?") === false);
+        return known ? spell(n, s) : undefined;
+      },
+    ]),
+  );
+
 /** By the name in ai.onnx. */
-export const quantizedSpellings: Readonly<Record<string, Spelling>> = { QLinearConv: qLinearConv, QLinearMatMul: qLinearMatMul };
+export const quantizedSpellings = placeable({ QLinearConv: qLinearConv, QLinearMatMul: qLinearMatMul });
 /** By the name in com.microsoft. */
-export const fusedQuantizedSpellings: Readonly<Record<string, Spelling>> = {
+export const fusedQuantizedSpellings = placeable({
   QLinearConv: qLinearConv,
   QGemm: qGemm,
   QLinearAdd: binary("Add"),
@@ -190,4 +202,4 @@ export const fusedQuantizedSpellings: Readonly<Record<string, Spelling>> = {
   DynamicQuantizeMatMul: dynamicQuantizeMatMul,
   QuantizeLinear: standard("QuantizeLinear"),
   DequantizeLinear: standard("DequantizeLinear"),
-};
+});

@@ -7,11 +7,11 @@ import { sameDim } from "../../ir/dims.js";
 import { payloadLength, typedOf } from "../../ir/payload.js";
 import type { Constant } from "../../ir/types.js";
 import { dtypeOf, type Fact, shapeOf } from "../../ops/define.js";
-import type { Keep } from "../../passes/lower.js";
+import { type Keep, lowerable } from "../../passes/lower.js";
 
 export const keeps: Keep = (_, n, facts) => {
-  // What ONNX Runtime fused is its own.
-  if (n.domain !== "") return true;
+  // What ONNX Runtime fused or quantized is its own.
+  if (n.domain !== "" || !lowerable.includes(n.op)) return true;
   if (n.op !== "Attention") return false;
   const [q, , , mask] = n.ins;
   const [x, m] = [q, mask].map((v) => (v === undefined ? undefined : facts(v)));
