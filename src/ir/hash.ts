@@ -82,22 +82,17 @@ function attribute(h: Hash, a: Attr, name: (v: ValueId) => string): void {
       }
       break;
     case "float":
-      h.update(bits(a.value));
+      numbers(h, [a.value]);
       break;
     case "floats":
-      for (let i = 0; i < a.value.length; i += PIECE) h.update(bits(...a.value.slice(i, i + PIECE)));
+      numbers(h, a.value);
       break;
-    // As the JSON below, without a call for each element: an ensemble of trees has millions.
     case "ints":
-      h.update("[");
-      for (let i = 0; i < a.value.length; i += PIECE) {
-        const piece = a.value.slice(i, i + PIECE).map((x) => (typeof x === "bigint" ? `"${x}n"` : x));
-        h.update(`${i === 0 ? "" : ","}${piece.join(",")}`);
-      }
-      h.update("]");
+      if (a.value.every((x) => typeof x === "number")) numbers(h, a.value);
+      else h.update(a.value.join());
       break;
     case "strings":
-      h.update(JSON.stringify(a.value.map((x) => (typeof x === "string" ? x : Buffer.from(x).toString("hex")))));
+      strings(h, a.value);
       break;
     default:
       h.update(
@@ -105,7 +100,31 @@ function attribute(h: Hash, a: Attr, name: (v: ValueId) => string): void {
       );
   }
 }
-/** Elements of a list that are taken in at once. */
+/** Elements of a list that are taken in at once: an ensemble of trees has millions. */
 const PIECE = 4096;
-/** NaN, infinities and -0 have no JSON. */
-const bits = (...x: readonly number[]): string => Buffer.from(Float64Array.from(x).buffer).toString("hex");
+const piece = new Float64Array(PIECE);
+const pieceBytes = new Uint8Array(piece.buffer);
+/** Numbers by their bits, after how many there are: NaN, infinities and -0 have no JSON. */
+function numbers(h: Hash, list: readonly number[]): void {
+  h.update(`#${list.length}:`);
+  for (let from = 0; from < list.length; from += PIECE) {
+    const n = Math.min(PIECE, list.length - from);
+    for (let i = 0; i < n; i++) piece[i] = list[from + i] as number;
+    h.update(pieceBytes.subarray(0, 8 * n));
+  }
+}
+/** Texts by the place of their first appearance, after the different ones. */
+function strings(h: Hash, list: readonly (string | Uint8Array)[]): void {
+  // Those that are not UTF-8 apart: in hexadecimal they are like a text.
+  const [texts, others] = [new Map<string, number>(), new Map<string, number>()];
+  const order = list.map((x) => {
+    const [places, sign, text] = typeof x === "string" ? [texts, 1, x] : [others, -1, Buffer.from(x).toString("hex")];
+    const before = places.get(text);
+    if (before !== undefined) return before;
+    const place = sign * (places.size + 1);
+    places.set(text, place);
+    return place;
+  });
+  h.update(JSON.stringify([[...texts.keys()], [...others.keys()]]));
+  numbers(h, order);
+}

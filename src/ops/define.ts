@@ -42,6 +42,11 @@ export type AttrSpecs = Readonly<Record<string, AttrSpec<any>>>;
 export type AttrsOf<S> = { readonly [K in keyof S]: S[K] extends AttrSpec<infer T> ? T : never };
 
 const asNumber = (v: number | bigint): number => Number(v);
+/** The list itself, which may have millions of elements, where it holds numbers alone. */
+const asNumbers = (list: readonly (number | bigint)[]): readonly number[] =>
+  list.every((x) => typeof x === "number") ? list : list.map(asNumber);
+const asStrings = (list: readonly (string | Uint8Array)[]): readonly string[] =>
+  list.every((s) => typeof s === "string") ? list : list.map((s) => (typeof s === "string" ? s : Buffer.from(s).toString("latin1")));
 function spec<T>(kind: Attr["kind"], read: (raw: Attr) => T | undefined, fallback: T | undefined, required: boolean): AttrSpec<T> {
   return { kind, read, fallback, required };
 }
@@ -58,18 +63,13 @@ export const float = (fallback?: number): AttrSpec<number> =>
 export const optFloat = (): AttrSpec<number | undefined> =>
   spec("float", (a) => (a.kind === "float" ? a.value : undefined), undefined, false);
 export const ints = (): AttrSpec<readonly number[]> =>
-  spec("ints", (a) => (a.kind === "ints" ? a.value.map(asNumber) : undefined), undefined, true);
+  spec("ints", (a) => (a.kind === "ints" ? asNumbers(a.value) : undefined), undefined, true);
 export const optInts = (): AttrSpec<readonly number[] | undefined> =>
-  spec("ints", (a) => (a.kind === "ints" ? a.value.map(asNumber) : undefined), undefined, false);
+  spec("ints", (a) => (a.kind === "ints" ? asNumbers(a.value) : undefined), undefined, false);
 export const optFloats = (): AttrSpec<readonly number[] | undefined> =>
   spec("floats", (a) => (a.kind === "floats" ? a.value : undefined), undefined, false);
 export const optStrings = (): AttrSpec<readonly string[] | undefined> =>
-  spec(
-    "strings",
-    (a) => (a.kind === "strings" ? a.value.map((s) => (typeof s === "string" ? s : Buffer.from(s).toString("latin1"))) : undefined),
-    undefined,
-    false,
-  );
+  spec("strings", (a) => (a.kind === "strings" ? asStrings(a.value) : undefined), undefined, false);
 /** One of a closed set of words; anything else is a P15 error that lists them. */
 export const word = <const W extends string>(fallback: W | undefined, ...words: readonly W[]): AttrSpec<W> => ({
   ...spec("string", (a) => (a.kind === "string" ? words.find((w) => w === a.value) : undefined), fallback, fallback === undefined),

@@ -374,7 +374,7 @@ export class ModelBuilder {
       case 7:
         return { kind: "ints", value: a.ints ?? [] };
       case 8:
-        return { kind: "strings", value: (a.strings ?? []).map(utf8) };
+        return { kind: "strings", value: a.strings ?? [] };
       case 9:
         return { kind: "tensors", value: a.tensors ?? [] };
       case 10:

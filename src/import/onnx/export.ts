@@ -192,13 +192,13 @@ class ModelWriter {
         w.message(14, () => this.#type(a.value));
         break;
       case "floats":
-        for (const x of a.value) w.float(7, x);
+        w.floats(7, a.value);
         break;
       case "ints":
-        for (const x of a.value) w.int64(8, x);
+        w.int64s(8, a.value);
         break;
       case "strings":
-        for (const s of a.value) text(9, s);
+        w.strings(9, a.value);
         break;
       case "tensors":
         for (const t of a.value) w.message(10, () => this.#tensor(t, ""));

@@ -53,6 +53,18 @@ export class Fields {
     return this.names.text(this.name(c));
   }
 
+  /** A string attribute's element: text, and the bytes themselves where they are not UTF-8. */
+  protected string(c: Cursor): string | Uint8Array {
+    const n = c.length();
+    const from = c.at;
+    c.at += n;
+    try {
+      return this.names.text(this.names.idOf(from, n));
+    } catch {
+      return c.bytes.subarray(from, from + n);
+    }
+  }
+
   protected number(c: Cursor): number {
     if (c.type !== VARINT) c.fail(`field ${c.field} has wire type ${c.type}, a varint is expected`);
     return c.int();
@@ -79,16 +91,12 @@ export class Fields {
     return c.int64();
   }
   protected floats(c: Cursor, into: number[]): void {
-    if (c.type === BYTES) {
-      const sub = c.message();
-      while (sub.at < sub.end) into.push(sub.float());
-    } else into.push(this.float(c));
+    if (c.type !== BYTES && c.type !== FIXED32) c.fail(`field ${c.field} has wire type ${c.type}, a 32-bit one is expected`);
+    c.floats(into);
   }
   protected ints(c: Cursor, into: (number | bigint)[]): void {
-    if (c.type === BYTES) {
-      const sub = c.message();
-      while (sub.at < sub.end) into.push(sub.int64());
-    } else into.push(this.int64(c));
+    if (c.type !== BYTES && c.type !== VARINT) c.fail(`field ${c.field} has wire type ${c.type}, a varint is expected`);
+    c.int64s(into);
   }
 
   /** 0 (undefined) is legal and means unknown. */

@@ -264,7 +264,7 @@ export class Decoder extends TypeDecoder {
           this.ints(c, (a.ints ??= []));
           break;
         case 9:
-          (a.strings ??= []).push(c.view());
+          (a.strings ??= []).push(this.string(c));
           break;
         case 10:
           (a.tensors ??= []).push(this.tensor(c.message()).constant);

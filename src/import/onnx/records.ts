@@ -14,7 +14,7 @@ export interface RawAttr {
   tp?: ValueType;
   floats?: number[];
   ints?: (number | bigint)[];
-  strings?: Uint8Array[];
+  strings?: (string | Uint8Array)[];
   tensors?: Constant[];
   graphs?: RawGraph[];
   types?: ValueType[];

@@ -45,9 +45,10 @@ export function skeletonOf(read: ReadAt, size: number, file: string | undefined)
   };
   const copy = (from: number, to: number, out: Writer): void => {
     if (out.length + (to - from) > MAX_STRUCTURE) fail(`the model's structure takes more than ${MAX_STRUCTURE} bytes`, from);
+    out.reserve(to - from + WINDOW);
+    const piece = new Uint8Array(Math.min(to - from, WINDOW));
     for (let at = from; at < to; ) {
-      const piece = new Uint8Array(Math.min(to - at, WINDOW));
-      const got = read(at, piece);
+      const got = read(at, piece.subarray(0, Math.min(to - at, WINDOW)));
       if (got === 0) fail("the file ends too soon", at);
       out.raw(piece.subarray(0, got));
       at += got;
@@ -87,6 +88,8 @@ export function skeletonOf(read: ReadAt, size: number, file: string | undefined)
   const out = new Writer();
   message(0, size, 0, out);
   const chunks = out.chunks();
+  const [whole] = chunks;
+  if (chunks.length === 1 && whole instanceof Uint8Array) return whole;
   const total = chunks.reduce((a, c) => a + c.length, 0);
   const bytes = new Uint8Array(total);
   let at = 0;

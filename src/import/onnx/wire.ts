@@ -134,6 +134,77 @@ export class Cursor {
     return new DataView(this.bytes.buffer, this.bytes.byteOffset + this.at - 4, 4).getFloat32(0, true);
   }
 
+  /**
+   * The elements of a repeated field of 32-bit floats: all of a packed one, otherwise this one and those behind it in a row. Lists have millions
+   * of elements where a model is an ensemble of trees.
+   */
+  floats(into: number[]): void {
+    if (this.type === BYTES) {
+      const sub = this.message();
+      if (sub.at < sub.end) sub.#floats(into, undefined);
+    } else this.#floats(into, this.#rowTag());
+  }
+  /** The same of signed 64-bit varints. */
+  int64s(into: (number | bigint)[]): void {
+    if (this.type === BYTES) {
+      const sub = this.message();
+      if (sub.at < sub.end) sub.#int64s(into, undefined);
+    } else this.#int64s(into, this.#rowTag());
+  }
+  /** The last tag as its one byte; -1, which no byte is, where it has more: then no row is followed. */
+  #rowTag(): number {
+    return this.at - this.tagAt === 1 ? (this.bytes[this.tagAt] as number) : -1;
+  }
+  /** Without a tag the elements follow each other up to the end. */
+  #floats(into: number[], tag: number | undefined): void {
+    const view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
+    const { bytes, end } = this;
+    let at = this.at;
+    let row = tag === undefined ? Math.floor((end - at) / 4) : 1;
+    if (tag !== undefined) while (bytes[at + 5 * row - 1] === tag && at + 5 * row < end) row++;
+    let i = roomIn(into, row, 0.5);
+    for (;;) {
+      if (end - at < 4) {
+        this.at = at;
+        this.fail("a 32-bit field is cut off");
+      }
+      into[i++] = view.getFloat32(at, true);
+      at += 4;
+      if (at >= end || (tag !== undefined && bytes[at] !== tag)) break;
+      if (tag !== undefined) at++;
+    }
+    this.at = at;
+  }
+  #int64s(into: (number | bigint)[], tag: number | undefined): void {
+    const { bytes, end } = this;
+    let at = this.at;
+    let row = 0;
+    for (let last = at; last < end; last++) {
+      if ((bytes[last] as number) >= 128) continue;
+      row++;
+      if (tag !== undefined && bytes[++last] !== tag) break;
+    }
+    let i = roomIn(into, row, 0);
+    for (;;) {
+      const start = at;
+      let [x, shift, byte] = [0, 0, 128];
+      for (; byte >= 128 && shift < 28 && at < end; shift += 7) {
+        byte = bytes[at++] as number;
+        x |= (byte & 127) << shift;
+      }
+      if (byte < 128) into[i++] = x;
+      else {
+        // Longer, or cut off.
+        this.at = start;
+        into[i++] = this.int64();
+        at = this.at;
+      }
+      if (at >= end || (tag !== undefined && bytes[at] !== tag)) break;
+      if (tag !== undefined) at++;
+    }
+    this.at = at;
+  }
+
   /** Steps over the current field, whatever it is. */
   step(): void {
     this.#skipBody(0);
@@ -188,12 +259,29 @@ export class Cursor {
   }
 }
 
+/** Lists longer than this get their room at once; arrays of more than the other have no fast elements when they are made so. */
+const [LONG, LONGEST] = [4096, 2 ** 25];
+/** Room for `n` more elements of the kind of `like` in a list that grows long; where the next one goes. */
+function roomIn<T>(list: T[], n: number, like: T): number {
+  const at = list.length;
+  if (n > LONG && at + n < LONGEST) {
+    list.push(like);
+    list.length = at + n;
+  }
+  return at;
+}
+
 /** A piece of a written message: bytes, or a range of a file that is copied through at the end. */
 export type Chunk = Uint8Array | { readonly path: string; readonly offset: number; readonly length: number };
 export const chunkLength = (c: Chunk): number => c.length;
 
 /** Payloads smaller than this are copied into the message; a separate chunk costs more. */
 const INLINE = 4096;
+
+/** Elements of a repeated field that are written at once, and texts that are remembered. */
+const PIECE = 4096;
+/** Texts up to so many bytes, tag and length among them, are remembered. */
+const REPEATED = 64;
 
 /** Writes protobuf. Big payloads are not copied: they become chunks of their own between the written bytes. */
 export class Writer {
@@ -215,6 +303,10 @@ export class Writer {
     return this.#at + this.#outsideBytes;
   }
 
+  /** Makes room for so many bytes at once. */
+  reserve(bytes: number): void {
+    this.#room(bytes);
+  }
   raw(bytes: Uint8Array): void {
     this.#room(bytes.length);
     this.#bytes.set(bytes, this.#at);
@@ -263,6 +355,71 @@ export class Writer {
     this.#room(4);
     new DataView(this.#bytes.buffer, this.#bytes.byteOffset).setFloat32(this.#at, x, true);
     this.#at += 4;
+  }
+  /** A repeated field of 32-bit floats, each under its tag as `onnx.proto` has it. */
+  floats(field: number, list: readonly number[]): void {
+    this.#rows(list, 5, (at, from, to) => {
+      const view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset);
+      const tag = field * 8 + FIXED32;
+      for (let i = from; i < to; i++, at += 5) {
+        view.setUint8(at, tag);
+        view.setFloat32(at + 1, list[i] as number, true);
+      }
+      return at;
+    });
+  }
+  /** The same of signed 64-bit varints. */
+  int64s(field: number, list: readonly (number | bigint)[]): void {
+    this.#rows(list, 11, (start, from, to) => {
+      const bytes = this.#bytes;
+      const tag = field * 8 + VARINT;
+      let at = start;
+      for (let i = from; i < to; i++) {
+        const x = list[i] as number | bigint;
+        bytes[at++] = tag;
+        if (typeof x === "number" && x >= 0 && x < 2 ** 31) {
+          let rest = x;
+          for (; rest >= 128; rest >>>= 7) bytes[at++] = (rest & 127) | 128;
+          bytes[at++] = rest;
+        } else {
+          this.#at = at;
+          this.signed(x);
+          at = this.#at;
+        }
+      }
+      return at;
+    });
+  }
+  /** Elements of at most `width` bytes, written piece by piece where there is room for a whole piece. The field's tag is one byte. */
+  #rows(list: readonly unknown[], width: number, write: (at: number, from: number, to: number) => number): void {
+    for (let from = 0; from < list.length; from += PIECE) {
+      const to = Math.min(from + PIECE, list.length);
+      this.#room((to - from) * width);
+      this.#at = write(this.#at, from, to);
+    }
+  }
+  /** A repeated field of texts: those that come again are encoded once. */
+  strings(field: number, list: readonly (string | Uint8Array)[]): void {
+    const known = new Map<string, Uint8Array>();
+    for (const s of list) {
+      if (typeof s !== "string") this.bytes(field, s);
+      else {
+        const before = known.get(s);
+        if (before !== undefined) this.#again(before);
+        else {
+          const start = this.#at;
+          this.string(field, s);
+          if (known.size < PIECE && this.#at - start <= REPEATED) known.set(s, this.#bytes.slice(start, this.#at));
+        }
+      }
+    }
+  }
+  #again(bytes: Uint8Array): void {
+    this.#room(bytes.length);
+    const into = this.#bytes;
+    let at = this.#at;
+    for (let i = 0; i < bytes.length; i++) into[at++] = bytes[i] as number;
+    this.#at = at;
   }
   string(field: number, s: string): void {
     this.#tag(field, BYTES);
