@@ -6,6 +6,7 @@ import { shapeOfType } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Graph, Node, Shape, ValueId } from "../ir/types.js";
 import { dtypeOf, type Fact } from "../ops/define.js";
+import { swept } from "./dead-code.js";
 import { uniform } from "./match.js";
 import { deep, definePass, type PassContext } from "./pass.js";
 
@@ -18,7 +19,7 @@ export const noOps = definePass({
 function shortened(g: Graph, context: PassContext): Graph {
   const facts = context.facts(g);
   const draft = new Editor(g);
-  for (const n of g.nodes) skipWider(draft, n, facts);
+  const skipped = g.nodes.filter((n) => skipWider(draft, n, facts)).length;
   for (const { id } of g.nodes) {
     // The draft's node, not the base graph's: an earlier removal may have changed what it reads.
     const n = draft.node(id);
@@ -32,21 +33,23 @@ function shortened(g: Graph, context: PassContext): Graph {
     draft.replaceUses(y, x);
     draft.remove(n.id);
   }
-  return draft.finish();
+  // A cast to the wider type that nobody reads any more would look like a reader to the passes after it.
+  return skipped > 0 ? swept(draft.finish()) : draft.finish();
 }
 
 /**
  * A cast that takes a wider type back to the one it was made from reads that. ONNX Runtime joins such pairs as well, and loses the value where
  * only a body reads it.
  */
-function skipWider(draft: Editor, n: Node, facts: (v: ValueId) => Fact): void {
+function skipWider(draft: Editor, n: Node, facts: (v: ValueId) => Fact): boolean {
   const [x] = n.ins;
   const before = n.op === "Cast" && n.domain === "" ? draft.producer(x) : undefined;
   const [source] = before?.ins ?? [];
-  if (x === undefined || source === undefined || before?.op !== "Cast" || before.domain !== "") return;
+  if (x === undefined || source === undefined || before?.op !== "Cast" || before.domain !== "") return false;
   const [narrow, wide, back] = [source, x, n.outs[0] as ValueId].map((v) => dtypeOf(facts(v)));
-  if (narrow === undefined || wide === undefined || back !== narrow || !holdsAll(wide, narrow)) return;
+  if (narrow === undefined || wide === undefined || back !== narrow || !holdsAll(wide, narrow)) return false;
   draft.patch(n.id, { ins: [source] });
+  return true;
 }
 
 /** The operand of a Where that every element comes from; the condition's place where that is open. */

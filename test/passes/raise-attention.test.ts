@@ -140,7 +140,7 @@ describe("raise-attention: masks", () => {
     );
   });
   it.each([
-    ["one image", 1, 3, "3, 1, 5, 5", ["Reshape", "Add", "Attention"]],
+    ["one image", 1, 3, "3, 1, 5, 5", ["Add", "Attention"]],
     ["a batch", 2, 3, "1, 3, 1, 5, 5", ["Expand", "Reshape", "Add", "Attention"]],
   ])("per window, and a bias per head (Swin), %s", async (_, batch, windows, mask, wanted) => {
     const n = batch * windows;
@@ -514,11 +514,60 @@ describe("raise-attention leaves, with its reason,", () => {
       "its scores come from Tanh 's', not from a product of Q and K that is scaled and masked",
     ],
     [
-      "five dims",
-      "%q: float32[1, 2, 6, 5, 4], %t: float32[1, 2, 6, 4, 7], %v: float32[1, 2, 6, 7, 3]",
+      "two dims",
+      "%q: float32[5, 4], %t: float32[4, 7], %v: float32[7, 3]",
       "%y",
       ["%s = MatMul(%q, %t)", ...end],
-      "its operands have 5, 5 and 5 dims, and 3 or 4 are wanted",
+      "its operands have 2, 2 and 2 dims",
+    ],
+    [
+      "scores whose rows a Reshape breaks",
+      "%q: float32[2, 6, 4, 4], %t: float32[2, 6, 4, 8], %v: float32[2, 3, 4, 3]",
+      "%y",
+      ["const %r = int64[4] [2, 3, 16, 4]", "%m = MatMul(%q, %t)", "%s = Reshape(%m, %r)", ...end],
+      "its mask widens the scores",
+    ],
+    [
+      "scores kept above a number that they reach",
+      `${q}, ${kv}`,
+      "%y",
+      [...scores, "%s = Max(%m, %small)", ...end],
+      "its scores come from Max 's', not from a product of Q and K that is scaled and masked",
+    ],
+    [
+      "scores kept above the lowest number beside a mask that may be lower",
+      `${q}, ${kv}, %mask: float32[5, 7]`,
+      "%y",
+      [...scores, "%n = Add(%m, %mask)", "%s = Max(%n, %lowest)", ...end],
+      "its scores are kept above a number, and its mask may be below it",
+    ],
+    [
+      "a mask that a scale makes larger",
+      `${q}, ${kv}, %mask: float32[5, 7]`,
+      "%y",
+      [...scores, "%n = Add(%m, %mask)", "%s = Mul(%n, %two)", ...end],
+      "its mask is scaled by 2",
+    ],
+    [
+      "a scale that is no constant over a mask",
+      `${q}, ${kv}, %mask: float32[5, 7], %f: float32[1]`,
+      "%y",
+      [...scores, "%n = Add(%m, %mask)", "%s = Mul(%n, %f)", ...end],
+      "its scores come from Mul 's', not from a product of Q and K that is scaled and masked",
+    ],
+    [
+      "five dims, keys that serve batches",
+      "%q: float32[2, 3, 6, 5, 4], %t: float32[2, 1, 6, 4, 7], %v: float32[2, 1, 6, 7, 3]",
+      "%y",
+      ["%s = MatMul(%q, %t)", ...end],
+      "the dims [2,1,6] of K and V do not go with [2,3,6]",
+    ],
+    [
+      "five dims, queries that serve heads",
+      "%q: float32[2, 1, 6, 5, 4], %t: float32[2, 3, 6, 4, 7], %v: float32[2, 3, 6, 7, 3]",
+      "%y",
+      ["%s = MatMul(%q, %t)", ...end],
+      "Q of dims [2,1,6,5,4] cannot be seen over [6,6]",
     ],
   ])("%s", async (_, inputs, outputs, lines, why) => {
     const { remarks } = await leaves(raise, text(inputs, outputs, ...lines));

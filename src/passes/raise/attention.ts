@@ -11,12 +11,12 @@
 import { intOf } from "../../ir/attributes.js";
 import { mul as mulDims, sameDim } from "../../ir/dims.js";
 import { originOf } from "../../ir/graph.js";
-import { int64Constant } from "../../ir/payload.js";
-import type { Attr, Constant, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
+import type { Attr, Constant, Dim, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
 import { alwaysFinite, UNGUARDED } from "../masks.js";
-import { any, dimsOf, either, type Match, match, op, scalar } from "../match.js";
+import { any, dimsOf, either, type Match, match, op, type Pattern, type Subject, scalar } from "../match.js";
 import { deep, definePass, type PassContext } from "../pass.js";
 import { apply, type Draft, draftOf, leave } from "../rewrite.js";
+import { frameOf, shared, Views } from "./frames.js";
 import { type Operand, unrepeated, untransposed } from "./operands.js";
 import { Scores } from "./scores.js";
 import { Refusal, refuse, same, Walk } from "./walk.js";
@@ -37,7 +37,11 @@ const softmax = op("Softmax", [any("scores")], {
 });
 const guarded = either(softmax, op("Where", [op("IsNaN", [softmax]), scalar(0), softmax], { name: "guard" }));
 /** In float32 between Casts, or in the type of the rest. */
-const weights = either(guarded, op("Cast", [guarded], { name: "narrowed" }));
+const narrowed = either(guarded, op("Cast", [guarded], { name: "narrowed" }));
+/** Of the same rows and columns, the leading dims grouped otherwise. */
+const regrouped = (p: Pattern): Pattern => op("Reshape", [p, any()], { where: keepsRows });
+const keepsRows = (n: Node, subject: Subject): boolean => same(dimsOf(subject, n.ins[0])?.slice(-2), dimsOf(subject, n.outs[0])?.slice(-2));
+const weights = either(narrowed, regrouped(either(narrowed, regrouped(narrowed))));
 const core = op("MatMul", [weights, any("v")]);
 
 function raised(g: Graph, context: PassContext): Graph {
@@ -55,6 +59,12 @@ function raised(g: Graph, context: PassContext): Graph {
   return draft.edit.finish();
 }
 
+/** The result: [..leading dims of the computation, length, size], the dims that the model gives it, and its type. */
+interface Result {
+  readonly heads: readonly Dim[];
+  readonly y: readonly Dim[];
+  readonly dtype: DType;
+}
 /** One attention under construction. Nodes walked over are collected; new ones are made only once nothing can refuse any more. */
 class Site {
   readonly #draft: Draft;
@@ -84,49 +94,61 @@ class Site {
 
   #raise(scores: ValueId, v: ValueId, narrowed: boolean): void {
     const draft = this.#draft;
-    let at = scores;
-    const widening = narrowed ? draft.producer(at) : undefined;
-    if (widening?.op === "Cast") at = this.#walk.inside(widening);
-    const product = this.#scores.product(at, narrowed && widening?.op !== "Cast");
+    const product = this.#scores.product(scores, narrowed);
     const [left, right] = product.ins;
     if (left === undefined || right === undefined) refuse("its scores lack an operand");
-    const [sDims, vDims] = [dimsOf(draft, product.outs[0]), dimsOf(draft, v)];
-    const q = this.#walk.scaled(left);
-    const qDims = dimsOf(draft, q);
-    if (sDims === undefined || vDims === undefined || qDims === undefined) refuse("the rank of an operand is not known");
-    if (!same(dimsOf(draft, at), sDims)) refuse("its mask widens the scores");
-    const rank = sDims.length;
-    if ((rank !== 4 && rank !== 3) || qDims.length !== rank || vDims.length !== rank)
-      refuse(`its operands have ${qDims.length}, ${sDims.length} and ${vDims.length} dims, and 3 or 4 are wanted`);
-    const k = untransposed(this.#walk, right, rank);
-    const value = unrepeated(this.#walk, v, vDims);
-    const grouped = rank === 4 && k.groups !== 1 && sameDim(k.groups, value.groups) === true;
-    const [kSource, vSource] = grouped ? [k, value] : [this.#plain(k), this.#plain(value)];
+    const [sDims, vDims, yDims] = [dimsOf(draft, product.outs[0]), dimsOf(draft, v), dimsOf(draft, this.#root.outs[0])];
+    const wDims = dimsOf(draft, this.#root.ins[0]);
+    const qIn = this.#walk.scaled(left);
+    const [qDims, kDims] = [dimsOf(draft, qIn), dimsOf(draft, right)];
+    if (
+      sDims === undefined ||
+      vDims === undefined ||
+      qDims === undefined ||
+      kDims === undefined ||
+      yDims === undefined ||
+      wDims === undefined
+    )
+      refuse("the rank of an operand is not known");
+    if (sDims.length < 3 || qDims.length !== sDims.length || vDims.length !== wDims.length)
+      refuse(`its operands have ${qDims.length}, ${sDims.length} and ${vDims.length} dims`);
+    const [from, out] = [sDims.slice(0, -2), wDims.slice(0, -2)];
+    const to = frameOf([...this.#scores.views, out], kDims.slice(0, -2));
+    const rank = to.length + 2;
+    const whole = same(qDims.slice(0, -2), from);
+    const q: Operand =
+      same(from, to) || !whole ? { source: qIn, dims: qDims, groups: 1 } : unrepeated(this.#walk, qIn, qDims, [...to, ...qDims.slice(-2)]);
+    if (q.groups !== 1 || q.dims.length !== rank) refuse(`Q of dims [${qDims}] cannot be seen over [${to}]`);
+    const [kShared, vShared] = [shared(kDims.slice(0, -2), from, to), shared(vDims.slice(0, -2), out, to)];
+    const k = untransposed(this.#walk, right, kShared.leads);
+    const value = unrepeated(this.#walk, v, vDims, [...vShared.leads, ...vDims.slice(-2)]);
+    const groups = [mulDims(k.groups, kShared.groups), mulDims(value.groups, vShared.groups)] as const;
+    const grouped = rank === 4 && groups[0] !== 1 && sameDim(...groups) === true;
+    if (!grouped && groups.some((g) => g !== 1)) refuse("the heads of K are repeated and those of V are not, or otherwise");
     // MatMul broadcasts, Attention does not.
     for (let d = 0; d < rank - 2; d++) {
-      const [a, b, c] = [qDims[d] ?? "?", kSource.dims[d] ?? "?", vSource.dims[d] ?? "?"];
+      const [a, b, c] = [q.dims[d] ?? "?", k.dims[d] ?? "?", value.dims[d] ?? "?"];
       // One head of K and V serves any number of heads of Q.
-      const wanted = d === 1 && grouped ? mulDims(b, k.groups) : d === 1 && rank === 4 && b === 1 ? a : b;
+      const wanted = d === 1 && grouped ? mulDims(b, groups[0]) : d === 1 && rank === 4 && b === 1 ? a : b;
       if (sameDim(a, wanted) !== true || sameDim(b, c) !== true)
         refuse(`dim ${d} of Q, K and V is ${a}, ${wanted} and ${c}; they must be known to be equal`);
     }
-    const types = [q, kSource.source, vSource.source, this.#root.outs[0]].map((id) => (id === undefined ? undefined : draft.type(id)));
+    for (const o of [q, k, value])
+      if (o.before !== undefined && !Views.able(o.before, o.dims)) refuse(`[${o.before}] cannot be seen as [${o.dims}]`);
+    const heads = [...to, ...yDims.slice(-2)];
+    if (!same(heads, yDims) && !Views.able(heads, yDims)) refuse(`[${heads}] cannot be seen as [${yDims}]`);
+    const types = [q.source, k.source, value.source, this.#root.outs[0]].map((id) => (id === undefined ? undefined : draft.type(id)));
     const dtype = types[0]?.kind === "tensor" ? types[0].dtype : undefined;
     if (dtype === "float64") refuse("float64 stays as it is");
     if (dtype === undefined || !types.every((t) => t?.kind === "tensor" && t.dtype === dtype))
       refuse("Q, K, V and the result differ in type");
-    this.#scores.settle(sDims);
-    this.#write(q, kSource, vSource, rank, narrowed);
-  }
-
-  /** Without the knowledge of repeated heads: what stands before the repetition cannot be used then. */
-  #plain(o: Operand): Operand {
-    return o.groups === 1 ? o : refuse("the heads of K are repeated and those of V are not, or otherwise");
+    this.#scores.settle(sDims, to);
+    this.#write(q, k, value, { heads, y: yDims, dtype }, narrowed);
   }
 
   // ---- writing: nothing refuses from here on --------------------------------------------------------------------------------------------
 
-  #write(qIn: ValueId, k: Operand, v: Operand, rank: number, narrowed: boolean): void {
+  #write(q: Operand, k: Operand, v: Operand, result: Result, narrowed: boolean): void {
     const draft = this.#draft;
     const edit = draft.edit;
     const stem = this.#root.name;
@@ -136,43 +158,69 @@ class Site {
       edit.add({ op: opName, ins, outs: [y], attrs, name: `${stem}/${suffix}`, origin });
       return y;
     };
-    const ints = (suffix: string, values: readonly number[]): ValueId => edit.addConstant(`${stem}/${suffix}`, int64Constant(values));
-    let q = qIn;
-    for (const f of this.#scores.factors) q = add("scale", f.op, [q, f.by]);
-    let key = k.source;
-    if (k.transpose !== undefined) key = add("key", "Transpose", [key], { perm: { kind: "ints", value: k.transpose } });
-    if (k.reshape !== undefined) key = add("key", "Reshape", [key, ints("shape", k.reshape)]);
-    let value = v.source;
-    const t = draft.type(this.#root.outs[0] as ValueId);
     const constant = (suffix: string, c: Constant): ValueId => edit.addConstant(`${stem}/${suffix}`, c);
-    let mask = this.#scores.write(add, constant, t.kind === "tensor" ? t.dtype : "float32", rank);
+    const views = new Views(add, constant);
+    const operand = (suffix: string, o: Operand): ValueId => {
+      const turned =
+        o.transpose === undefined ? o.source : add(suffix, "Transpose", [o.source], { perm: { kind: "ints", value: o.transpose } });
+      return o.before === undefined ? turned : views.reshape(suffix, turned, o.before, o.dims);
+    };
+    let query = operand("query", q);
+    for (const f of this.#scores.factors) query = add("scale", f.op, [query, f.by]);
+    let key = operand("key", k);
+    let value = operand("value", v);
+    const rank = q.dims.length;
+    let mask = this.#scores.write(views, constant, result.dtype, query);
     let [pastKey, pastValue]: [ValueId | undefined, ValueId | undefined] = [undefined, undefined];
     let outs: (ValueId | undefined)[] = [...this.#root.outs];
-    const cache = rank === 4 && !this.#scores.causal && k.transpose === undefined ? this.#cache(key, value) : undefined;
+    const regroups = !same(result.heads, result.y);
+    const cache =
+      rank === 4 && !this.#scores.causal && !regroups && key === k.source && value === v.source ? this.#cache(key, value) : undefined;
     if (cache !== undefined) {
       outs = [outs[0], key, value];
       [pastKey, key, pastValue, value] = cache;
     }
     if (rank === 3) {
       // One head: Attention wants four dims.
-      const axis = ints("axis", [1]);
-      [q, key, value] = [add("q", "Unsqueeze", [q, axis]), add("k", "Unsqueeze", [key, axis]), add("v", "Unsqueeze", [value, axis])];
-      if (mask !== undefined && (dimsOf(draft, mask.id)?.length ?? mask.rank) === 3)
-        mask = { id: add("m", "Unsqueeze", [mask.id, axis]), rank: 4 };
+      const axis = views.ints("axis", [1]);
+      [query, key, value] = [
+        add("q", "Unsqueeze", [query, axis]),
+        add("k", "Unsqueeze", [key, axis]),
+        add("v", "Unsqueeze", [value, axis]),
+      ];
+      if (mask !== undefined && mask.rank === 3) mask = { id: add("m", "Unsqueeze", [mask.id, axis]), rank: 4 };
     }
     const attrs: Record<string, Attr> = { scale: { kind: "float", value: Math.fround(this.#walk.scale) } };
     if (this.#scores.causal) attrs["is_causal"] = { kind: "int", value: 1 };
     if (this.#scores.softcap > 0) attrs["softcap"] = { kind: "float", value: Math.fround(this.#scores.softcap) };
     if (narrowed) attrs["softmax_precision"] = { kind: "int", value: 1 };
-    const ins: (ValueId | undefined)[] = [q, key, value];
+    const ins: (ValueId | undefined)[] = [query, key, value];
     if (mask !== undefined || pastKey !== undefined) ins.push(mask?.id);
     if (pastKey !== undefined) ins.push(pastKey, pastValue);
-    if (rank === 3) {
-      const y = edit.declare(`${stem === "" ? "attention" : stem}/heads`);
+    if (rank === 3 || regroups) {
+      const t = { kind: "tensor", dtype: result.dtype, shape: rank === 3 ? undefined : result.heads } as const;
+      const y = edit.declare(`${stem === "" ? "attention" : stem}/heads`, t);
       const all = [...new Set(this.#walk.path)];
       const made = edit.add({ op: "Attention", ins, outs: [y], attrs, name: `${stem}/heads`, origin: [...new Set(all.flatMap(originOf))] });
       this.#remember(made.id, mask?.id);
-      apply(edit, this.#root, all, { op: "Squeeze", ins: [y, ints("axis", [1])] });
+      if (rank === 3) apply(edit, this.#root, all, { op: "Squeeze", ins: [y, views.ints("axis", [1])] });
+      else {
+        // Mostly the model sees the result by heads again.
+        for (const u of [...draft.uses(this.#root.outs[0] as ValueId)]) {
+          const [again] = u.outs;
+          if (
+            u.op !== "Reshape" ||
+            u.domain !== "" ||
+            again === undefined ||
+            draft.isOutput(again) ||
+            !same(dimsOf(draft, again), result.heads)
+          )
+            continue;
+          edit.replaceUses(again, y);
+          edit.remove(u.id);
+        }
+        apply(edit, this.#root, all, { op: "Reshape", ins: [y, views.shape("heads", y, result.heads, result.y)] });
+      }
       return;
     }
     if (cache !== undefined)

@@ -1,19 +1,31 @@
 /** The scores of spelled-out attention, from the softmax down to Q K': masks added, chosen by Where or per window, causal masks, scales. */
 import { intOf } from "../../ir/attributes.js";
-import { isStatic, mul as mulDims, sameDim } from "../../ir/dims.js";
-import { int64Constant, makeConstant } from "../../ir/payload.js";
+import { sameDim } from "../../ir/dims.js";
+import { makeConstant } from "../../ir/payload.js";
 import type { Constant, Dim, DType, Node, ValueId } from "../../ir/types.js";
-import { causalFill } from "../masks.js";
+import { alwaysFinite, causalFill } from "../masks.js";
 import { dimsOf, uniform } from "../match.js";
+import { type Dims, type Placing, placing, Views } from "./frames.js";
 import { refuse, same, type Walk } from "./walk.js";
 
-/** An additive mask: as it is, or expanded and then reshaped to other dims. */
+/** An additive mask, of scores of these leading dims. What scales the sum scales the mask: `factor`. */
 interface Added {
   readonly id: ValueId;
-  readonly dims?: readonly number[];
-  readonly expand?: readonly number[];
+  readonly leads: Dims;
+  readonly factor: number;
+}
+/** A choice between scores, of these leading dims, and a number. */
+interface Chosen {
+  readonly when: ValueId;
+  readonly negated: boolean;
+  readonly fill: number;
+  readonly leads: Dims;
 }
 
+interface Written {
+  readonly id: ValueId;
+  readonly rank: number;
+}
 /** What lies between a softmax and the product of Q and K. */
 export class Scores {
   readonly #walk: Walk;
@@ -21,7 +33,12 @@ export class Scores {
   readonly factors: { readonly op: string; readonly by: ValueId }[] = [];
   /** Additive masks, and boolean ones (true: look). */
   #added: Added[] = [];
-  #chosen: { readonly when: ValueId; readonly negated: boolean; readonly fill: number }[] = [];
+  #chosen: Chosen[] = [];
+  /** Leading dims of the scores on the way, those of the product last. */
+  readonly #views: Dims[] = [];
+  /** Scores below this number become it. */
+  #floor = Number.NEGATIVE_INFINITY;
+  #placed = new Map<Added | Chosen, Placing | undefined>();
   #causal = false;
   #softcap = 0;
 
@@ -37,22 +54,35 @@ export class Scores {
     return this.#softcap;
   }
 
+  /** Leading dims of what the scores are seen as, those of the product of Q and K first. */
+  get views(): readonly Dims[] {
+    return this.#views.toReversed();
+  }
+
   /** From the softmax's input down to Q K', through masks, then scales. `wide`: masks are in a wider type than the product, which a Cast below them widens. */
   product(scores: ValueId, wide = false): Node {
+    const { draft } = this.#walk;
     let masks = true;
     let widened = !wide;
-    for (let at = scores, steps = 0; steps < 16; steps++) {
-      const n = this.#walk.draft.producer(at);
+    const tail = dimsOf(draft, scores)?.slice(-2);
+    for (let at = scores, steps = 0; steps < 20; steps++) {
+      const n = draft.producer(at);
+      const dims = dimsOf(draft, at);
       if (n === undefined || n.domain !== "") break;
+      if (dims === undefined || dims.length < 2) refuse("the rank of its scores is not known");
+      if (!same(dims.slice(-2), tail)) refuse("its mask widens the scores");
+      const leads = dims.slice(0, -2);
+      this.#views.push(leads);
       if (n.op === "MatMul") {
         if (!widened) refuse("its weights are cast and its scores are not");
         this.#walk.inside(n);
         return n;
       }
       const [a, b] = n.ins;
+      const from = (v: ValueId): ValueId => (same(dimsOf(draft, v), dims) ? this.#walk.inside(n, v) : refuse("its mask widens the scores"));
       if (n.op === "Cast" && !widened && a !== undefined && intOf(n, "to", 0) === 1) {
         // In the narrower type only a mask that leaves scores alone or takes them out is the same mask.
-        this.#added = this.#added.filter((m) => !this.#takeChosen(m.id));
+        this.#added = this.#added.filter((m) => !this.#takeChosen(m));
         if (this.#added.length > 0 || this.#chosen.some((c) => c.fill !== Number.NEGATIVE_INFINITY))
           refuse("its mask holds other numbers than 0 and -inf, in a wider type than its operands");
         widened = true;
@@ -69,27 +99,39 @@ export class Scores {
       if (a === undefined || b === undefined) break;
       if (n.op === "Add" && masks) {
         const into = this.#leadsToProduct(a) ? a : this.#leadsToProduct(b) ? b : refuse("its scores are no product of two matrices");
-        this.#added.push({ id: into === a ? b : a });
-        at = this.#walk.inside(n, into);
+        // A mask of large finite numbers could become infinite.
+        if (Math.abs(this.#walk.scale) > 1) refuse(`its mask is scaled by ${this.#walk.scale}`);
+        this.#added.push({ id: into === a ? b : a, leads, factor: this.#walk.scale });
+        at = from(into);
       } else if (n.op === "Where" && masks) {
         const [when, yes, no] = n.ins;
         if (when === undefined || yes === undefined || no === undefined) break;
-        const [fillYes, fillNo] = [uniform(this.#walk.draft.constant(yes)), uniform(this.#walk.draft.constant(no))];
-        const fill = fillNo ?? fillYes;
-        if (fill === undefined || fill > -1e4) refuse("its mask puts something else than a large negative number in the place of scores");
-        this.#chosen.push({ when, negated: fillNo === undefined, fill });
-        at = this.#walk.inside(n, fillNo === undefined ? no : yes);
-      } else if (n.op === "Reshape" && masks) {
-        const inner = this.#windowed(n);
-        if (inner === undefined) break;
-        at = inner;
+        const [fillYes, fillNo] = [uniform(draft.constant(yes)), uniform(draft.constant(no))];
+        const found = fillNo ?? fillYes;
+        const fill = found === undefined ? undefined : Math.max(found * this.#walk.scale, this.#floor);
+        if (fill === undefined || !(fill <= -1e4))
+          refuse("its mask puts something else than a large negative number in the place of scores");
+        this.#chosen.push({ when, negated: fillNo === undefined, fill, leads });
+        at = from(fillNo === undefined ? no : yes);
+      } else if (n.op === "Max" && masks && n.ins.length === 2 && this.#walk.scale === 1 && this.#added.length === 0) {
+        const [floorA, floorB] = [uniform(draft.constant(a)), uniform(draft.constant(b))];
+        const floor = floorB ?? floorA;
+        // A float32 so low takes in any score that is added to it.
+        if (floor === undefined || floor > -3e38) break;
+        this.#floor = floor;
+        at = from(floorB === undefined ? b : a);
+      } else if (n.op === "Reshape") {
+        // Of the same rows and columns, so that the leading dims alone are grouped otherwise.
+        at = this.#walk.inside(n);
       } else if (n.op === "Mul" || n.op === "Div") {
         const factor = this.#walk.factor(n);
         if (factor === undefined) break;
-        masks = false;
         if (factor.constant !== undefined) this.#walk.scale *= n.op === "Mul" ? factor.constant : 1 / factor.constant;
-        else this.factors.push({ op: n.op, by: factor.by });
-        at = this.#walk.inside(n, factor.of);
+        else {
+          masks = false;
+          this.factors.push({ op: n.op, by: factor.by });
+        }
+        at = from(factor.of);
       } else break;
     }
     const n = this.#walk.draft.producer(scores);
@@ -98,46 +140,16 @@ export class Scores {
     );
   }
   /** An additive mask that Where made of 0 and -inf is one that chooses. */
-  #takeChosen(mask: ValueId): boolean {
+  #takeChosen({ id, factor, leads }: Added): boolean {
     const { draft } = this.#walk;
-    const n = draft.producer(mask);
+    const n = draft.producer(id);
     const [when, yes, no] = n?.op === "Where" && n.domain === "" ? n.ins : [];
-    if (when === undefined || !same(dimsOf(draft, when), dimsOf(draft, mask))) return false;
+    if (when === undefined || !same(dimsOf(draft, when), dimsOf(draft, id)) || !(factor > 0)) return false;
     const [a, b] = [uniform(draft.constant(yes)), uniform(draft.constant(no))];
     const fill = Number.NEGATIVE_INFINITY;
     if (!(a === 0 && b === fill) && !(a === fill && b === 0)) return false;
-    this.#chosen.push({ when, negated: a === fill, fill });
+    this.#chosen.push({ when, negated: a === fill, fill, leads });
     return true;
-  }
-  /**
-   * Windows with a mask of their own (Swin): scores [batch * windows, heads, s, t] are seen as [batch, windows, heads, s, t], a mask is added, and
-   * they are seen as before. The mask is then one for every window of the batch. Gives the scores before.
-   */
-  #windowed(back: Node): ValueId | undefined {
-    const draft = this.#walk.draft;
-    const sum = draft.producer(back.ins[0]);
-    if (sum?.op !== "Add" || sum.domain !== "") return undefined;
-    const [a, b] = sum.ins;
-    for (const [view, id] of [[a, b] as const, [b, a] as const]) {
-      const split = draft.producer(view);
-      const inner = split?.op === "Reshape" && split.domain === "" ? split.ins[0] : undefined;
-      const [five, four, mask] = [dimsOf(draft, view), dimsOf(draft, inner), dimsOf(draft, id)];
-      if (split === undefined || inner === undefined || id === undefined || five?.length !== 5 || four?.length !== 4 || mask === undefined)
-        continue;
-      const [batch, windows, heads, s, t] = five;
-      if (!five.every(isStatic) || mask.length > 5 || !mask.every(isStatic)) continue;
-      if (!same(four, [mulDims(batch ?? "?", windows ?? "?"), heads ?? "?", s ?? "?", t ?? "?"])) continue;
-      if (!same(four, dimsOf(draft, back.outs[0])) || !same(five, dimsOf(draft, sum.outs[0]))) continue;
-      const wide = [...new Array<number>(5 - mask.length).fill(1), ...mask];
-      const all = [five[0], five[1], wide[2], wide[3], wide[4]] as readonly number[];
-      this.#walk.inside(back);
-      this.#walk.inside(sum, view);
-      this.#walk.inside(split);
-      const [b0 = 1, w0 = 1, ...rest] = all;
-      this.#added.push({ id, dims: [b0 * w0, ...rest], ...(wide.every((d, i) => d === all[i]) || b0 === 1 ? {} : { expand: all }) });
-      return inner;
-    }
-    return undefined;
   }
   /** Whether scales, masks and then a MatMul make the value. */
   #leadsToProduct(v: ValueId, depth = 0): boolean {
@@ -151,7 +163,7 @@ export class Scores {
     if (n.op === "Where") return n.ins.slice(1).some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
     if (n.op === "Reshape" || n.op === "Cast" || n.op === "Tanh")
       return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
-    return n.op === "Add" && n.ins.some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
+    return (n.op === "Add" || n.op === "Max") && n.ins.some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
   }
   #name(n: Node): string {
     return n.name !== "" ? n.name : n.outs[0] === undefined ? n.op : this.#walk.draft.value(n.outs[0]).name;
@@ -169,25 +181,34 @@ export class Scores {
       const above = causalFill(this.#walk.draft.constant(c), queries, negated);
       return above !== undefined && Math.max(above, fill) <= most;
     };
-    const added = this.#added.filter((m) => m.dims !== undefined || !isCausal(m.id, Number.NEGATIVE_INFINITY));
+    const added = this.#added.filter((m) => m.factor !== 1 || !isCausal(m.id, Number.NEGATIVE_INFINITY));
     const chosen = this.#chosen.filter((c) => !isCausal(c.when, c.fill, c.negated));
     this.#causal = added.length < this.#added.length || chosen.length < this.#chosen.length;
     [this.#added, this.#chosen] = [added, chosen];
   }
 
-  /** Masks must broadcast to the scores without widening them, and have their last dim. */
-  settle(scores: readonly Dim[]): void {
+  /** Masks must broadcast to the scores without widening them, and have their last dim. `to`: the leading dims that attention computes in. */
+  settle(scores: readonly Dim[], to: Dims): void {
+    const { draft } = this.#walk;
     this.#takeCausal(scores);
     if (this.#added.length + this.#chosen.length > 4) refuse("it has more masks than can be combined");
-    for (const { id, dims: seen } of [...this.#added, ...this.#chosen.map((c): Added => ({ id: c.when }))]) {
-      const dims = seen ?? dimsOf(this.#walk.draft, id);
-      if (dims === undefined || dims.length > scores.length || dims.length < 2)
-        refuse(`its mask has ${dims?.length ?? "an unknown number of"} dims, and 2 to ${scores.length} are wanted`);
+    const floored = this.#floor > Number.NEGATIVE_INFINITY;
+    if (floored && (this.#added.length > 1 || this.#added.some((m) => m.factor !== 1 || !alwaysFinite(draft, m.id))))
+      refuse("its scores are kept above a number, and its mask may be below it");
+    for (const m of [...this.#added, ...this.#chosen]) {
+      const frame = [...m.leads, ...scores.slice(-2)];
+      const dims = dimsOf(draft, "id" in m ? m.id : m.when);
+      if (dims === undefined || dims.length > frame.length || dims.length < 2)
+        refuse(`its mask has ${dims?.length ?? "an unknown number of"} dims, and 2 to ${frame.length} are wanted`);
       dims.forEach((d, i) => {
-        const s = scores[i + scores.length - dims.length] ?? "?";
+        const s = frame[i + frame.length - dims.length] ?? "?";
         const last = i === dims.length - 1;
         if (sameDim(d, s) !== true && (last || d !== 1)) refuse(`dim ${i} of its mask is ${d}, that of its scores ${s}`);
       });
+      const placed = placing(dims, m.leads, to);
+      if (placed !== undefined && !Views.able(placed.expand === undefined ? dims : [...placed.expand, ...dims.slice(-2)], placed.dims))
+        refuse(`its mask of dims [${dims}] cannot be seen over [${to}]`);
+      this.#placed.set(m, placed);
     }
     // Attention leaves masked keys out; a finite number in the place of scores leaves a row that is masked altogether with the mean of V.
     for (const c of this.#chosen)
@@ -195,40 +216,37 @@ export class Scores {
         refuse(`its mask puts ${c.fill} in the place of scores, which is too small to mask exactly`);
   }
 
-  /** All masks as one: boolean where Where chose -inf, added otherwise. */
-  write(
-    add: (suffix: string, op: string, ins: readonly ValueId[]) => ValueId,
-    constant: (suffix: string, c: Constant) => ValueId,
-    dtype: DType,
-    rank: number,
-  ): { readonly id: ValueId; readonly rank: number } | undefined {
+  /** All masks as one: boolean where Where chose -inf, added otherwise. `q` is Q as attention reads it. */
+  write(views: Views, constant: (suffix: string, c: Constant) => ValueId, dtype: DType, q: ValueId): Written | undefined {
     const { draft } = this.#walk;
-    const widest = (a: number, m: ValueId): number => Math.max(a, dimsOf(draft, m)?.length ?? rank);
+    let rank = 0;
+    const shown = (v: ValueId, m: Added | Chosen): ValueId => {
+      const [own, placed] = [dimsOf(draft, v) ?? [], this.#placed.get(m)];
+      rank = Math.max(rank, placed?.dims.length ?? own.length);
+      return views.place("mask", v, own, placed, q);
+    };
+    const joined = (op: string, ids: readonly ValueId[]): Written | undefined => {
+      const [first, ...rest] = ids;
+      return first === undefined ? undefined : { id: rest.reduce((a, b) => views.add("mask", op, [a, b]), first), rank };
+    };
     const exact = this.#chosen.length > 0 && this.#added.length === 0 && this.#chosen.every((c) => c.fill === Number.NEGATIVE_INFINITY);
     if (exact) {
-      const ids = this.#chosen.map((c) => (c.negated ? add("mask", "Not", [c.when]) : c.when));
-      const [first, ...rest] = ids;
-      if (first === undefined) return undefined;
-      return {
-        id: rest.reduce((a, b) => add("mask", "And", [a, b]), first),
-        rank: this.#chosen.map((c) => c.when).reduce(widest, 0),
-      };
+      const looks = this.#chosen.map((c) => {
+        const when = shown(c.when, c);
+        return c.negated ? views.add("mask", "Not", [when]) : when;
+      });
+      return joined("And", looks);
     }
-    const shape = (dims: readonly number[]): ValueId => constant("shape", int64Constant(dims));
     const number = (x: number): ValueId => constant("mask", makeConstant(dtype as Exclude<DType, "string">, [], [x]));
-    const ids = this.#added.map(({ id, dims, expand }) => {
-      const wide = expand === undefined ? id : add("mask", "Expand", [id, shape(expand)]);
-      return dims === undefined ? wide : add("mask", "Reshape", [wide, shape(dims)]);
+    const ids = this.#added.map((m) => {
+      const id = shown(m.id, m);
+      return m.factor === 1 ? id : views.add("mask", "Mul", [id, number(m.factor)]);
     });
     for (const c of this.#chosen) {
+      const when = shown(c.when, c);
       const [zero, fill] = [number(0), number(c.fill)];
-      ids.push(add("mask", "Where", c.negated ? [c.when, fill, zero] : [c.when, zero, fill]));
+      ids.push(views.add("mask", "Where", c.negated ? [when, fill, zero] : [when, zero, fill]));
     }
-    const [first, ...rest] = ids;
-    if (first === undefined) return undefined;
-    return {
-      id: rest.reduce((a, b) => add("mask", "Add", [a, b]), first),
-      rank: Math.max(...this.#added.map((m) => m.dims?.length ?? widest(0, m.id)), ...this.#chosen.map((c) => widest(0, c.when))),
-    };
+    return joined("Add", ids);
   }
 }

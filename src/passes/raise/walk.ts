@@ -19,7 +19,7 @@ export const isIdentity = (p: readonly number[]): boolean => p.every((x, i) => x
 /** Certainly the same dims. */
 export const same = (a: readonly Dim[] | undefined, b: readonly Dim[] | undefined): boolean =>
   a !== undefined && b !== undefined && a.length === b.length && a.every((d, i) => sameDim(d, b[i] ?? "?") === true);
-export const swapLast = (x: readonly number[]): number[] => [...x.slice(0, -2), x.at(-1) ?? 0, x.at(-2) ?? 0];
+export const swapLast = <T>(x: readonly T[]): T[] => [...x.slice(0, -2), ...x.slice(-2).reverse()];
 
 /** Dims as a Reshape takes them; at most one may be open. */
 export function shapeOperand(dims: readonly Dim[]): readonly number[] | undefined {
