@@ -6,7 +6,7 @@
 // On a machine with a GPU, without anything set: the cuda engine, where every size is padded to its bucket; about 16 CPU cores for the references.
 // TARGET=tensorrt builds a plan for each bucket's range instead. Without a GPU, for the script itself: TARGET=host STEP=37 LAYERS=2.
 // PRECISION fp32, LIMIT 1e-3 (of the largest value), STEP 1 (sizes that are tried), LAYERS 12 and BATCH 4 (of BERT), MODELS resnet50,bert, TUNE none,
-// PARTITA_CACHE_DIR as ever.
+// THREADS of the reference on the host, all; PARTITA_CACHE_DIR as ever.
 import { channel } from "node:diagnostics_channel";
 import { renameSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -94,7 +94,7 @@ async function run(name) {
   const remarks = [];
   const onRemark = (r) => remarks.push(r.text);
   underWay("the reference's session");
-  const host = await (await compile(c.graph(), { target: "host" })).createSession();
+  const host = await (await compile(c.graph(), { target: "host" })).createSession({ threads: Number(env("THREADS", "0")) });
   underWay("compiling an engine for each bucket");
   const start = performance.now();
   const padding = target === "host";
