@@ -9,8 +9,9 @@ import { check } from "../../src/partition/check.js";
 import { generator } from "../../src/runtime/measure.js";
 import { compareTensors } from "../support/compare.js";
 import { emulationMissing, NotEmulated } from "../support/emulate.js";
+import { BATCH } from "./builder.js";
 import { drawnPins, emitted, runEmulated } from "./emulated.js";
-import { BATCH, randomGraph, TOLERANCE } from "./graphs.js";
+import { randomGraph, TOLERANCE } from "./graphs.js";
 import { referenceOf } from "./reference.js";
 
 const total = Number(process.env["PARTITA_EMITTED"] ?? 400);

@@ -27,8 +27,8 @@ const INSTRUCTIONS: ReadonlySet<string> = new Set([
   "cvt.rn.f16.f32",
   "cvt.rn.bf16.f32",
   "max.NaN.f32",
-  "rcp.approx.f32",
-  "ex2.approx.f32",
+  "rcp.approx.ftz.f32",
+  "ex2.approx.ftz.f32",
   "cp.async.commit_group",
   "cp.async.wait_group",
   "cp.async.ca.shared.global",
@@ -79,6 +79,7 @@ const PRELUDE = String.raw`
 #include <cstdlib>
 #include <cstring>
 #include <ucontext.h>
+#include <unistd.h>
 #include <vector>
 struct dim3 { unsigned x, y, z; };
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -94,7 +95,7 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define __grid_constant__
 #define __CUDA_ARCH__ 800
 alignas(1024) static char dynamic_shared[256 << 10];
-[[noreturn]] static void unknown_instruction(const char* name) { fprintf(stderr, "not emulated: %s\n", name); exit(42); }
+[[noreturn]] static void unknown_instruction(const char* name) { fprintf(stderr, "not emulated: %s\n", name); _exit(42); }
 
 // Threads of a block.
 struct Fiber { ucontext_t context; dim3 thread; bool ended; long barriers, meetings; std::vector<char> stack; };
@@ -190,8 +191,8 @@ static void ptx_cvt_rn_bf16_f32(unsigned short& y, float x) {
   y = x != x ? 0x7fff : (b + 0x7fff + (b >> 16 & 1)) >> 16;
 }
 static void ptx_max_NaN_f32(float& y, float x) { y = x != x ? x : x > 0 ? x : 0.0f; }
-static void ptx_rcp_approx_f32(float& y, float x) { y = 1.0f / x; }
-static void ptx_ex2_approx_f32(float& y, float x) { y = exp2f(x); }
+static void ptx_rcp_approx_ftz_f32(float& y, float x) { y = 1.0f / x; }
+static void ptx_ex2_approx_ftz_f32(float& y, float x) { y = exp2f(x); }
 static void ptx_cp_async_commit_group() {}
 static void ptx_cp_async_wait_group(int) {}
 static void ptx_cp_async_ca_shared_global(unsigned to, const void* from, int size, int bytes) {
