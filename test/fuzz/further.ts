@@ -79,8 +79,9 @@ const dilatedConvolution: Pattern = (b) => {
   if (x === undefined) return false;
   const [n, c, h, w] = x.dims as [number, number, number, number];
   const m = b.pick([1, 3, 5]);
-  const [dilation, stride] = [b.pick([1, 2]), b.pick([1, 2, 3])];
   const auto = b.pick(["SAME_UPPER", "SAME_LOWER", "VALID"]);
+  // ONNX Runtime dilates only where it does not pad by itself.
+  const [dilation, stride] = [auto === "VALID" ? 2 : 1, b.pick([1, 2, 3])];
   const extent = 2 * dilation + 1;
   const out = [h, w].map((d) => (auto === "VALID" ? Math.floor((d - extent) / stride) + 1 : Math.ceil(d / stride)));
   const attrs = {
