@@ -1,4 +1,8 @@
-/** Graphs of integer products with zero points and of dynamic quantization, with feeds. */
+/** Graphs of integer products with zero points, of quantized operators and of dynamic quantization, with feeds. */
+import { parse } from "../../src/ir/parse.js";
+import type { Graph } from "../../src/ir/types.js";
+import { inferGraph } from "../../src/ops/infer.js";
+import { lower } from "../../src/passes/lower.js";
 import { Tensor, type TensorLike } from "../../src/tensor.js";
 
 export interface ZeroPointCase {
@@ -139,7 +143,107 @@ const dynamicConvolution = (
   inputs: [floats(x)],
 });
 
+interface Quantized {
+  readonly type: "uint8" | "int8";
+  readonly dims: readonly number[];
+  readonly zero: number;
+}
+/** A QLinearConv, by weights with a scale for each channel where their zero point is 0; `rest` reads %y. */
+function quantizedConvolution(
+  title: string,
+  x: Quantized,
+  w: Quantized,
+  y: Quantized,
+  attrs: string,
+  bias: boolean,
+  rest: { readonly lines: readonly string[]; readonly out: string } = { lines: [], out: "%y" },
+): ZeroPointCase {
+  const [channels = 1] = w.dims;
+  const many = w.zero === 0;
+  const scales = Array.from({ length: many ? channels : 1 }, (_, i) => Math.fround(0.003 + 0.0007 * (i % 13)));
+  const dims = many ? `${channels}` : "";
+  return {
+    title,
+    text: graph(
+      `%x: ${x.type}[${x.dims.join(", ")}]`,
+      rest.out,
+      constant("w", w.type, w.dims, w.type === "uint8" ? 0 : -127, w.type === "uint8" ? 255 : 127),
+      "const %sx = float32[] [0.021]",
+      `const %zx = ${x.type}[] [${x.zero}]`,
+      `const %sw = float32[${dims}] [${scales.join(", ")}]`,
+      `const %zw = ${w.type}[${dims}] [${scales.map(() => w.zero).join(", ")}]`,
+      `const %sy = float32[] [${Math.fround(0.0007 * Math.sqrt(size(w.dims) / channels))}]`,
+      `const %zy = ${y.type}[] [${y.zero}]`,
+      `const %b = int32[${channels}] [${Array.from({ length: channels }, (_, i) => (i - 5) * 301).join(", ")}]`,
+      `%y: ${y.type}[${y.dims.join(", ")}] = QLinearConv(%x, %sx, %zx, %w, %sw, %zw, %sy, %zy${bias ? ", %b" : ""}) {${attrs}}`,
+      ...rest.lines,
+    ),
+    inputs: [x.type === "uint8" ? bytes(x.dims) : signed(x.dims)],
+  };
+}
+const quantizedProduct = (title: string, op: string, m: number, k: number, n: number, weights: string, zero: number): ZeroPointCase => ({
+  title,
+  text: graph(
+    `%x: uint8[${m}, ${k}]`,
+    "%y",
+    `const %w = ${weights}[${k}, ${n}] [${many([k, n], weights === "uint8" ? 0 : -128, weights === "uint8" ? 255 : 127).join(", ")}]`,
+    "const %sx = float32[] [0.013]",
+    "const %zx = uint8[] [143]",
+    "const %sw = float32[] [0.004]",
+    `const %zw = ${weights}[] [${zero}]`,
+    `const %sy = float32[] [${Math.fround(0.006 * Math.sqrt(k))}]`,
+    "const %zy = uint8[] [111]",
+    `const %b = int32[${n}] [${Array.from({ length: n }, (_, i) => (i - 3) * 207).join(", ")}]`,
+    op === "QGemm"
+      ? `%y: uint8[${m}, ${n}] = "com.microsoft"."QGemm"(%x, %sx, %zx, %w, %sw, %zw, %b, %sy, %zy)`
+      : `%y: uint8[${m}, ${n}] = QLinearMatMul(%x, %sx, %zx, %w, %sw, %zw, %sy, %zy)`,
+  ).replace('{"": 18}', '{"": 18, "com.microsoft": 1}'),
+  inputs: [bytes([m, k])],
+});
+
+/** A case's graph, and what is left of it for an engine that takes no quantized operators. */
+export function graphsOf({ text }: ZeroPointCase): { readonly before: Graph; readonly spelled: Graph } {
+  const before = inferGraph(parse(text)).graph;
+  return { before, spelled: inferGraph(lower(before, () => false)).graph };
+}
+
 export const zeroPointCases: readonly ZeroPointCase[] = [
+  quantizedConvolution(
+    "QLinearConv, a scale for each channel",
+    { type: "uint8", dims: [1, 16, 7, 6], zero: 119 },
+    { type: "int8", dims: [24, 16, 3, 3], zero: 0 },
+    { type: "uint8", dims: [1, 24, 7, 6], zero: 120 },
+    "pads = [1, 1, 1, 1]",
+    true,
+  ),
+  quantizedConvolution(
+    "QLinearConv of three channels, weights with a zero point",
+    { type: "uint8", dims: [2, 3, 12, 13], zero: 255 },
+    { type: "uint8", dims: [8, 3, 3, 3], zero: 99 },
+    { type: "uint8", dims: [2, 8, 6, 7], zero: 0 },
+    "pads = [1, 1, 1, 1], strides = [2, 2]",
+    false,
+  ),
+  quantizedConvolution(
+    "QLinearConv, then a pool and a mean of zero points",
+    { type: "int8", dims: [1, 32, 8, 8], zero: -5 },
+    { type: "int8", dims: [32, 32, 1, 1], zero: 0 },
+    { type: "int8", dims: [1, 32, 8, 8], zero: 9 },
+    "",
+    true,
+    {
+      lines: [
+        "%p: int8[1, 32, 4, 4] = MaxPool(%y) {kernel_shape = [2, 2], strides = [2, 2]}",
+        "const %w1 = int8[1, 32, 1, 1] [7, -3, 12, 25, -60, 127, -128, 3, 7, -3, 12, 25, -60, 127, -128, 3, 7, -3, 12, 25, -60, 127, -128, 3, 7, -3, 12, 25, -60, 127, -128, 3]",
+        "const %s1 = float32[] [0.004]",
+        "const %z1 = int8[] [0]",
+        "%v: int8[1, 1, 4, 4] = QLinearConv(%p, %sy, %zy, %w1, %s1, %z1, %sx, %zx)",
+      ],
+      out: "%v",
+    },
+  ),
+  quantizedProduct("QLinearMatMul", "QLinearMatMul", 17, 64, 40, "uint8", 117),
+  quantizedProduct("QGemm", "QGemm", 9, 48, 32, "int8", 0),
   product("uint8 by int8", ["uint8", 33, 48], ["int8", 48, 40], { a: 131 }, [33, 40]),
   product("uint8 by int8, no zero points", ["uint8", 2, 3, 16], ["int8", 16, 8], {}, [2, 3, 8]),
   product("uint8 by uint8 with a zero point in its middle", ["uint8", 17, 32], ["uint8", 32, 24], { a: 3, b: [127, 129] }, [17, 24]),

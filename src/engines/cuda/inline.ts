@@ -250,18 +250,21 @@ function quantize(s: Site): Inline {
   const bounds = y.dtype === "int8" ? [-128, 127] : y.dtype === "uint8" ? [0, 255] : undefined;
   if (bounds === undefined) throw new Refused(`quantizing to ${y.dtype} has no kernel`);
   const at = scaleIndex(s, x, factor);
-  const symmetric = zero === undefined || zero.numbers?.every((z) => z === 0) === true;
+  const [first = 0, ...more] = zero === undefined ? [0] : (zero.numbers ?? [Number.NaN]);
+  const point = more.every((z) => z === first) ? first : Number.NaN;
   return one((scope, index) => {
     const i = at(index);
     const step = factor.at(scope, i);
     const value = x.at(scope, index);
-    if (symmetric) {
+    if (!Number.isNaN(point)) {
       const { under, limit } = scope.numbers.get(value) ?? { under: value, limit: Number.POSITIVE_INFINITY };
       // What is held above the lower bound need not be held above 0 before.
-      const [low = 0, high = 0] = under === value ? bounds : [Math.max(bounds[0] ?? 0, 0), bounds[1] ?? 0];
+      const [least = 0, high = 0] = bounds;
+      const low = under === value ? least : Math.max(least, point);
       // Where the integer fits half a word in any case it is held there, four results at a time.
       const free = y.dtype === "int8" && limit / Number(step.replace(/f$/, "")) < 32_000;
-      const word = scope.let("int", `__float_as_int(${nearestStep(scope, under, step, [low, high], free)})`);
+      const near = nearestStep(scope, under, step, [low - point, high - point], free);
+      const word = scope.let("int", `__float_as_int(${near})${point === 0 ? "" : ` + ${point}`}`);
       const result = scope.let("int", free ? `min(max((int)(short)${word}, ${low}), ${high})` : `(int)(${storage(y.dtype).type})${word}`);
       scope.lowBytes.set(result, free ? { word, held: { low, high } } : { word });
       return result;
