@@ -439,8 +439,25 @@ class Integers {
 
   #finish(n: Node, op: string, ins: readonly ValueId[], attrs: Attrs, subtractions: readonly ValueId[], y: ValueId): void {
     this.#retire(n);
-    let at = this.#emit(op, ins, attrs, subtractions.length === 0 ? y : undefined);
-    for (const [i, s] of subtractions.entries()) at = this.#emit("Sub", [at, s], {}, i === subtractions.length - 1 ? y : undefined);
+    const left = subtractions.filter((v) => !this.#takenByBias(v, y));
+    let at = this.#emit(op, ins, attrs, left.length === 0 ? y : undefined);
+    for (const [i, v] of left.entries()) at = this.#emit("Sub", [at, v], {}, i === left.length - 1 ? y : undefined);
+  }
+  /** Whether a constant for each column could be taken off the bias that is added to y. */
+  #takenByBias(v: ValueId, y: ValueId): boolean {
+    const [c, [user]] = [this.#e.constant(v), this.#e.hasOneUser(y) ? this.#e.uses(y) : []];
+    const added = user !== undefined && own(user, "Add") ? user.ins.find((i) => i !== y) : undefined;
+    const bias = this.#e.constant(added);
+    if (c === undefined || user === undefined || bias === undefined) return false;
+    const trailing = (dims: readonly number[]): string => dims.slice(dims.findIndex((d) => d !== 1) >>> 0).join();
+    if (trailing(bias.dims) !== trailing(c.dims)) return false;
+    const read = (): Uint8Array => {
+      const off = typedOf(c) as Int32Array;
+      return new Uint8Array(Int32Array.from(typedOf(bias) as Int32Array, (b, i) => b - (off[i] as number)).buffer);
+    };
+    const joined = this.#constant({ dtype: "int32", dims: bias.dims, data: { kind: "lazy", length: 4 * product(bias.dims), read } });
+    this.#e.patch(user.id, { ins: user.ins.map((i) => (i === added ? joined : i)) });
+    return true;
   }
   /** A zero point times constant sums, for a result of these dims. */
   #scaled(z: Zero, sums: Constant, dims: readonly number[]): ValueId {
