@@ -172,7 +172,7 @@ export function broadcastDim(a: Dim, b: Dim): Dim | undefined {
   return atMost(a, b) ? b : UNKNOWN;
 }
 /** Whether `a` is the smaller of `b` and a number above 1: where the two broadcast, they are equal. */
-function atMost(a: Dim, b: Dim): boolean {
+export function atMost(a: Dim, b: Dim): boolean {
   if (isStatic(a) || isUnknown(a)) return false;
   const parts = callParts(a);
   if (parts?.name !== "min") return false;

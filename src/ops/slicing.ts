@@ -1,5 +1,5 @@
 /** Slices, splits, pads, joins. */
-import { add, ceilDiv, isStatic, max, min, sub, UNKNOWN } from "../ir/dims.js";
+import { add, ceilDiv, isStatic, isUnknown, max, min, sub, UNKNOWN } from "../ir/dims.js";
 import type { Dim } from "../ir/types.js";
 import { constantInputs, gpu, hostOnly } from "./answers.js";
 import {
@@ -174,6 +174,8 @@ export const split = defineOp({
   },
 });
 
+/** Of two dims that have to be equal, the one that says so in fewer words. */
+const simpler = (a: Dim, b: Dim): Dim => (isUnknown(a) || (!isStatic(a) && !isUnknown(b) && `${b}`.length < a.length) ? b : a);
 export const concat = defineOp({
   name: "Concat",
   doc: "Joins its inputs along an axis.",
@@ -206,7 +208,7 @@ export const concat = defineOp({
           if (isStatic(was) && was !== d)
             return at.fail(`inputs differ in dim ${i}: ${was} and ${d}`, "make all dims but the joined one equal");
           out[i] = d;
-        }
+        } else out[i] = simpler(out[i] ?? UNKNOWN, d);
       }
     }
     const y = fact(dtype, out);

@@ -144,14 +144,14 @@ export class Match {
   }
   /**
    * The first value inside the match that somebody outside reads, or that is a graph output; undefined when there is none and the nodes but
-   * the root may go.
+   * the root may go. `besides`: readers that do not count.
    */
-  leak(): ValueId | undefined {
+  leak(besides: (n: Node) => boolean = () => false): ValueId | undefined {
     const inside = new Set(this.nodes.map((n) => n.id));
     for (const n of this.nodes) {
       if (n === this.root) continue;
       for (const v of n.outs)
-        if (v !== undefined && (this.#subject.isOutput(v) || this.#subject.uses(v).some((u) => !inside.has(u.id)))) return v;
+        if (v !== undefined && (this.#subject.isOutput(v) || this.#subject.uses(v).some((u) => !inside.has(u.id) && !besides(u)))) return v;
     }
     return undefined;
   }

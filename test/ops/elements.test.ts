@@ -241,6 +241,18 @@ describe("on random graphs", () => {
 });
 
 describe("what exporters write", () => {
+  it("takes the simplest of the dims that Concat needs to be equal (MobileBERT)", () => {
+    const g = parse(`graph "g" opset {"": 18} (%x: float32[n, s, 4]) -> (%y) {
+      const %one = int64[1] [1]
+      const %far = int64[1] [9223372036854775807]
+      const %pads = int64[6] [0, 0, 0, 0, 1, 0]
+      %rest: float32 = Slice(%x, %one, %far, %one)
+      %next: float32 = Pad(%rest, %pads)
+      %y: float32 = Concat(%next, %x) {axis = 2}
+    }`);
+    const { facts, graph } = inferGraph(g);
+    expect(facts(graph.outputs[0] as ValueId).type).toEqual({ kind: "tensor", dtype: "float32", shape: ["n", "s", 8] });
+  });
   it("follows the pads of PyTorch through a matrix, reversed and transposed", () => {
     const g = parse(`graph "pads" opset {"": 18} (%x: float32[1, 512]) -> (%y) {
       const %half = int64[2] [0, 64]

@@ -179,7 +179,71 @@ describe("raise-attention: windows and groups", () => {
   });
 });
 
+describe("raise-attention: shapes that are asked for inside", () => {
+  const inputs = "%q: float32[n, 6, s, 4], %k: float32[n, 6, t, 4], %v: float32[n, 6, t, 3]";
+  const product = ["%t = Transpose(%k) {perm = [0, 1, 3, 2]}", "%s = MatMul(%q, %t)"];
+  it("of scores and weights, are those of Q and K (DeBERTa v2)", async () => {
+    const lines = [
+      ints("zero", 0),
+      ...product,
+      "%four = Shape(%s)",
+      "%p = Softmax(%s)",
+      "%last = Shape(%p) {start = -1}",
+      "%y4 = MatMul(%p, %v)",
+      "%sums = ReduceSum(%four) {keepdims = 1}",
+      "%both = Concat(%zero, %zero, %sums, %last) {axis = 0}",
+      "%all = ReduceSum(%both) {keepdims = 1}",
+      "%f = Cast(%all) {to = 1}",
+      "%y = Add(%y4, %f)",
+    ];
+    const found = await raised(inputs, lines);
+    expect(found).toContain("%y4 = Attention(%q, %k, %v) {scale = 1.0}");
+    expect(found.filter((l) => l.includes("= Shape("))).toEqual([
+      "%attention/shape = Shape(%k) {start = 2, end = 3}",
+      "%attention/shape.1 = Shape(%q) {start = 0, end = 1}",
+      "%attention/shape.2 = Shape(%q) {start = 2, end = 3}",
+      "%attention/shape.3 = Shape(%k) {start = 2, end = 3}",
+    ]);
+  });
+  it("stay where they are given out", async () => {
+    const text = graph(inputs, "%y, %d", ...product, "%d = Shape(%s)", ...end);
+    const { remarks } = await leaves(raise, text);
+    expect(remarks.map((r) => r.text)).toEqual(["attention was recognised and left as it is: 's' inside it is read elsewhere"]);
+  });
+});
+
 describe("raise-attention: masks before scales, and casts", () => {
+  it("scores scaled by a number for each head (Swin v2)", async () => {
+    const lines = [
+      "%t = Transpose(%k) {perm = [0, 1, 3, 2]}",
+      "%m = MatMul(%q, %t)",
+      "%a = Mul(%m, %scales)",
+      "%s = Add(%a, %mask)",
+      ...end,
+    ];
+    const inputs =
+      "%q: float32[2, 6, 5, 4], %k: float32[2, 6, 7, 4], %v: float32[2, 6, 7, 3], %mask: float32[6, 5, 7], %scales: float32[6, 1, 1]";
+    expect(await raised(inputs, lines, 1e-4)).toEqual([
+      "%attention/scale = Mul(%q, %scales)",
+      "%y = Attention(%attention/scale, %k, %v, %mask) {scale = 1.0}",
+    ]);
+  });
+  it("a mask cut from a table of the longest length (GPT Neo)", async () => {
+    const lines = [
+      "const %lowest = float32[] [-inf]",
+      ints("zeros", 0, 0),
+      ints("axes", 0, 1),
+      "%length = Shape(%q) {start = 2, end = 3}",
+      "%ends = Concat(%length, %length) {axis = 0}",
+      "%look = Slice(%table, %zeros, %ends, %axes)",
+      "%t = Transpose(%k) {perm = [0, 1, 3, 2]}",
+      "%m = MatMul(%q, %t)",
+      "%s = Where(%look, %m, %lowest)",
+      ...end,
+    ];
+    const inputs = "%q: float32[n, 6, s, 4], %k: float32[n, 6, s, 4], %v: float32[n, 6, s, 3], %table: bool[64, 64]";
+    expect((await raised(inputs, lines)).at(-1)).toBe("%y = Attention(%q, %k, %v, %look) {scale = 1.0}");
+  });
   it("a mask that is scaled with the scores (CodeGen)", async () => {
     const lines = [
       "const %two = float32[] [2.0]",

@@ -25,6 +25,7 @@ export function attentionShape(s: Site): Sizes & { readonly past: number | undef
   if (product(q.dims) === 0 || product(k.dims) === 0 || product(v.dims) === 0) throw new Refused("an empty operand has no kernel");
   if (size(q, heads) > 256 || size(v, kvHeads) > 256) throw new Refused(`heads of ${size(q, heads)} channels have no kernel`);
   const past = pastK?.dims[2];
+  checkMask(s.ins[3], [q.dims[0] as number, heads, length(q), length(k) + (past ?? 0)]);
   for (const [cache, x] of [
     [pastK, k],
     [pastV, v],
@@ -44,4 +45,12 @@ export function attentionShape(s: Site): Sizes & { readonly past: number | undef
     softcap: s.attrs.softcap === 0 ? undefined : s.attrs.softcap,
     causal: s.attrs.is_causal ? { offset: past ?? 0 } : undefined,
   };
+}
+
+/** The kernel reads the mask for every score: one that is narrower, which the operator fills up with closed keys, would be read beyond its end. */
+function checkMask(mask: Operand | undefined, scores: readonly number[]): void {
+  if (mask === undefined) return;
+  const wanted = scores.slice(-mask.dims.length);
+  const fits = mask.dims.length <= 4 && mask.dims.every((d, i) => d === wanted[i] || (d === 1 && i < mask.dims.length - 1));
+  if (!fits) throw new Refused(`a mask of dims [${mask.dims}] does not go with scores [${scores}]`, "give it a column for every key");
 }

@@ -9,7 +9,7 @@
  * where there is one, is part of the operator, and where there is none only a NaN becomes a 0.
  */
 import { intOf } from "../../ir/attributes.js";
-import { mul as mulDims, sameDim } from "../../ir/dims.js";
+import { exactQuotient, isStatic, mul as mulDims, sameDim } from "../../ir/dims.js";
 import { originOf } from "../../ir/graph.js";
 import type { Attr, Constant, Dim, DType, Graph, Node, NodeId, ValueId } from "../../ir/types.js";
 import { alwaysFinite, UNGUARDED } from "../masks.js";
@@ -19,7 +19,7 @@ import { apply, type Draft, draftOf, leave } from "../rewrite.js";
 import { frameOf, shared, Views } from "./frames.js";
 import { type Operand, unrepeated, untransposed } from "./operands.js";
 import { Scores } from "./scores.js";
-import { Refusal, refuse, same, Walk } from "./walk.js";
+import { isShape, Refusal, refuse, same, Walk } from "./walk.js";
 
 export const raiseAttention = definePass({
   name: "raise-attention",
@@ -52,7 +52,8 @@ function raised(g: Graph, context: PassContext): Graph {
     if (root?.op !== "MatMul" || root.domain !== "" || draft.edit.node(root.id) !== root) continue;
     const found = match(draft, root, core);
     if (found === undefined) continue;
-    const leak = found.leak();
+    // Their shape is known from Q and K as well.
+    const leak = found.leak(isShape);
     const why = leak === undefined ? new Site(draft, root, found).raise() : `'${draft.value(leak).name}' inside it is read elsewhere`;
     if (why !== undefined) leave(context, g, root, "attention", why);
   }
@@ -65,6 +66,8 @@ interface Result {
   readonly y: readonly Dim[];
   readonly dtype: DType;
 }
+/** An element of a shape: a number, or a multiple of a value's dim. */
+type Length = number | { readonly of: ValueId; readonly at: number; readonly times: number };
 /** One attention under construction. Nodes walked over are collected; new ones are made only once nothing can refuse any more. */
 class Site {
   readonly #draft: Draft;
@@ -94,6 +97,7 @@ class Site {
 
   #raise(scores: ValueId, v: ValueId, narrowed: boolean): void {
     const draft = this.#draft;
+    for (const n of this.#found.nodes) if (n !== this.#root) this.#walk.measures(n);
     const product = this.#scores.product(scores, narrowed);
     const [left, right] = product.ins;
     if (left === undefined || right === undefined) refuse("its scores lack an operand");
@@ -143,6 +147,9 @@ class Site {
     if (dtype === undefined || !types.every((t) => t?.kind === "tensor" && t.dtype === dtype))
       refuse("Q, K, V and the result differ in type");
     this.#scores.settle(sDims, to);
+    for (const n of this.#walk.measured)
+      if (this.#lengths(n, q.source, k.source) === undefined)
+        refuse(`'${draft.value(n.ins[0] as ValueId).name}' inside it is read elsewhere`);
     this.#write(q, k, value, { heads, y: yDims, dtype }, narrowed);
   }
 
@@ -165,8 +172,19 @@ class Site {
         o.transpose === undefined ? o.source : add(suffix, "Transpose", [o.source], { perm: { kind: "ints", value: o.transpose } });
       return o.before === undefined ? turned : views.reshape(suffix, turned, o.before, o.dims);
     };
+    for (const n of this.#walk.measured) {
+      const parts = (this.#lengths(n, q.source, k.source) ?? []).map((d) => {
+        if (typeof d === "number") return views.ints("shape", [d]);
+        const length = add("shape", "Shape", [d.of], { start: { kind: "int", value: d.at }, end: { kind: "int", value: d.at + 1 } });
+        return d.times === 1 ? length : add("shape", "Mul", [length, views.ints("shape", [d.times])]);
+      });
+      const [only, ...more] = parts;
+      if (only === undefined) continue;
+      edit.replaceUses(n.outs[0] as ValueId, more.length === 0 ? only : add("shape", "Concat", parts, { axis: { kind: "int", value: 0 } }));
+      edit.remove(n.id);
+    }
     let query = operand("query", q);
-    for (const f of this.#scores.factors) query = add("scale", f.op, [query, f.by]);
+    query = this.#scores.scaled(views, query);
     let key = operand("key", k);
     let value = operand("value", v);
     const rank = q.dims.length;
@@ -255,6 +273,22 @@ class Site {
     };
     const [k, v] = [parts(key), parts(value)];
     return k === undefined || v === undefined ? undefined : [k[0], k[1], v[0], v[1]];
+  }
+  /** What a Shape inside gives: numbers, and dims of Q and K or multiples of them. */
+  #lengths(n: Node, q: ValueId, k: ValueId): readonly Length[] | undefined {
+    const draft = this.#draft;
+    const dims = dimsOf(draft, n.ins[0]);
+    if (dims === undefined || n.outs[0] === undefined || draft.isOutput(n.outs[0])) return undefined;
+    const found = dims.slice(intOf(n, "start", 0), intOf(n, "end", dims.length)).map((d): Length | undefined => {
+      if (isStatic(d)) return d;
+      for (const of of [q, k])
+        for (const [at, o] of (dimsOf(draft, of) ?? []).entries()) {
+          const times = isStatic(o) ? undefined : exactQuotient(d, o);
+          if (times !== undefined && isStatic(times)) return { of, at, times };
+        }
+      return undefined;
+    });
+    return found.length > 0 && found.every((d) => d !== undefined) ? found : undefined;
   }
   /** The root, and the nodes passed that nobody reads once it is rewritten. */
   #going(): ReadonlySet<NodeId> {

@@ -1,6 +1,6 @@
 /** The scores of spelled-out attention, from the softmax down to Q K': masks added, chosen by Where or per window, causal masks, scales. */
 import { intOf } from "../../ir/attributes.js";
-import { sameDim } from "../../ir/dims.js";
+import { atMost, sameDim } from "../../ir/dims.js";
 import { makeConstant } from "../../ir/payload.js";
 import type { Constant, Dim, DType, Node, ValueId } from "../../ir/types.js";
 import { alwaysFinite, causalFill } from "../masks.js";
@@ -13,6 +13,12 @@ interface Added {
   readonly id: ValueId;
   readonly leads: Dims;
   readonly factor: number;
+}
+/** What multiplies or divides scores of these leading dims, one number for all keys of all queries. */
+interface Factor {
+  readonly op: string;
+  readonly by: ValueId;
+  readonly leads: Dims;
 }
 /** A choice between scores, of these leading dims, and a number. */
 interface Chosen {
@@ -29,8 +35,8 @@ interface Written {
 /** What lies between a softmax and the product of Q and K. */
 export class Scores {
   readonly #walk: Walk;
-  /** Scalars that are no constants: applied to Q. */
-  readonly factors: { readonly op: string; readonly by: ValueId }[] = [];
+  /** Factors of whole rows, and scalars that are no constants: applied to Q. */
+  readonly #factors: Factor[] = [];
   /** Additive masks, and boolean ones (true: look). */
   #added: Added[] = [];
   #chosen: Chosen[] = [];
@@ -38,7 +44,7 @@ export class Scores {
   readonly #views: Dims[] = [];
   /** Scores below this number become it. */
   #floor = Number.NEGATIVE_INFINITY;
-  #placed = new Map<Added | Chosen, Placing | undefined>();
+  #placed = new Map<Added | Chosen | Factor, Placing | undefined>();
   #causal = false;
   #softcap = 0;
 
@@ -89,7 +95,7 @@ export class Scores {
         at = this.#walk.inside(n);
         continue;
       }
-      if (n.op === "Tanh" && this.#softcap === 0 && this.factors.length === 0) {
+      if (n.op === "Tanh" && this.#softcap === 0 && this.#factors.length === 0) {
         // p tanh(a QK') = c tanh((a p QK') / c) for c = |p|: what stands outside scales what is inside as well.
         masks = false;
         this.#softcap = Math.abs(this.#walk.scale);
@@ -124,12 +130,12 @@ export class Scores {
         // Of the same rows and columns, so that the leading dims alone are grouped otherwise.
         at = this.#walk.inside(n);
       } else if (n.op === "Mul" || n.op === "Div") {
-        const factor = this.#walk.factor(n);
+        const factor = this.#walk.factor(n) ?? this.#perHead(n, leads);
         if (factor === undefined) break;
         if (factor.constant !== undefined) this.#walk.scale *= n.op === "Mul" ? factor.constant : 1 / factor.constant;
         else {
           masks = false;
-          this.factors.push({ op: n.op, by: factor.by });
+          this.#factors.push({ op: n.op, by: factor.by, leads });
         }
         at = from(factor.of);
       } else break;
@@ -138,6 +144,17 @@ export class Scores {
     refuse(
       `its scores come from ${n === undefined ? "no node" : `${n.op} '${this.#name(n)}'`}, not from a product of Q and K that is scaled and masked`,
     );
+  }
+  /** The operand of a Mul or Div by a tensor that differs from head to head alone: [.., 1, 1]. */
+  #perHead(n: Node, leads: Dims): { readonly of: ValueId; readonly by: ValueId; readonly constant: undefined } | undefined {
+    const [a, b] = n.ins;
+    if (a === undefined || b === undefined) return undefined;
+    for (const [of, by] of n.op === "Mul" ? [[a, b] as const, [b, a] as const] : [[a, b] as const]) {
+      const dims = dimsOf(this.#walk.draft, by);
+      if (dims !== undefined && dims.length > 2 && dims.length <= leads.length + 2 && dims.slice(-2).every((d) => d === 1))
+        return { of, by, constant: undefined };
+    }
+    return undefined;
   }
   /** An additive mask that Where made of 0 and -inf is one that chooses. */
   #takeChosen({ id, factor, leads }: Added): boolean {
@@ -157,7 +174,7 @@ export class Scores {
     if (n === undefined || n.domain !== "" || depth > 8) return false;
     if (n.op === "MatMul") return true;
     if (n.op === "Mul" || n.op === "Div") {
-      const f = this.#walk.factor(n);
+      const f = this.#walk.factor(n) ?? this.#perHead(n, (dimsOf(this.#walk.draft, v) ?? []).slice(0, -2));
       return f !== undefined && this.#leadsToProduct(f.of, depth + 1);
     }
     if (n.op === "Where") return n.ins.slice(1).some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
@@ -195,6 +212,10 @@ export class Scores {
     const floored = this.#floor > Number.NEGATIVE_INFINITY;
     if (floored && (this.#added.length > 1 || this.#added.some((m) => m.factor !== 1 || !alwaysFinite(draft, m.id))))
       refuse("its scores are kept above a number, and its mask may be below it");
+    for (const f of this.#factors) {
+      const dims = dimsOf(draft, f.by) ?? [];
+      this.#placed.set(f, dims.length < 2 ? undefined : this.#seen("factor", dims, f.leads, to));
+    }
     for (const m of [...this.#added, ...this.#chosen]) {
       const frame = [...m.leads, ...scores.slice(-2)];
       const dims = dimsOf(draft, "id" in m ? m.id : m.when);
@@ -203,12 +224,10 @@ export class Scores {
       dims.forEach((d, i) => {
         const s = frame[i + frame.length - dims.length] ?? "?";
         const last = i === dims.length - 1;
-        if (sameDim(d, s) !== true && (last || d !== 1)) refuse(`dim ${i} of its mask is ${d}, that of its scores ${s}`);
+        // Where the two broadcast, a smaller one of the two is the other.
+        if (sameDim(d, s) !== true && !atMost(d, s) && (last || d !== 1)) refuse(`dim ${i} of its mask is ${d}, that of its scores ${s}`);
       });
-      const placed = placing(dims, m.leads, to);
-      if (placed !== undefined && !Views.able(placed.expand === undefined ? dims : [...placed.expand, ...dims.slice(-2)], placed.dims))
-        refuse(`its mask of dims [${dims}] cannot be seen over [${to}]`);
-      this.#placed.set(m, placed);
+      this.#placed.set(m, this.#seen("mask", dims, m.leads, to));
     }
     // Attention leaves masked keys out; a finite number in the place of scores leaves a row that is masked altogether with the mean of V.
     for (const c of this.#chosen)
@@ -216,6 +235,18 @@ export class Scores {
         refuse(`its mask puts ${c.fill} in the place of scores, which is too small to mask exactly`);
   }
 
+  #seen(what: string, dims: Dims, from: Dims, to: Dims): Placing | undefined {
+    const placed = placing(dims, from, to);
+    const able =
+      placed === undefined || Views.able(placed.expand === undefined ? dims : [...placed.expand, ...dims.slice(-2)], placed.dims);
+    return able ? placed : refuse(`its ${what} of dims [${dims}] cannot be seen over [${to}]`);
+  }
+
+  /** Q with what scales the scores. */
+  scaled(views: Views, q: ValueId): ValueId {
+    const by = (f: Factor): ValueId => views.place("scale", f.by, dimsOf(this.#walk.draft, f.by) ?? [], this.#placed.get(f), q);
+    return this.#factors.reduce((at, f) => views.add("scale", f.op, [at, by(f)]), q);
+  }
   /** All masks as one: boolean where Where chose -inf, added otherwise. `q` is Q as attention reads it. */
   write(views: Views, constant: (suffix: string, c: Constant) => ValueId, dtype: DType, q: ValueId): Written | undefined {
     const { draft } = this.#walk;

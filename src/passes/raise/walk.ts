@@ -16,6 +16,7 @@ export const perm = (n: Node | undefined): readonly number[] | undefined => {
   return a?.kind === "ints" ? a.value.map(Number) : undefined;
 };
 export const isIdentity = (p: readonly number[]): boolean => p.every((x, i) => x === i);
+export const isShape = (n: Node): boolean => n.op === "Shape" && n.domain === "";
 /** Certainly the same dims. */
 export const same = (a: readonly Dim[] | undefined, b: readonly Dim[] | undefined): boolean =>
   a !== undefined && b !== undefined && a.length === b.length && a.every((d, i) => sameDim(d, b[i] ?? "?") === true);
@@ -30,6 +31,8 @@ export class Walk {
   readonly draft: Draft;
   /** The nodes passed, root first; those that nobody reads afterwards go. */
   readonly path: Node[];
+  /** Shapes of what is passed, which are asked for. */
+  readonly measured = new Set<Node>();
   /** Product of the constant scales taken off on the way. */
   scale = 1;
 
@@ -41,10 +44,17 @@ export class Walk {
   /** A node of which only the path may read the result; its input to go on with. */
   inside(n: Node, next = n.ins[0]): ValueId {
     const [y] = n.outs;
-    if (y === undefined || !this.draft.edit.hasOneUser(y))
+    this.measures(n);
+    if (y === undefined || this.draft.isOutput(y) || this.draft.uses(y).filter((u) => !isShape(u)).length !== 1)
       refuse(`'${y === undefined ? n.name : this.draft.value(y).name}' inside it is read elsewhere`);
     this.path.push(n);
     return next ?? refuse(`${n.op} '${n.name}' lacks an operand`);
+  }
+
+  /** Notes who asks for the shape of a node's result. */
+  measures(n: Node): void {
+    const [y] = n.outs;
+    if (y !== undefined) for (const u of this.draft.uses(y)) if (isShape(u)) this.measured.add(u);
   }
 
   /** The operand of a Mul or Div that one number scales; a number that is known, or a value of one element. */

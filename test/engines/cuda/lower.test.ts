@@ -173,6 +173,17 @@ describe("refusals", () => {
     expect(() => lower(g, options)).toThrow("Resize 'up': antialiased resizing has no kernel");
     expect([...refusals(g, options).values()].map((r) => r.why)).toEqual(["antialiased resizing has no kernel"]);
   });
+  it("do not read an attention mask beyond its end", () => {
+    const why = (mask: string): readonly string[] => {
+      const g = parse(`graph "g" opset {"": 23} (%q: float32[2, 4, 3, 8], %k: float32[2, 2, 5, 8], %m: float32[${mask}]) -> (%y) {
+        %y: float32[2, 4, 3, 8] = Attention(%q, %k, %k, %m)
+      }`);
+      return [...refusals(g, options).values()].map((r) => r.why);
+    };
+    for (const mask of ["3, 5", "1, 5", "4, 3, 5", "2, 1, 1, 5"]) expect(why(mask)).toEqual([]);
+    for (const mask of ["3, 4", "3, 1", "2, 5", "2, 3, 5"])
+      expect(why(mask)).toEqual([`a mask of dims [${mask.replaceAll(" ", "")}] does not go with scores [2,4,3,5]`]);
+  });
   it("name a node whose dims only a run reveals", () => {
     const g = parse(`graph "g" opset {"": 18} (%x: float32[1, 1, 4, 4], %s: float32[4]) -> (%y) {
       %u = Resize(%x, _, %s) {mode = "nearest"} @"up"
