@@ -143,6 +143,7 @@ export async function plan(
   const settings = asGiven.auto
     ? { ...asGiven, targets: await machineTargets((remark) => noted.push(remark), asGiven.tune !== "none") }
     : asGiven;
+  demandTargets(settings);
   if (settings.precision !== "int8" && settings.calibration !== undefined)
     remarks({
       severity: "warning",
@@ -235,6 +236,21 @@ export async function plan(
     return { ...graphs, verdicts, partition: parts, passes: log, report: written, settings, target, ranges, dynamic, replan };
   };
   return replan(new Map());
+}
+
+/** Throws P1001 for what sends nodes to an engine that they cannot go to: it was not asked for. A pin may be for machines that have it. */
+function demandTargets({ targets, auto, pin, whatIf }: Settings): void {
+  const wanted = [
+    ...(auto ? [] : pin.map(({ match, to }) => ({ name: "pin", said: String(match), engine: to }))),
+    ...[...whatIf].map(([op, engine]) => ({ name: "whatIf", said: op, engine })),
+  ];
+  const stray = wanted.find(({ engine }) => engine !== "host" && !targets.includes(engine));
+  if (stray !== undefined)
+    throw badOption({
+      name: stray.name,
+      what: `sends '${stray.said}' to ${stray.engine}, and the target is ${targets.join(", ")}`,
+      fix: `add ${stray.engine} to the target (--target ${[...new Set([...targets.filter((t) => t !== "host"), stray.engine])].join(",")})`,
+    });
 }
 
 /** The graph with quantizers: the model's own, or placed by calibration. Throws P1630 where neither is there. */

@@ -29,6 +29,15 @@ export const modelMissing = defineError<Record<never, never>>(
   2,
 );
 
+export const otherModel = defineError<{ name: string; known: readonly string[] }>(
+  "P3112",
+  "a bundle is verified against another model",
+  ({ name, known }) => ({
+    what: `the bundle has an input '${name}', and the model has none of that name: its inputs are ${known.map((k) => `'${k}'`).join(", ")}`,
+    fix: "give the model that the bundle was compiled from, with the `inputs` that it was cut at",
+  }),
+);
+
 export interface VerifyModelOptions {
   /** The untouched model, when a bundle is verified. */
   readonly model?: string | undefined;
@@ -52,7 +61,7 @@ const verifyOptions = [
   "onProgress",
 ] as const satisfies readonly (keyof VerifyModelOptions)[];
 
-/** Throws what compiling, loading and running throw, and P3110. */
+/** Throws what compiling, loading and running throw, P3110 and P3112. */
 export async function verify(given: string | URL, options: VerifyModelOptions = {}): Promise<Verification> {
   demandKnown(options, verifyOptions);
   const path = pathOf(given, "path");
@@ -63,6 +72,9 @@ export async function verify(given: string | URL, options: VerifyModelOptions = 
   const { program, verifiable } = bundle ? await loadKept(path, modelPath, how) : await compileKept(path, how);
   const bound = boundTensors(program.report.data.options.bound);
   const model = await untouched(modelPath, { inputs: how.inputs, outputs: how.outputs, signature: how.signature, bound });
+  const known = model.graph.inputs.map((v) => valueAt(model.graph, v).name);
+  const stray = program.inputs.find((p) => !known.includes(p.name));
+  if (stray !== undefined) throw otherModel({ name: stray.name, known }, { file: modelPath });
   const feeds = typeof options.feeds === "function" ? options.feeds(program.inputs) : (options.feeds ?? randomFeeds(program.inputs, size));
   const session = await program.createSession();
   let outputs: Record<string, Tensor>;

@@ -5,13 +5,14 @@ import { badOption, type CompileOptions } from "../options.js";
 import { human, humanUs } from "../report/text.js";
 import type { BenchResult, BenchRow } from "../runtime/bench-result.js";
 import type { Load } from "../runtime/load.js";
+import type { Port } from "../runtime/session.js";
 import type { Tensor } from "../tensor.js";
 import { badFile, demandPlace, isBundle, open, readFeeds, write } from "./files.js";
 import { parseNumber } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
 export interface BenchFlags {
-  readonly batch: string;
+  readonly batch?: string;
   readonly seconds: string;
   readonly concurrency?: string;
   readonly rate?: string;
@@ -30,7 +31,7 @@ const whole = { least: 1, whole: true } as const;
 
 export async function bench(t: Terminal, path: string, options: CompileOptions, flags: BenchFlags): Promise<void> {
   const { benchmark } = await import("../runtime/bench.js");
-  const batches = flags.batch.split(",").map((b) => parseNumber("--batch", b, whole));
+  const asked = flags.batch?.split(",").map((b) => parseNumber("--batch", b, whole));
   const seconds = parseNumber("--seconds", flags.seconds, { least: 0.001, whole: false });
   const load = loadOf(flags);
   const maxBatch = flags.maxBatch === undefined ? undefined : parseNumber("--max-batch", flags.maxBatch, whole);
@@ -46,6 +47,7 @@ export async function bench(t: Terminal, path: string, options: CompileOptions, 
   };
   if (flags.trace !== undefined) demandPlace(flags.trace);
   const program = await open(path, options);
+  const batches = batchesFor(program.inputs, asked);
   const result = await benchmark(program, {
     name: basename(path),
     model: flags.model ?? (isBundle(path) ? undefined : path),
@@ -61,6 +63,22 @@ export async function bench(t: Terminal, path: string, options: CompileOptions, 
   t.done();
   if (flags.json === true) t.json(result);
   else t.out(benchText(result));
+}
+
+/** What was asked for, or what a model of a fixed batch takes: its items are counted then. */
+function batchesFor(inputs: readonly Port[], asked: readonly number[] | undefined): readonly number[] {
+  const firsts = inputs.flatMap((p) => p.dims?.slice(0, 1) ?? []);
+  if (inputs.some((p) => p.dims === undefined) || firsts.some((d) => typeof d === "string")) return asked ?? [1];
+  const [first] = new Set(firsts).size === 1 ? firsts : [];
+  const fixed = typeof first === "number" && first > 0 ? first : 1;
+  const other = asked?.find((b) => b !== fixed);
+  if (other !== undefined)
+    throw badOption({
+      name: "--batch",
+      what: `is ${other}, and dim 0 of every input is fixed: ${inputs.map((p) => `${p.name} [${p.dims?.join(", ")}]`).join(", ")}`,
+      fix: "leave it out, or export the model with an open batch",
+    });
+  return [fixed];
 }
 
 function loadOf({ concurrency, rate }: BenchFlags): Load {

@@ -12,7 +12,7 @@ import { RANGE_METHODS } from "../quantize/scales.js";
 import { tableText } from "../quantize/table.js";
 import type { RangeMethod } from "../quantize/types.js";
 import { demandPlace } from "./files.js";
-import { collect, namesOf } from "./flags.js";
+import { collect, namesOf, once } from "./flags.js";
 import { parseBind, parseNumber, parseShape } from "./syntax.js";
 import type { Terminal } from "./terminal.js";
 
@@ -90,8 +90,8 @@ async function calibrateCommand(t: Terminal, path: string, flags: CalibrateFlags
   const checkpoint = `${output}.partial`;
   if (flags.restart === true) rmSync(checkpoint, { force: true });
   const options: CompileOptions = {
-    shapes: Object.fromEntries(flags.shape.map(parseShape)),
-    bind: Object.fromEntries(flags.bind.map(parseBind)),
+    shapes: once("--shape", flags.shape.map(parseShape)),
+    bind: once("--bind", flags.bind.map(parseBind)),
     inputs: namesOf(flags.inputs),
     outputs: namesOf(flags.outputs),
     signature: flags.signature,

@@ -6,7 +6,7 @@ import { replaceFile } from "../atomic.js";
 import { compile, load, report } from "../compile.js";
 import { defineError, didYouMean } from "../diagnostics.js";
 import { evaluate } from "../engines/host/index.js";
-import { importModel } from "../import/index.js";
+import { detect, importModel } from "../import/index.js";
 import { qualifiedOp } from "../ir/graph.js";
 import { print } from "../ir/print.js";
 import { writeNpz } from "../npz.js";
@@ -229,13 +229,19 @@ export async function exportBundle(
   if (known === undefined) throw noSuchFormat({ name: format, near: didYouMean(format, EXPORT_FORMATS) });
   const { output } = flags;
   if (output === undefined) throw badOption({ name: "--output", what: "is missing", fix: `say where the files go: -o ${format}` });
+  if (detect(path) !== "bundle")
+    throw badFile({ what: "it is a model, and bundles are exported", fix: "compile it first: partita compile MODEL" }, { file: path });
   const { artifacts, plan: loaded } = await loadBundle(path);
   const name = basename(resolve(path)).replace(/\.partita$/, "");
   let exported: readonly ExportedFile[];
   switch (known) {
     case "onnx":
+      if (artifacts.every((a) => a.engine !== "host"))
+        throw badFile({ what: "nothing of it runs on the host", fix: "compile the model with --target host" }, { file: path });
       exported = artifacts.flatMap((a, i) =>
-        a.files.map((f) => (artifacts.length === 1 ? f : { ...f, name: join(loaded.steps[i]?.segment ?? String(i), f.name) })),
+        a.engine !== "host"
+          ? []
+          : a.files.map((f) => (artifacts.length === 1 ? f : { ...f, name: join(loaded.steps[i]?.segment ?? String(i), f.name) })),
       );
       break;
     case "epcontext":

@@ -69,6 +69,13 @@ function calibrationOf(flags: ModelFlags): Pick<CompileOptions, "calibration"> {
   throw badOption({ name: "--quantize-exclude", what: "has no calibration to exclude from", fix: "give --calibration too" });
 }
 
+/** What a repeated flag says by name. Throws P1001 where it says two things of one. */
+export function once<T>(flag: string, entries: readonly (readonly [name: string, value: T])[]): Record<string, T> {
+  const twice = entries.find(([name], i) => entries.findIndex(([other]) => other === name) < i);
+  if (twice !== undefined) throw badOption({ name: flag, what: `is given twice for '${twice[0]}'`, fix: "give it once" });
+  return Object.fromEntries(entries);
+}
+
 /** `a, b`: the names in a list. */
 export const namesOf = (list: string | undefined): readonly string[] | undefined => list?.split(",").map((s) => s.trim());
 
@@ -88,8 +95,8 @@ export function compileOptions(flags: ModelFlags, terminal: Terminal): CompileOp
     precision: flags.precision,
     ...calibrationOf(flags),
     minimumSegmentSize: parseNumber("--min-segment-size", flags.minSegmentSize ?? "3", { least: 1, whole: true }),
-    shapes: Object.fromEntries((flags.shape ?? []).map(parseShape)),
-    bind: Object.fromEntries((flags.bind ?? []).map(parseBind)),
+    shapes: once("--shape", (flags.shape ?? []).map(parseShape)),
+    bind: once("--bind", (flags.bind ?? []).map(parseBind)),
     dynamic: dynamicOf(flags),
     maximumCachedEngines: countOf("--max-cached-engines", flags.maxCachedEngines, 1),
     maxWorkspaceSizeBytes: countOf("--max-workspace", flags.maxWorkspace, 0),
@@ -116,7 +123,7 @@ function dynamicOf({ dynamic, bucket = [], masked, padding }: ModelFlags): Compi
   if (dynamic === undefined && bucket.length === 0 && masked === undefined && padding === undefined) return undefined;
   return {
     ...(typeof dynamic === "string" ? { onMiss: dynamic as "build" } : {}),
-    buckets: Object.fromEntries(bucket.map(parseBucket)),
+    buckets: once("--bucket", bucket.map(parseBucket)),
     ...(masked === undefined ? {} : { masked: namesOf(masked) }),
     padding: padding ?? false,
   };

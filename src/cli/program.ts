@@ -168,7 +168,7 @@ export function commands(terminal: Terminal): Command {
       .command("bench <model>")
       .description("throughput, latency, memory, energy and accuracy, next to bare onnxruntime-node in the same run"),
   )
-    .option("--batch <list>", "sizes of dim 0 of the inputs, where it is open", "1")
+    .option("--batch <list>", "sizes of dim 0 of the inputs, where it is open (default: 1)")
     .option("--seconds <s>", "seconds per measurement", "2")
     .option("--concurrency <n>", "callers at once, each of whom waits for its answer (default: 1)")
     .option("--rate <r>", "arrivals a second instead, at random (Poisson); latency counts from the moment a call was due")

@@ -27,7 +27,7 @@ import { elementsFact, elementsOf, fact, free } from "./shapes.js";
 const int8 = absent("its body is quantized in its own right");
 const on = hostOnly(
   "the host decides which body runs and how often",
-  "an If of a known condition and a short Loop of known trips are spelled out; let the condition be a constant",
+  "an If of a known condition and a short Loop of known trips are spelled out; let the condition be a constant, or bind the input that it comes from (bind, --bind)",
 );
 
 /** What holds of a value that is one or the other. */

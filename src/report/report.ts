@@ -16,6 +16,7 @@ import { valueBytes } from "../partition/problem.js";
 import type { Verdicts } from "../partition/verdicts.js";
 import { type Gains, reasonKey, tooSmall } from "../partition/what-if.js";
 import type { PassRecord } from "../passes/pass.js";
+import { boundOption, boundSchema } from "./bound.js";
 import { diffReports, type ReportDiff } from "./diff.js";
 import { renderHtml } from "./html.js";
 import { type QuantizationReport, quantizationSchema } from "./quantization.js";
@@ -45,17 +46,7 @@ export const reportSchema = v.strictObject({
     minimumSegmentSize: count,
     strict: v.boolean(),
     shapes: v.record(v.string(), v.array(count)),
-    /** Inputs that were bound to values, and are inputs no more. Elements that JSON has no numbers for are text. */
-    bound: v.optional(
-      v.record(
-        v.string(),
-        v.strictObject({
-          type: v.string(),
-          dims: v.array(count),
-          values: v.array(v.union([v.number(), v.boolean(), v.string()])),
-        }),
-      ),
-    ),
+    bound: v.optional(boundSchema),
   }),
   passes: v.array(v.strictObject({ pass: v.string(), nodesBefore: count, nodesAfter: count, changed: v.boolean() })),
   quality: v.strictObject({
@@ -321,9 +312,6 @@ export interface ReportParts {
   };
 }
 
-const boundOf = (inputs: Readonly<Record<string, BoundInput>>): NonNullable<ReportData["options"]["bound"]> =>
-  Object.fromEntries(Object.entries(inputs).map(([name, b]) => [name, { type: b.type, dims: [...b.dims], values: [...b.values] }]));
-
 export function buildReport(parts: ReportParts): Report {
   const { graph: g, partition, verdicts, facts } = parts;
   const tensorOf = (id: ValueId): ReportData["model"]["inputs"][number] => ({
@@ -404,7 +392,7 @@ export function buildReport(parts: ReportParts): Report {
       minimumSegmentSize: parts.options.minimumSegmentSize,
       strict: parts.options.strict,
       shapes: Object.fromEntries(Object.entries(parts.options.shapes).map(([k, d]) => [k, [...d]])),
-      ...(Object.keys(parts.options.bound).length === 0 ? {} : { bound: boundOf(parts.options.bound) }),
+      ...boundOption(parts.options.bound),
     },
     passes: parts.passes.map((p) => ({ ...p })),
     quality: {

@@ -1,5 +1,6 @@
 /** The report for a terminal: the answer first, then segments, reasons, and what would change them. */
 import { styleText } from "node:util";
+import { boundLines } from "./bound.js";
 import { quantizationText } from "./quantization.js";
 import type { ReportData } from "./report.js";
 
@@ -35,10 +36,6 @@ const memoryText = (m: NonNullable<ReportData["segments"][number]["deviceMemory"
   ].join(", ");
 const counted = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
 
-/** What an input is bound to, its first elements. */
-export const boundText = ({ type, dims, values }: NonNullable<ReportData["options"]["bound"]>[string]): string =>
-  `${values.slice(0, 8).join(", ")}${values.length > 8 ? ", ..." : ""} (${type}[${dims.join(", ")}])`;
-
 export function renderText(r: ReportData, options: TextOptions = {}): string {
   const width = Math.max(60, options.width ?? 100);
   const rows = options.rows ?? 20;
@@ -52,7 +49,7 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
     `${r.model.nodes} nodes, ${q.nodes} after passes; ${human(q.flops, "FLOP")}; weights ${human(r.model.weightsBytes, "B")}; opset ${r.model.opset}; precision ${r.options.precision}`,
   );
   for (const t of r.model.inputs) lines.push(`  in   ${t.name}: ${t.type}`);
-  for (const [name, b] of Object.entries(r.options.bound ?? {})) lines.push(`  is   ${name} = ${boundText(b)}`);
+  lines.push(...boundLines(r.options.bound));
   for (const t of r.model.outputs) lines.push(`  out  ${t.name}: ${t.type}`);
   if (engines.length === 0) lines.push("Everything runs on the host, on ONNX Runtime.");
   else {

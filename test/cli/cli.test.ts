@@ -13,6 +13,7 @@ import { parse } from "../../src/ir/parse.js";
 import { npyBytes, npzBytes, readNpz, writeNpz } from "../../src/npz.js";
 import { reportFromJSON } from "../../src/report/report.js";
 import type { BenchResult } from "../../src/runtime/bench-result.js";
+import { loadBundle, saveBundle } from "../../src/runtime/bundle.js";
 import { joined, nodeFact } from "../../src/runtime/doctor.js";
 import { Tensor } from "../../src/tensor.js";
 import { violations } from "../support/json-schema.js";
@@ -314,6 +315,15 @@ describe("export", () => {
     expect(r.json()).toEqual({ schema: "partita.export/1", files: [at("exported/model.onnx")] });
     expect(importOnnx(at("exported/model.onnx")).nodes.map((n) => n.op)).toEqual(["MatMul", "Relu", "ReduceSum"]);
   });
+  it("of what has no host part is refused", async () => {
+    const one = at("one.partita");
+    await partita(["compile", at("two.onnx"), "--target", "host", "-o", one]);
+    const made = await loadBundle(one);
+    await saveBundle(at("device.partita"), { ...made, artifacts: made.artifacts.map((a) => ({ ...a, engine: "cuda" as const })) });
+    const r = await partita(["export", at("device.partita"), "onnx", "-o", at("exported-two")]);
+    expect(r.code).toBe(2);
+    expect(r.err).toMatch(/error: P4001 .*device\.partita: nothing of it runs on the host\. Compile the model with --target host/);
+  });
   it("into a place that cannot be is refused", async () => {
     const r = await partita(["export", bundle, "onnx", "-o", join(net, "below")]);
     expect(r.code).toBe(2);
@@ -427,6 +437,28 @@ describe("exit codes and errors", () => {
     ["a format", ["export", bundle, "coreml", "-o", at("o")], 2, /P4004 .*'coreml'\. Use onnx, epcontext or triton\./],
     ["a format, before a place", ["export", bundle, "tritn"], 2, /P4004 .*'tritn'\. Did you mean 'triton'\?/],
     ["an export to no place", ["export", bundle, "onnx"], 2, /P1001 option '--output' is missing\. Say where the files go: -o onnx/],
+    ["an export of a model", ["export", net, "onnx", "-o", at("o")], 2, /P4001 .*net\.onnx: it is a model, and bundles are exported/],
+    ["an export of nothing", ["export", at("none"), "onnx", "-o", at("o")], 1, /P1105 .*none: the file does not exist/],
+    [
+      "a batch of a fixed dim",
+      ["bench", at("two.onnx"), "--batch", "1,4"],
+      2,
+      /P1001 option '--batch' is 1, and dim 0 of every input is fixed: a \[2\], b \[2\]/,
+    ],
+    ["a shape twice", ["report", net, "--shape", "x=1x3", "--shape", "x=2x3"], 2, /P1001 option '--shape' is given twice for 'x'/],
+    ["a value twice", ["report", net, "--bind", "x=1", "--bind", "x=2"], 2, /P1001 option '--bind' is given twice for 'x'/],
+    [
+      "a pin to an engine that is no target",
+      ["report", net, "--target", "cuda", "--pin", "fc=tensorrt"],
+      2,
+      /P1001 option 'pin' sends 'fc' to tensorrt, and the target is cuda\. Add tensorrt to the target \(--target cuda,tensorrt\)/,
+    ],
+    [
+      "a what-if of an engine that is no target",
+      ["report", net, "--target", "host", "--what-if", "Relu=cuda"],
+      2,
+      /P1001 option 'whatIf' sends 'Relu' to cuda, and the target is host\. Add cuda to the target \(--target cuda\)/,
+    ],
     ["an engine that is not here", ["compile", net, "--target", "tensorrt", "--min-segment-size", "1", "-o", at("t.partita")], 3, /P2201/],
     ["strict", ["report", net, "--target", "cuda", "--strict", "--pin", "fc=host"], 1, /P170\d/],
   ] as const)("%s", async (_, argv, code, message) => {

@@ -160,6 +160,11 @@ describe("verify", () => {
     await expect(verify(bundle)).rejects.toThrow(
       `P3110 ${bundle}: a bundle does not hold the untouched model to compare with. Give the model too: --model FILE, or { model }.`,
     );
+    const stranger = join(folder, "stranger.onnx");
+    writeFileSync(stranger, encodeOnnx(parse('graph "s" opset {"": 18} (%in: float32[4, 8]) -> (%y) { %y = Relu(%in) }')));
+    await expect(verify(bundle, { model: stranger })).rejects.toThrow(
+      `P3112 ${stranger}: the bundle has an input 'x', and the model has none of that name: its inputs are 'in'. Give the model that the bundle was compiled from`,
+    );
     // A bundle of another model than the one it is compared with: the fault is in the graph, and so is the node.
     const other = join(folder, "other.onnx");
     writeFileSync(other, encodeOnnx(parse(NET.replace("Tanh(%d)", "Atan(%d)"))));
