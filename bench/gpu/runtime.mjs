@@ -279,7 +279,9 @@ function mean(values) {
   return values.reduce((a, b) => a + b, 0) / values.length;
 }
 
-const sameFigures = (a, b) => ["part", "batch", "input", "feeds"].every((key) => a[key] === b[key]);
+function sameFigures(a, b) {
+  return ["part", "batch", "input", "feeds"].every((key) => a[key] === b[key]);
+}
 function report(path, gpu, driver) {
   const rows = readFileSync(path, "utf8")
     .trim()
