@@ -92,7 +92,8 @@ export class Interface {
       const { port } = check;
       const t = values.get(port.name);
       if (t === undefined) throw missingFeed({ name: port.name, known: this.#inputs }, { value: port.name });
-      if (!fits(check, t, sizes)) this.#explain(values);
+      const wrong = misfit(check, t, sizes);
+      if (wrong !== undefined) this.#refuse(check, t, sizes, wrong);
     }
     return values;
   }
@@ -104,16 +105,31 @@ export class Interface {
     for (const check of this.#checks) {
       const { name } = check.port;
       const t = Object.hasOwn(feeds, name) ? feeds[name] : undefined;
-      if (t === undefined || isResident(t) || !fits(check, t, sizes)) return undefined;
+      if (t === undefined || isResident(t) || misfit(check, t, sizes) !== undefined) return undefined;
       inputs.push(t);
     }
     return Object.keys(feeds).length === inputs.length ? inputs : undefined;
   }
-  /** Throws P3104 for what does not fit. */
-  #explain(values: Values): never {
-    const symbols = new Map<string, { readonly size: number; readonly name: string }>();
-    for (const port of this.#plan.inputs) demandFit(port, values.get(port.name) as TensorLike, symbols);
-    throw new Error("feeds that do not fit do");
+  /** Throws P3104. */
+  #refuse(check: Check, t: TensorLike | DeviceTensor, sizes: readonly (number | undefined)[], wrong: NonNullable<Misfit>): never {
+    const { port } = check;
+    const found = wrong === "none" ? "no tensor" : `${t.type}${dimsText(t.dims)}`;
+    let told = found;
+    if (wrong === "released") told = `${found} on a GPU, and was released`;
+    if (wrong === "count" && "data" in t)
+      told = `${found} of ${t.data.length} elements${t.data.length === 0 ? " (its buffer was transferred, or is empty)" : ""}`;
+    if (wrong === "array" && "data" in t) told = `${t.type} in a ${t.data.constructor.name}`;
+    if (typeof wrong === "number")
+      told = `${found}, but ${this.#symbols[wrong]} is ${sizes[wrong]} in input '${this.#saidBy(check, t, wrong, sizes[wrong])}'`;
+    throw wrongFeed({ expected: `${port.type}${port.dims === undefined ? "" : dimsText(port.dims)}`, found: told }, { value: port.name });
+  }
+  /** The input that gave a symbol its size last: an earlier dim of the one at fault, or an input before it. */
+  #saidBy(check: Check, t: TensorLike | DeviceTensor, symbol: number, size: number | undefined): string {
+    const has = (d: number | undefined): boolean => d === -1 - symbol;
+    const fault = check.dims?.findIndex((d, i) => has(d) && t.dims[i] !== size) ?? 0;
+    const itself = check.dims?.slice(0, fault).some(has) === true;
+    const before = this.#checks.slice(0, this.#checks.indexOf(check)).findLast((c) => c.dims?.some(has));
+    return (itself ? check : (before ?? check)).port.name;
   }
 
   /** The value of an output, which a segment made, or which is an input or a constant. */
@@ -157,62 +173,44 @@ interface Check {
   readonly port: Port;
   readonly dims: readonly (number | undefined)[] | undefined;
 }
-/** What `demandFit` demands, without saying what is wrong; `sizes` of symbols are filled in. */
-function fits({ port, dims }: Check, t: TensorLike | DeviceTensor, sizes: (number | undefined)[]): boolean {
-  if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) return false;
+/**
+ * What does not fit of a feed: it is no tensor, is on a GPU no more, is of another type or other dims, has another number of elements, is in
+ * another kind of array, or gives the symbol of that place another size than before; undefined where it fits.
+ */
+type Misfit = "none" | "released" | "other" | "count" | "array" | number | undefined;
+
+/** The `sizes` of symbols are filled in. */
+function misfit({ port, dims }: Check, t: TensorLike | DeviceTensor, sizes: (number | undefined)[]): Misfit {
+  if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) return "none";
   const found: readonly number[] = t.dims;
   if (isResident(t)) {
-    if (t.type !== port.type || t.released === true) return false;
+    if (t.released === true) return "released";
+    if (t.type !== port.type) return "other";
   } else {
-    if (t.type !== port.type || typeof t.data?.length !== "number") return false;
+    if (typeof t.data?.length !== "number") return "none";
+    if (t.type !== port.type) return "other";
     let count = 1;
-    for (const d of found) count *= Number.isInteger(d) && d >= 0 ? d : Number.NaN;
-    if (t.data.length !== count || !holds(t)) return false;
+    for (const d of found) {
+      if (!Number.isInteger(d) || d < 0) return "other";
+      count *= d;
+    }
+    if (t.data.length !== count) return "count";
+    if (!holds(t)) return "array";
   }
-  if (dims === undefined) return true;
-  if (found.length !== dims.length) return false;
+  if (dims === undefined) return undefined;
+  if (found.length !== dims.length) return "other";
   for (let i = 0; i < dims.length; i++) {
     const d = dims[i];
     if (d === undefined) continue;
     const size = found[i] as number;
     if (d >= 0) {
-      if (d !== size) return false;
+      if (d !== size) return "other";
     } else {
-      const before = sizes[-1 - d];
-      if (before !== undefined && before !== size) return false;
-      sizes[-1 - d] = size;
+      const symbol = -1 - d;
+      const before = sizes[symbol];
+      if (before !== undefined && before !== size) return symbol;
+      sizes[symbol] = size;
     }
   }
-  return true;
-}
-function demandFit(port: Port, t: TensorLike | DeviceTensor, symbols: Map<string, { readonly size: number; readonly name: string }>): void {
-  const wrong = (found: string): never => {
-    throw wrongFeed({ expected: `${port.type}${port.dims === undefined ? "" : dimsText(port.dims)}`, found }, { value: port.name });
-  };
-  if (t === null || typeof t !== "object" || !Array.isArray(t.dims)) wrong("no tensor");
-  const found = `${t.type}${dimsText(t.dims)}`;
-  if (isResident(t)) {
-    if (t.released === true) wrong(`${found} on a GPU, and was released`);
-    if (t.type !== port.type) wrong(found);
-  } else {
-    if (typeof t.data?.length !== "number") wrong("no tensor");
-    if (t.type !== port.type) wrong(found);
-    if (!t.dims.every((d) => Number.isInteger(d) && d >= 0)) wrong(found);
-    const count = t.dims.reduce((a, d) => a * d, 1);
-    if (t.data.length !== count)
-      wrong(`${found} of ${t.data.length} elements${t.data.length === 0 ? " (its buffer was transferred, or is empty)" : ""}`);
-    if (!holds(t)) wrong(`${t.type} in a ${t.data.constructor.name}`);
-  }
-  if (port.dims === undefined) return;
-  if (t.dims.length !== port.dims.length) wrong(found);
-  port.dims.forEach((d, i) => {
-    const size = t.dims[i] as number;
-    if (typeof d === "number") {
-      if (d !== size) wrong(found);
-    } else if (isSymbol(d)) {
-      const before = symbols.get(d);
-      if (before !== undefined && before.size !== size) wrong(`${found}, but ${d} is ${before.size} in input '${before.name}'`);
-      symbols.set(d, { size, name: port.name });
-    }
-  });
+  return undefined;
 }
