@@ -30,6 +30,7 @@ import { gainsOf } from "./partition/what-if.js";
 import { swept } from "./passes/dead-code.js";
 import { type Keep, keepAccepted, lower } from "./passes/lower.js";
 import type { PassRecord } from "./passes/pass.js";
+import { staysQuantized } from "./passes/quantized.js";
 import { unrollLoops } from "./passes/unroll-loops.js";
 import { type ModelInput, prepare } from "./prepare.js";
 import { checkCalibration, modelKey, readCalibration } from "./quantize/calibration.js";
@@ -158,9 +159,11 @@ export async function plan(
   const sm = smOf(settings, engines);
   const tensorrt = engines.includes("tensorrt") ? await libraryFor(settings.tensorrt, sm) : undefined;
   const target: Target = { sm, tensorrt: versionNumber(tensorrt), precision: settings.precision };
+  const joined = staysQuantized(engines);
   const keep: Keep = (g, n, facts) => {
     const emitting = engines.filter((e) => e !== "cuda" || cudaEngine.keeps?.(g, n, facts) !== false);
-    return engines.length === 0 || (emitting.length > 0 && keepAccepted(emitting, target)(g, n, facts));
+    const accepted = (): boolean => emitting.length > 0 && keepAccepted(emitting, target)(g, n, facts);
+    return engines.length === 0 || joined(g, n, facts) || accepted();
   };
   const whole = quantized?.graph ?? graph;
   const emitted = (n: Node): boolean => cudaEngine.keeps?.(whole, n, () => ({ type: unknownType })) !== false;

@@ -130,6 +130,18 @@ export const attribute = (name: string, values: readonly (string | number | bool
     return values.includes(value) ? yes : no(`${name} is ${value}; it takes ${values.filter((v) => v !== undefined).join(", ")}`, fix);
   },
 });
+/** Operators that are quantizers and a float operator in one: engines get the parts (passes/quantized.ts), where they take those. */
+// biome-ignore lint/suspicious/noExplicitAny: as above.
+export const inParts: Lowerings<any, any> = on(
+  absent(
+    "it is run in parts, quantizers and a float operator, and this one stays whole: its dims are not known, or its scales are neither one for all nor one for each channel",
+    "fix the model's input shapes, or quantize with QuantizeLinear and DequantizeLinear (QDQ)",
+  ),
+  absent(
+    "it is run in parts, quantizers and a float operator, where these are of symmetric int8, the one form that TensorRT takes",
+    "quantize symmetrically to int8; or let the cuda engine take it",
+  ),
+);
 /** What TensorRT says to integer products and convolutions. */
 export const integersAreQuantized = absent(
   "integer arithmetic is written with QuantizeLinear and DequantizeLinear for TensorRT",

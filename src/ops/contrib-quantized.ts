@@ -4,7 +4,7 @@
  */
 import { add, isStatic, UNKNOWN } from "../ir/dims.js";
 import type { Attr, Dim, DType, Shape } from "../ir/types.js";
-import { FLOATS, hostOnly } from "./answers.js";
+import { FLOATS, hostOnly, inParts } from "./answers.js";
 import { convAttributes, convCost, convShape } from "./convolutions.js";
 import {
   type AttrSpecs,
@@ -33,10 +33,7 @@ const domain = "com.microsoft";
 const reads = { onnx: [{ since: 1 }] };
 const BYTES: readonly DType[] = ["int8", "uint8"];
 const quantized = absent("it is quantized already, with zero points that symmetric int8 does not have");
-const on = hostOnly(
-  "its scales and zero points are not those of a quantizer: neither one for the tensor nor one for each channel, or of dims that are not known",
-  "quantize with QuantizeLinear and DequantizeLinear (QDQ) instead",
-);
+const on = inParts;
 const [scale, zero] = [given("float32", [], [0.05]), given("uint8", [], [128])];
 
 /** x [N, C, spatial...] as it is, or as one of channels last says. */

@@ -4,7 +4,7 @@ import { no, yes } from "../diagnostics.js";
 import { add, isStatic, mul, sub, UNKNOWN } from "../ir/dims.js";
 import { makeConstant } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
-import { all, FLOATS64, gpu, hostOnly, integersAreQuantized, on, spatialDims, when } from "./answers.js";
+import { all, FLOATS64, gpu, hostOnly, inParts, integersAreQuantized, on, spatialDims, when } from "./answers.js";
 import { type ConvAttrs, convAttributes, convCost, convShape } from "./convolutions.js";
 import {
   absent,
@@ -196,10 +196,7 @@ export const qLinearConv = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.yZero), convShape(at, shapeOf(at.in.x), shapeOf(at.in.w)))],
   cost: (at) => convCost(at.in, at.out),
   int8: { axis: 0, accumulate: "i32" },
-  on: hostOnly(
-    "its scales and zero points are not those of a quantizer: neither one for the tensor nor one for each channel, or of dims that are not known",
-    "quantize with QuantizeLinear and DequantizeLinear (QDQ) instead",
-  ),
+  on: inParts,
   *samples() {
     const s = (x: number) => given("float32", [], [x]);
     const z = (x: number) => given("uint8", [], [x]);

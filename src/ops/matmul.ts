@@ -2,7 +2,7 @@
 import { no, yes } from "../diagnostics.js";
 import { broadcastDim, isStatic, sameDim, UNKNOWN } from "../ir/dims.js";
 import type { Dim, Shape } from "../ir/types.js";
-import { FLOATS64, gpu, hostOnly, integersAreQuantized, on, when } from "./answers.js";
+import { FLOATS64, gpu, hostOnly, inParts, integersAreQuantized, on, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -176,10 +176,7 @@ export const qLinearMatMul = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.yZero), product(at))],
   cost: matmulCost,
   int8: weight(1),
-  on: hostOnly(
-    "its scales and zero points are not those of a quantizer: neither one for the tensor nor one for each channel, or of dims that are not known",
-    "quantize with QuantizeLinear and DequantizeLinear (QDQ) instead",
-  ),
+  on: inParts,
   *samples() {
     const s = (x: number) => given("float32", [], [x]);
     const z = (x: number) => given("uint8", [], [x]);

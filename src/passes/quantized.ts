@@ -6,7 +6,10 @@
 import { onnxNumber } from "../ir/dtypes.js";
 import { makeConstant, typedOf } from "../ir/payload.js";
 import type { Attr, Attrs, Node, ValueId } from "../ir/types.js";
-import type { Speller, Spelling } from "./lower.js";
+import { dtypeOf, type EngineName, type Fact } from "../ops/define.js";
+import { doneSite } from "../ops/infer.js";
+import { numbersOf } from "../ops/shapes.js";
+import type { Keep, Speller, Spelling } from "./lower.js";
 import { dimsOf } from "./match.js";
 import type { Replacement } from "./rewrite.js";
 
@@ -182,6 +185,20 @@ const placeable = (spellings: Readonly<Record<string, Spelling>>): Readonly<Reco
       },
     ]),
   );
+
+/**
+ * What stays joined because of the engines asked for: TensorRT takes symmetric int8 alone, so that with any other zero point the parts would be
+ * torn between it and the host, whose kernels are for the whole operator.
+ */
+export const staysQuantized =
+  (engines: readonly EngineName[]): Keep =>
+  (g, n, facts) => {
+    const spellings = n.domain === "" ? quantizedSpellings : n.domain === "com.microsoft" ? fusedQuantizedSpellings : {};
+    if (engines.includes("cuda") || !Object.hasOwn(spellings, n.op)) return false;
+    const operands = Object.entries((doneSite(g, n, facts)?.site.in ?? {}) as Readonly<Record<string, Fact | undefined>>);
+    const zeros = operands.filter(([name]) => /^zero$|Zero$/.test(name)).map(([, f]) => f);
+    return n.op === "QLinearConcat" || zeros.some((f) => dtypeOf(f) !== "int8" || numbersOf(f)?.every((z) => z === 0) !== true);
+  };
 
 /** By the name in ai.onnx. */
 export const quantizedSpellings = placeable({ QLinearConv: qLinearConv, QLinearMatMul: qLinearMatMul });

@@ -1,10 +1,14 @@
 /** Quantized operators spelled out as quantizers and float operators: the numbers of ONNX Runtime's own kernels, or the neighbouring step. */
 import { describe, expect, it } from "vitest";
+import { keeps } from "../../src/engines/host/keeps.js";
 import { valueAt } from "../../src/ir/graph.js";
+import { parse } from "../../src/ir/parse.js";
+import type { Graph, Node } from "../../src/ir/types.js";
+import type { EngineName } from "../../src/ops/define.js";
 import { inferGraph } from "../../src/ops/infer.js";
 import { allOps } from "../../src/ops/registry.js";
 import { lower } from "../../src/passes/lower.js";
-import { fusedQuantizedSpellings, quantizedSpellings } from "../../src/passes/quantized.js";
+import { fusedQuantizedSpellings, quantizedSpellings, staysQuantized } from "../../src/passes/quantized.js";
 import type { Tensor, TensorLike } from "../../src/tensor.js";
 import { relativeError, runGraph } from "../../src/testing.js";
 import { buildSample } from "../support/samples.js";
@@ -48,5 +52,33 @@ describe("quantized operators", () => {
     expect(found.map((t) => [t.type, t.dims])).toEqual(wanted.map((t) => [t.type, t.dims]));
     if (wanted[0]?.type === "float32") expect(relativeError(found, wanted)).toBeLessThan(1e-6);
     else expect(steps(found, wanted).most).toBeLessThanOrEqual(1);
+  });
+});
+
+describe("quantized operators without the cuda engine", () => {
+  const sum = (zero: string, type: string): Graph =>
+    inferGraph(
+      parse(`graph "g" opset {"": 18, "com.microsoft": 1} (%a: ${type}[2, 3], %b: ${type}[3]) -> (%y) {
+      const %s = float32[] [0.05]
+      const %z = ${type}[] [${zero}]
+      %y: ${type}[2, 3] = "com.microsoft"."QLinearAdd"(%a, %s, %z, %b, %s, %z, %s, %z)
+    }`),
+    ).graph;
+  const kept = (g: Graph, ...engines: EngineName[]): boolean => staysQuantized(engines)(g, g.nodes[0] as Node, inferGraph(g).facts);
+  it("stay whole unless their zero points are 0, of int8: the parts would be torn between TensorRT and the host", () => {
+    expect(kept(sum("0", "int8"), "tensorrt")).toBe(false);
+    expect(kept(sum("3", "int8"), "tensorrt")).toBe(true);
+    expect(kept(sum("128", "uint8"), "tensorrt")).toBe(true);
+    expect(kept(sum("128", "uint8"), "tensorrt", "cuda")).toBe(false);
+  });
+  it("stay whole on the host, and where dims are not known", () => {
+    const g = sum("128", "uint8");
+    expect(lower(g, keeps)).toBe(g);
+    const open = parse(`graph "g" opset {"": 18, "com.microsoft": 1} (%a: uint8[?, 3], %b: uint8[3]) -> (%y) {
+      const %s = float32[] [0.05]
+      const %z = uint8[] [7]
+      %y: uint8[?, 3] = "com.microsoft"."QLinearAdd"(%a, %s, %z, %b, %s, %z, %s, %z)
+    }`);
+    expect(lower(inferGraph(open).graph, () => false).nodes.map((n) => n.op)).toEqual(["QLinearAdd"]);
   });
 });

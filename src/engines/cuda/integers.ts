@@ -449,7 +449,7 @@ class Integers {
     const added = user !== undefined && own(user, "Add") ? user.ins.find((i) => i !== y) : undefined;
     const bias = this.#e.constant(added);
     if (c === undefined || user === undefined || bias === undefined) return false;
-    const trailing = (dims: readonly number[]): string => dims.slice(dims.findIndex((d) => d !== 1) >>> 0).join();
+    const trailing = (dims: readonly number[]): string => dims.join().replace(/^(1(,|$))+/, "");
     if (trailing(bias.dims) !== trailing(c.dims)) return false;
     const read = (): Uint8Array => {
       const off = typedOf(c) as Int32Array;
