@@ -4,7 +4,7 @@
  */
 
 import { reversed } from "../../src/partition/dag.js";
-import type { SegmentInput } from "../../src/partition/segment.js";
+import type { SegmentInput } from "../../src/partition/input.js";
 
 export interface Baseline {
   readonly name: string;

@@ -6,7 +6,7 @@
  * free. All three bounds take the free nodes at their best, each bound for itself, so they may lie below what is possible, never above.
  */
 import { Flow } from "../../src/partition/flow.js";
-import type { SegmentInput } from "../../src/partition/segment.js";
+import type { SegmentInput } from "../../src/partition/input.js";
 
 export interface Bounds {
   readonly segments: number;

@@ -1,5 +1,5 @@
 /** Graphs of any size in the shapes that models have, as typed arrays. Seeded; one tensor per node. Bytes are those of float32 activations. */
-import type { SegmentInput } from "../../src/partition/segment.js";
+import type { SegmentInput } from "../../src/partition/input.js";
 import { edgesOf } from "../../src/partition/segment.js";
 
 /** Mulberry32: uniform in [0, 1). */

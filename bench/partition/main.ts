@@ -12,46 +12,19 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Segmentation, type SegmentInput, segment } from "../../src/partition/segment.js";
+import type { SegmentInput } from "../../src/partition/input.js";
+import { type Segmentation, segment } from "../../src/partition/segment.js";
 import { baselines, dropSmall } from "./baselines.js";
 import { type Bounds, boundsAt } from "./bounds.js";
 import { generate, type Shape, shapes } from "./generators.js";
 import { type Figures, measure } from "./measure.js";
 import { casesOf, modelFiles } from "./models.js";
 import { writeDocs } from "./page.js";
+import type { ModelRow, Results, Row } from "./results.js";
 
 /** The repository: four folders up from where the compiler puts this file. */
 const root = join(dirname(fileURLToPath(import.meta.url)), "../../../../..");
 const OURS = "Partita";
-export interface Row extends Figures {
-  readonly graph: string;
-  readonly nodes: number;
-  readonly method: string;
-  /** Least wall time of several runs. */
-  readonly ms: number;
-  /** Least processor time of several runs, all threads of the process: what the wall time is on an idle machine, and a little more. */
-  readonly cpuMs: number;
-  readonly peakMb: number;
-  readonly lowerBound?: number | undefined;
-}
-export interface ModelRow {
-  readonly model: string;
-  readonly verdicts: string;
-  readonly nodes: number;
-  readonly methods: Readonly<Record<string, Figures>>;
-  /** What no partition can undercut that covers the work that Partita's covers. */
-  readonly least: Bounds;
-}
-export interface Results {
-  readonly machine: { readonly cpu: string; readonly cores: number; readonly memoryGb: number; readonly node: string };
-  readonly settings: { readonly unsupported: number; readonly minimumSize: number; readonly seed: number };
-  readonly graphs: readonly Row[];
-  /** What took longer than PATIENCE_MS. */
-  readonly unfinished: readonly { readonly graph: string; readonly nodes: number; readonly method: string }[];
-  readonly models: readonly ModelRow[];
-  readonly unread: readonly { readonly model: string; readonly why: string }[];
-}
-
 const groupsOf = (s: Segmentation): Int32Array => s.segmentOf.map((k) => (s.engineOf[k] === 0 ? -1 : k));
 
 function one(shape: Shape, n: number, name: string): Row {

@@ -1,5 +1,5 @@
 /** What a grouping is worth, whoever made it: counts by the graph alone. */
-import type { SegmentInput } from "../../src/partition/segment.js";
+import type { SegmentInput } from "../../src/partition/input.js";
 
 export interface Figures {
   readonly segments: number;

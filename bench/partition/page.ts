@@ -2,8 +2,8 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Bounds } from "./bounds.js";
-import type { ModelRow, Results, Row } from "./main.js";
 import type { Figures } from "./measure.js";
+import type { ModelRow, Results, Row } from "./results.js";
 
 const BEGIN = "<!-- measured: written by `npm run bench:partition` -->";
 const END = "<!-- end of measured -->";

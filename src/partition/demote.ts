@@ -1,15 +1,10 @@
 /** Step 2 of segmentation: what is too small for an engine goes to the host. */
 import { Components } from "./dag.js";
-import type { SegmentInput } from "./segment.js";
+import { BYTES_PER_US, CROSSING_US, type SegmentInput } from "./input.js";
 import type { Dag, Values } from "./waves.js";
 
 /** What must reach the minimum size for a wave to stay: one of its pieces, or all of them together. */
 export type Floor = "piece" | "wave";
-
-/** Bytes that cross between host and device in a microsecond. */
-export const BYTES_PER_US = 50e3;
-/** Microseconds of a tensor's crossing besides its bytes. */
-export const CROSSING_US = 1;
 
 /**
  * Step 2. What a piece of class 1 reads comes from lower levels or from the host's wave at its own, which it can join. A piece of a higher

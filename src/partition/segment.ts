@@ -14,8 +14,9 @@
  *
  * The number of engine segments is at most the number of waves, which no order can undercut with one engine class.
  */
-import { type Edges, heaviestFirst, reversed } from "./dag.js";
-import { BYTES_PER_US, CROSSING_US, demote, type Floor } from "./demote.js";
+import { heaviestFirst, reversed } from "./dag.js";
+import { demote, type Floor } from "./demote.js";
+import { BYTES_PER_US, CROSSING_US, type SegmentInput } from "./input.js";
 import { moveClusters } from "./moves.js";
 import { number } from "./number.js";
 import { refine } from "./refine.js";
@@ -25,26 +26,6 @@ import { contract, type Dag, earliest, enginesFirst, latest, type Values } from 
 export { edgesOf } from "./dag.js";
 export type { Values } from "./waves.js";
 
-export interface SegmentInput {
-  readonly n: number;
-  /** i < j for every edge i to j; parallel edges allowed. */
-  readonly successors: Edges;
-  /** Engine class by node. */
-  readonly engine: Uint8Array;
-  /** What a node counts towards `minimumSize`. */
-  readonly size: Uint32Array | Uint8Array;
-  readonly minimumSize: number;
-  /** Keeps a piece although it is small (pins); by node. */
-  readonly forced?: Uint8Array | undefined;
-  /** The tensors; absent: one per node, of weight 1, read by the node's successors. */
-  readonly values?: Values | undefined;
-  /** Microseconds more that a node takes on the host than on its engine; absent: what crosses alone decides about small pieces. */
-  readonly lossUs?: Float64Array | undefined;
-  /** Arithmetic by node; absent: every node computes something. */
-  readonly flops?: Float64Array | undefined;
-  /** Times, for step 6: microseconds by node, and of one more segment by class. Absent: step 6 is left out. */
-  readonly overlap?: { readonly us: Float64Array; readonly startUs: readonly number[] } | undefined;
-}
 export interface Segmentation {
   /** Segment of every node; segments are numbered in an order in which they can run. */
   readonly segmentOf: Int32Array;

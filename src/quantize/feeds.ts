@@ -11,7 +11,7 @@ import type { Graph } from "../ir/types.js";
 import { readNpy, readNpz } from "../npz.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import { IMAGE_EXTENSIONS, imageFeeds, type Preprocessing, preprocessingText } from "./images.js";
-import type { Feeds } from "./types.js";
+import type { FeedPort, Feeds } from "./types.js";
 
 export const noFeeds = defineError<Record<never, never>>("P1601", "there are no feeds to calibrate with", () => ({
   what: "the calibration data is empty",
@@ -41,12 +41,6 @@ export const badSource = defineError<{ what: string; fix: string }>("P1605", "ca
   fix,
 }));
 
-/** An input of a graph: name, element type, dims (numbers, or names of dynamic dims). */
-export interface FeedPort {
-  readonly name: string;
-  readonly type: string;
-  readonly dims: readonly (number | string)[] | undefined;
-}
 /** Feeds by input name, or the path of an .npz, an .npy or a folder. */
 export type FeedSource = AsyncIterable<Feeds> | Iterable<Feeds> | string;
 export interface FeedOptions {

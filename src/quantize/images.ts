@@ -4,8 +4,7 @@
  */
 import { defineError } from "../diagnostics.js";
 import { Tensor } from "../tensor.js";
-import type { FeedPort } from "./feeds.js";
-import type { Feeds } from "./types.js";
+import type { FeedPort, Feeds } from "./types.js";
 
 export const sharpMissing = defineError<{ why: string }>(
   "P1606",

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defineError } from "../diagnostics.js";
 import type { TensorLike } from "../tensor.js";
-import { type FeedOptions, type FeedPort, type FeedSource, FeedTally, feedsOf, hashOfUnion, tensorOver } from "./feeds.js";
-import type { FeedStore, Feeds } from "./types.js";
+import { type FeedOptions, type FeedSource, FeedTally, feedsOf, hashOfUnion, tensorOver } from "./feeds.js";
+import type { FeedPort, FeedStore, Feeds } from "./types.js";
 
 export const noRoom = defineError<{ why: string }>(
   "P1608",

@@ -5,6 +5,13 @@ import type { TensorLike } from "../tensor.js";
 /** One set of inputs by the graph's input names. */
 export type Feeds = Readonly<Record<string, TensorLike>>;
 
+/** An input of a graph: name, element type, dims (numbers, or names of dynamic dims). */
+export interface FeedPort {
+  readonly name: string;
+  readonly type: string;
+  readonly dims: readonly (number | string)[] | undefined;
+}
+
 /** Feeds that can be read again from the start, in the same order. */
 export interface FeedStore {
   /** Number of feeds. */

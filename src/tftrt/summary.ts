@@ -1,12 +1,12 @@
 /** The text of `summary()`: TF-TRT's table of engines, with the reasons for what was not converted. */
+import type { ShapeRange } from "../engines/shape-cache.js";
 import type { Report } from "../report/report.js";
-import type { EngineShapes } from "./graph.js";
 
 const typed = (t: { readonly name: string; readonly type: string }): string => `${t.name} ${t.type}`;
 
 export function summaryText(
   report: Report,
-  engines: readonly EngineShapes[],
+  engines: readonly ShapeRange[],
   { detailed = false, lineLength = 120 }: { readonly detailed?: boolean | undefined; readonly lineLength?: number | undefined },
 ): string {
   const { segments, nodes, reasons } = report.toJSON();

@@ -4,7 +4,8 @@ import { baselines, dropSmall } from "../../bench/partition/baselines.js";
 import { boundsAt } from "../../bench/partition/bounds.js";
 import { measure } from "../../bench/partition/measure.js";
 import { edgesOf } from "../../src/partition/dag.js";
-import { type SegmentInput, segment } from "../../src/partition/segment.js";
+import type { SegmentInput } from "../../src/partition/input.js";
+import { segment } from "../../src/partition/segment.js";
 import { generator } from "../../src/runtime/measure.js";
 
 function drawn(next: () => number, n: number): { readonly input: SegmentInput; readonly work: Float64Array } {
