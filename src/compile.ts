@@ -71,7 +71,7 @@ export async function compileKept(
   const asked = settle(options);
   if (asked.whatIf.size > 0)
     throw badOption({ name: "whatIf", what: "is for reports: what is only assumed cannot be built", fix: "leave it out, or call report" });
-  const first = await plan(model, options);
+  const first = await planSettled(model, asked);
   demandReadable(first.original, first.settings.operators);
   const engine = enginesWith(first.settings.operators);
   const { planned, artifacts, measured } = await buildSegments(first, { engine, replan: first.replan, gpu: presentSm });
@@ -126,12 +126,14 @@ export async function load(bundle: string | URL, options: LoadOptions = {}): Pro
 }
 
 /** Import, passes, partition and report. `unbuilt`: int8 without ranges is planned all the same, with a remark. */
-export async function plan(
+export async function plan(model: ModelInput, options: CompileOptions = {}, how: { readonly unbuilt?: boolean } = {}): Promise<Planned> {
+  return await planSettled(model, settle(options), how);
+}
+async function planSettled(
   model: ModelInput,
-  options: CompileOptions = {},
+  asGiven: Settings,
   { unbuilt = false }: { readonly unbuilt?: boolean } = {},
 ): Promise<Planned> {
-  const asGiven = settle(options);
   const step = (stage: string, fraction: number): void => {
     asGiven.signal?.throwIfAborted();
     asGiven.onProgress({ stage, fraction });
