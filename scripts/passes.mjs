@@ -88,6 +88,9 @@ export function render() {
       .join(", ")}.`,
     "That happens before partitioning for operators that none of the engines asked for takes whole, and once more for each segment before it is",
     "built, in the forms that ONNX Runtime's own fusions know. So a segment on the host is as fast and as exact as the user's own graph.",
+    "",
+    "Operators that ONNX Runtime's tools joined are taken apart in the same way: those of its optimiser ([fused.ts](../src/passes/fused.ts)), and quantized ones, which become",
+    "DequantizeLinear, the float operator and QuantizeLinear ([quantized.ts](../src/passes/quantized.ts), [why](decisions/quantized-models.md)). On the host they stay whole.",
   ];
   return `${lines.join("\n")}\n`;
 }
