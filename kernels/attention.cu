@@ -3,7 +3,8 @@
 // The loads of a key block and of its values run behind the arithmetic of the other. Rows are padded to odd multiples of 16 bytes: ldmatrix without conflicts.
 // A row whose keys are all excluded gives NaN, as softmax of nothing but minus infinity does.
 // Constants: QUERIES KEYS DIM DIM_V (head sizes of q, k and of v, out), DIM_P DIM_V_P (rounded up to 16), BKEYS, WARPS, TILES, GROUP (query heads per key head),
-//   VE_K VE_V (elements a copy takes), Q_B Q_H Q_S, K_.., V_.., O_.. (strides of batch, head, position), MASK (0 none, 1 float, 2 f16, 3 bf16, 4 bool) with M_B M_H M_Q M_K,
+//   VE_K VE_V (elements a copy takes), Q_B Q_H Q_S, K_.., V_.., O_.. (strides of batch, head, position), MASK (0 none, 1 float, 2 f16, 3 bf16, 4 bool) with M_B M_H M_Q M_K
+//   and MASK_PAIRS (the elements of keys 2i and 2i + 1 lie side by side, aligned as one),
 //   CAUSAL, CAUSAL_OFFSET (key j is seen by query i when j <= i + offset), KEEP_Q (Q stays in registers), SOFTCAP; floats SCALE, CAP;
 //   FOLD (no mask, no soft cap, SCALE > 0: the scale goes into the exponent).
 // Launch: grid (ceil(QUERIES / BQ), heads, batch), 32 * WARPS threads, dynamic shared memory as the emitter says.
@@ -32,17 +33,35 @@ __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-// Rows first.. of a [LIMIT, WIDTH] matrix into ROWS shared rows of PADDED elements; what does not exist becomes zero.
-template <int VE, int ROWS, int WIDTH, int PADDED> __device__ __forceinline__ void copy_rows(u32 to, const T* from, long long stride, int first, int limit) {
+// Rows first.. of a [LIMIT, WIDTH] matrix into ROWS shared rows of PADDED elements; what does not exist becomes zero. `first` is a multiple of ROWS.
+template <int VE, int ROWS, int WIDTH, int PADDED, int LIMIT> __device__ __forceinline__ void copy_rows(u32 to, const T* from, long long stride, int first) {
   constexpr int PER_ROW = PADDED / VE, PITCH = PADDED * 2 + 16;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < ROWS * PER_ROW; i += THREADS) {
-    const int row = i / PER_ROW, c = i % PER_ROW * VE;
-    const bool exists = first + row < limit && c < WIDTH;
-    const T* p = from + (first + row) * stride + c;
+  const auto copy = [&](int row, int c, const T* p) {
+    const bool exists = (LIMIT % ROWS == 0 || first + row < LIMIT) && (WIDTH == PADDED || c < WIDTH);
     if constexpr (VE >= 2) copy_async<VE * 2>(to + row * PITCH + c * 2, p, exists ? VE * 2 : 0);
     else asm volatile("st.shared.u16 [%0], %1;" ::"r"(to + row * PITCH + c * 2), "h"(exists ? *p : (T)0) : "memory");
+  };
+  if constexpr (THREADS % PER_ROW == 0) {
+    // Every thread keeps to its column and goes down the rows.
+    constexpr int STEP = THREADS / PER_ROW;
+    const int row = threadIdx.x / PER_ROW, c = threadIdx.x % PER_ROW * VE;
+    const T* p = from + (first + row) * stride + c;
+#pragma unroll 4
+    for (int i = 0; i < ROWS; i += STEP, p += STEP * stride)
+      if (ROWS % STEP == 0 || row + i < ROWS) copy(row + i, c, p);
+  } else {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < ROWS * PER_ROW; i += THREADS) {
+      const int row = i / PER_ROW, c = i % PER_ROW * VE;
+      copy(row, c, from + (first + row) * stride + c);
+    }
   }
+}
+// CAP * tanh(x * SCALE / CAP).
+__device__ __forceinline__ float capped(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.f + exp2_fast(x * (2.f * LOG2E * SCALE / CAP))));
+  return fmaf(r, -2.f * CAP, CAP);
 }
 //@mask
 
@@ -58,8 +77,8 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
   v += batch * V_B + head / GROUP * V_H;
   const int seen = CAUSAL ? q0 + BQ + CAUSAL_OFFSET : KEYS, keys = seen < KEYS ? (seen < 0 ? 0 : seen) : KEYS;
 
-  copy_rows<VE_K, BQ, DIM, DIM_P>(at_q, q, Q_S, q0, QUERIES);
-  copy_rows<VE_K, BKEYS, DIM, DIM_P>(at_k, k, K_S, 0, KEYS);
+  copy_rows<VE_K, BQ, DIM, DIM_P, QUERIES>(at_q, q, Q_S, q0);
+  copy_rows<VE_K, BKEYS, DIM, DIM_P, KEYS>(at_k, k, K_S, 0);
   copy_commit();
 
   float o[TILES][DIM_V_P / 8][4], largest[TILES][2], sum[TILES][2];
@@ -82,7 +101,7 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
   for (int key0 = 0; key0 < keys; key0 += BKEYS) {
     copy_wait<0>();
     __syncthreads();
-    copy_rows<VE_V, BKEYS, DIM_V, DIM_V_P>(at_v, v, V_S, key0, KEYS);
+    copy_rows<VE_V, BKEYS, DIM_V, DIM_V_P, KEYS>(at_v, v, V_S, key0);
     copy_commit();
     if constexpr (KEEP_Q) {
       if (key0 == 0) {
@@ -120,17 +139,24 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
     // A thread holds rows row + 16i and 8 below, columns key0 + 8j + 2(lane % 4) and the next.
     if constexpr (!FOLD) {
 #pragma unroll
-      for (int i = 0; i < TILES; i++)
+      for (int j = 0; j < BKEYS / 8; j++) {
+        const int key = key0 + j * 8 + (lane & 3) * 2;
+//@mask_of_keys
 #pragma unroll
-        for (int j = 0; j < BKEYS / 8; j++)
+        for (int i = 0; i < TILES; i++)
 #pragma unroll
-          for (int e = 0; e < 4; e++) {
-            const int key = key0 + j * 8 + (lane & 3) * 2 + (e & 1), query = row + i * 16 + (e >> 1) * 8;
-            float x = s[i][j][e] * SCALE;
-            if constexpr (SOFTCAP) x = CAP * tanhf(x / CAP);
+          for (int h = 0; h < 2; h++) {
+//@mask_of_query
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+              float x = s[i][j][h * 2 + c];
+              if constexpr (SOFTCAP) x = capped(x);
+              else x *= SCALE;
 //@apply_mask
-            s[i][j][e] = x;
+              s[i][j][h * 2 + c] = x;
+            }
           }
+      }
     }
     if (key0 + BKEYS > KEYS || (CAUSAL && key0 + BKEYS - 1 > q0 + own + CAUSAL_OFFSET)) {
 #pragma unroll
@@ -178,7 +204,7 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
 
     copy_wait<0>();
     __syncthreads();
-    if (key0 + BKEYS < keys) copy_rows<VE_K, BKEYS, DIM, DIM_P>(at_k, k, K_S, key0 + BKEYS, KEYS);
+    if (key0 + BKEYS < keys) copy_rows<VE_K, BKEYS, DIM, DIM_P, KEYS>(at_k, k, K_S, key0 + BKEYS);
     copy_commit();
 #pragma unroll
     for (int j = 0; j < BKEYS / 16; j++) {
@@ -209,10 +235,11 @@ KERNEL(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v
       total += __shfl_xor_sync(~0u, total, 2);
       const int query = row + i * 16 + h * 8;
       if (query >= QUERIES) continue;
+      const float share = 1.f / total;
       T* to = out + batch * O_B + head * O_H + query * O_S + (lane & 3) * 2;
 #pragma unroll
       for (int j = 0; j < DIM_V_P / 8; j++) {
-        const u32 both = narrow2(o[i][j][h * 2] / total, o[i][j][h * 2 + 1] / total);
+        const u32 both = narrow2(o[i][j][h * 2] * share, o[i][j][h * 2 + 1] * share);
         const int d = j * 8 + (lane & 3) * 2;
         if constexpr (DIM_V % 2 == 0 && O_S % 2 == 0 && O_H % 2 == 0 && O_B % 2 == 0) {
           if (d < DIM_V) *(u32*)(to + j * 8) = both;

@@ -68,7 +68,8 @@ function maskOf(e: Emission, m: Operand | undefined): Mask | undefined {
     const i = view.dims.length - fromEnd;
     return i < 0 || view.dims[i] === 1 ? 0 : (view.strides[i] as number);
   };
-  return { view, problem: { dtype: m.dtype === "bool" ? "bool" : "f32", batch: along(4), head: along(3), query: along(2), key: along(1) } };
+  const dtype = m.dtype === "bool" ? "bool" : "f32";
+  return { view, problem: { dtype, batch: along(4), head: along(3), query: along(2), key: along(1), even: view.offset % 2 === 0 } };
 }
 
 /** All queries over all keys, on the matrix units where the precision has them; the grown cache is written before. */

@@ -77,7 +77,7 @@ const depthwises = (dtype: Precision): KernelText[] =>
   });
 const attentions = (dtype: "f16" | "bf16" | "f32"): KernelText[] =>
   [64, 128, 256].flatMap((dim) =>
-    [undefined, { dtype: "f32", batch: 333, head: 0, query: 0, key: 1 } as const].flatMap((mask) => {
+    [undefined, { dtype: "f32", batch: 333, head: 0, query: 0, key: 1, even: true } as const].flatMap((mask) => {
       const p = attentionProblem(300, 333, dim, dtype, { mask, causal: mask === undefined ? { offset: 33 } : undefined });
       const tactics = attentionTactics(p, h200);
       return (everything ? tactics : tactics.slice(0, 1)).map((t) =>
@@ -138,7 +138,7 @@ describe("golden sources", () => {
   const simt = { template: "simt", bm: 64, bn: 64, wm: 16, wn: 32, kb: 64, stages: 3, split: 1, reduce: "none" } as const;
   const window = convProblem(2, 14, 64, 64, 3, "f16");
   const grouped = convProblem(1, 14, 32, 32, 3, "f16", { groups: 32 });
-  const heads = attentionProblem(64, 64, 64, "f16", { mask: { dtype: "f16", batch: 0, head: 0, query: 64, key: 1 } });
+  const heads = attentionProblem(64, 64, 64, "f16", { mask: { dtype: "f16", batch: 0, head: 0, query: 64, key: 1, even: true } });
   const cases: Readonly<Record<string, () => KernelText>> = {
     "gemm-mma-split": () => gemmKernel(gemmProblem(96, 64, 1024, "f16"), mma, epilogue, "gemm"),
     "gemm-simt": () =>

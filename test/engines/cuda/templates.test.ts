@@ -289,7 +289,7 @@ describe("attention", () => {
     expect(attentionTactics(attentionProblem(8, 8, 257, "f16"), h200)).toEqual([]);
   });
   it("takes the mask as its last operand", () => {
-    const p = attentionProblem(8, 8, 64, "f16", { mask: { dtype: "bool", batch: 8, head: 0, query: 0, key: 1 } });
+    const p = attentionProblem(8, 8, 64, "f16", { mask: { dtype: "bool", batch: 8, head: 0, query: 0, key: 1, even: true } });
     const k = attentionKernel(p, attentionTactics(p, h200)[0] as never, "k");
     expect(k.arguments.map((a) => (a.kind === "operand" ? a.operand : a.kind))).toEqual(["q", "k", "v", "out", "mask"]);
     expect(k.source).toContain("M_B = 8, M_H = 0, M_Q = 0, M_K = 1");
@@ -315,6 +315,6 @@ describe("attention", () => {
     expect(folded({})).toBe("true");
     expect(folded({ softcap: 30 })).toBe("false");
     expect(folded({ scale: -1 })).toBe("false");
-    expect(folded({ mask: { dtype: "f32", batch: 0, head: 0, query: 8, key: 1 } })).toBe("false");
+    expect(folded({ mask: { dtype: "f32", batch: 0, head: 0, query: 8, key: 1, even: true } })).toBe("false");
   });
 });

@@ -36,6 +36,8 @@ export interface AttentionProblem {
         readonly head: number;
         readonly query: number;
         readonly key: number;
+        /** It begins at an even element of its buffer. */
+        readonly even: boolean;
       }
     | undefined;
   readonly q: HeadStrides;
@@ -110,6 +112,28 @@ export function attentionTactics(p: AttentionProblem, device: DeviceModel): Atte
   return all.filter(fits).sort((a, b) => cost(a) - cost(b));
 }
 
+/** Whether the mask's elements of keys 2i and 2i + 1 can be read as one. */
+function pairs({ mask: m, keys }: AttentionProblem): boolean {
+  return m?.key === 1 && m.even && [keys, m.batch, m.head, m.query].every((n) => n % 2 === 0);
+}
+
+/** What stands in the templates where there is a mask. One that is the same for all queries is read once for all of a thread's rows. */
+function maskText({ mask }: AttentionProblem, simt: boolean): Readonly<Record<string, string>> {
+  const none = { mask: "", mask_of_keys: "", mask_of_query: "", apply_mask: "", apply_mask_simt: "" };
+  if (mask === undefined) return none;
+  const text = templateText("attention_mask.cu").trimEnd();
+  if (simt) return { ...none, mask: text, apply_mask_simt: "        x = masked(x, mask, batch, head, query, key);" };
+  const shared = mask.query === 0;
+  return {
+    ...none,
+    mask: `${text}\n${templateText("attention_mask_pairs.cu").trimEnd()}`,
+    ...(shared
+      ? { mask_of_keys: "        const MaskPair m = mask_pair(mask, batch, head, 0, key);" }
+      : { mask_of_query: "            const MaskPair m = mask_pair(mask, batch, head, row + i * 16 + h * 8, key);" }),
+    apply_mask: "              x = with_mask(x, m.e[c]);",
+  };
+}
+
 /** Source and launch: (const T* q, const T* k, const T* v, T* out, [mask]). */
 export function attentionKernel(p: AttentionProblem, t: AttentionTactic, name: string): KernelText {
   const simt = t.template === "attention-simt";
@@ -150,6 +174,7 @@ export function attentionKernel(p: AttentionProblem, t: AttentionTactic, name: s
       BKEYS: t.keys,
       GROUP: p.heads / p.kvHeads,
       MASK: p.mask === undefined ? 0 : { f32: 1, f16: 2, bf16: 3, bool: 4 }[p.mask.dtype],
+      ...(simt || p.mask === undefined ? {} : { MASK_PAIRS: pairs(p) }),
       CAUSAL_OFFSET: p.causal?.offset ?? 0,
       PRECISION: precisionIndex[p.dtype],
       ES: bytes,
@@ -170,11 +195,7 @@ export function attentionKernel(p: AttentionProblem, t: AttentionTactic, name: s
       name,
       constants: constants.join("\n"),
       scratchParams: p.mask === undefined ? [] : ["const MaskT* __restrict__ mask"],
-      more: {
-        apply_mask: p.mask === undefined ? "" : "            x = masked(x, mask, batch, head, query, key);",
-        apply_mask_simt: p.mask === undefined ? "" : "        x = masked(x, mask, batch, head, query, key);",
-        mask: p.mask === undefined ? "" : templateText("attention_mask.cu").trimEnd(),
-      },
+      more: maskText(p, simt),
     }),
     arch: "sm_80",
     grid: [Math.ceil(p.queries / t.queries), p.heads, p.batch],
