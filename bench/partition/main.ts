@@ -15,7 +15,7 @@ import { fileURLToPath } from "node:url";
 import type { SegmentInput } from "../../src/partition/input.js";
 import { type Segmentation, segment } from "../../src/partition/segment.js";
 import { baselines, dropSmall } from "./baselines.js";
-import { type Bounds, boundsAt } from "./bounds.js";
+import { boundsAt } from "./bounds.js";
 import { generate, type Shape, shapes } from "./generators.js";
 import { type Figures, measure } from "./measure.js";
 import { casesOf, modelFiles } from "./models.js";

@@ -4,8 +4,8 @@ import { basename, dirname, join } from "node:path";
 import { plan } from "../../src/compile.js";
 import type { EngineName } from "../../src/ops/define.js";
 import { lossOf } from "../../src/partition/assign.js";
-import { problemOf } from "../../src/partition/problem.js";
 import type { SegmentInput } from "../../src/partition/input.js";
+import { problemOf } from "../../src/partition/problem.js";
 import { generator } from "./generators.js";
 
 /** ONNX files and TensorFlow graphs below a folder, sorted; at most 200 MB each, so that the whole set takes minutes. */

@@ -2,8 +2,8 @@
 import { describe, expect, it } from "vitest";
 import { generate } from "../../bench/partition/generators.js";
 import { edgesOf, heaviestFirst, reversed } from "../../src/partition/dag.js";
-import { moveClusters } from "../../src/partition/moves.js";
 import type { SegmentInput } from "../../src/partition/input.js";
+import { moveClusters } from "../../src/partition/moves.js";
 import { type Dag, earliest } from "../../src/partition/waves.js";
 
 const dagOf = (input: SegmentInput): Dag => ({ ...input, predecessors: reversed(input.n, input.successors) });

@@ -7,10 +7,9 @@ import type { Remark } from "../../src/diagnostics.js";
 import { parse } from "../../src/ir/parse.js";
 import { npyBytes, npzBytes } from "../../src/npz.js";
 import { type FeedOptions, type FeedSource, feedHash, feedsOf, hashOfUnion, portsOf } from "../../src/quantize/feeds.js";
-import type { FeedPort } from "../../src/quantize/types.js";
 import { imageFeeds, inputOf, preprocessingText } from "../../src/quantize/images.js";
 import { collectFeeds } from "../../src/quantize/store.js";
-import type { Feeds } from "../../src/quantize/types.js";
+import type { FeedPort, Feeds } from "../../src/quantize/types.js";
 import { Tensor } from "../../src/tensor.js";
 
 const folder = mkdtempSync(join(tmpdir(), "partita-feedtest-"));
