@@ -64,6 +64,6 @@ export const text = (schema, name) =>
 
 export async function render() {
   build();
-  const { reportSchema, REPORT_SCHEMA } = await import("../dist/report/report.js");
+  const { reportSchema, REPORT_SCHEMA } = await import("../dist/report/data.js");
   return text(reportSchema, REPORT_SCHEMA);
 }

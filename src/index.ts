@@ -42,7 +42,8 @@ export type {
   TargetName,
 } from "./options.js";
 export type { Pin } from "./partition/verdicts.js";
-export type { Report, ReportData } from "./report/report.js";
+export type { ReportData } from "./report/data.js";
+export type { Report } from "./report/report.js";
 export type { Batching } from "./runtime/batching.js";
 export type { FaultyNode, ValueError } from "./runtime/bisect.js";
 export type { LayerProfile, Profile, SegmentTimes } from "./runtime/profile.js";

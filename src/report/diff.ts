@@ -1,5 +1,5 @@
 /** Two reports side by side: two versions of a model, two sets of options, two engines. Nodes are matched by name. */
-import type { ReportData } from "./report.js";
+import type { ReportData } from "./data.js";
 import { human, humanUs } from "./text.js";
 
 export const DIFF_SCHEMA = "partita.diff/1";

@@ -1,6 +1,6 @@
 /** Pieces that both pages are made of. */
 import { nodeUs } from "../partition/cost.js";
-import type { ReportData, ReportNode } from "./report.js";
+import type { ReportData, ReportNode } from "./data.js";
 
 export const escaped = (s: string): string =>
   s.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");

@@ -1,12 +1,12 @@
 /** The report as one self-contained page: summary, a map on a canvas, charts, tables, search. No network, no dependencies. */
+import type { ReportData } from "./data.js";
 import { memoryChart, operatorChart, segmentChart } from "./html-charts.js";
 import { pageData } from "./html-data.js";
 import { MAP_SCRIPT } from "./html-map.js";
 import { PANEL_SCRIPT } from "./html-panel.js";
 import { cell, escaped, row, table } from "./html-parts.js";
 import { PAGE_STYLE } from "./html-style.js";
-import { quantizationHtml } from "./quantization.js";
-import type { ReportData } from "./report.js";
+import { quantizationHtml } from "./quantization-text.js";
 import { human, humanUs } from "./text.js";
 
 /** Rows of the segment table that come with the page; a button adds the others. */

@@ -1,8 +1,8 @@
 /** The report for a terminal: the answer first, then segments, reasons, and what would change them. */
 import { styleText } from "node:util";
 import { boundLines } from "./bound.js";
-import { quantizationText } from "./quantization.js";
-import type { ReportData } from "./report.js";
+import type { ReportData } from "./data.js";
+import { quantizationText } from "./quantization-text.js";
 
 export interface TextOptions {
   readonly color?: boolean | undefined;

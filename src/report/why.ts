@@ -1,5 +1,5 @@
 /** "Why is this node where it is": the verdicts on a node, what would change them, and what the change would gain. */
-import type { ReportData, ReportNode } from "./report.js";
+import type { ReportData, ReportNode } from "./data.js";
 import { human, humanUs } from "./text.js";
 
 export interface Why {

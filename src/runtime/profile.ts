@@ -4,7 +4,7 @@
  */
 import { performance } from "node:perf_hooks";
 import type { Executable, LayerFacts } from "../engines/engine.js";
-import type { ReportData } from "../report/report.js";
+import type { ReportData } from "../report/data.js";
 import type { TensorLike } from "../tensor.js";
 import type { Plan } from "./session.js";
 

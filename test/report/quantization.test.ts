@@ -3,7 +3,8 @@
 import * as v from "valibot";
 import { expect, it } from "vitest";
 import type { Trial } from "../../src/quantize/search.js";
-import { quantizationHtml, quantizationReport, quantizationSchema, quantizationText } from "../../src/report/quantization.js";
+import { quantizationReport, quantizationSchema } from "../../src/report/quantization.js";
+import { quantizationHtml, quantizationText } from "../../src/report/quantization-text.js";
 
 const trial = (name: string, loss: number, kept: boolean): Trial => ({
   name,
