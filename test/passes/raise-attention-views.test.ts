@@ -271,3 +271,73 @@ describe("raise-attention: masks before scales, and casts", () => {
     expect(await raised(`%q: ${x}, %k: ${x}, %v: ${x}`, lines, 1e-2)).toEqual(["%y = Attention(%q, %k, %v) {scale = 1.0}"]);
   });
 });
+
+describe("raise-attention: Einsum", () => {
+  const inputs = "%q: float32[n, 5, 6, 4], %k: float32[n, 7, 6, 4], %v: float32[n, 7, 6, 3]";
+  const eq = (equation: string): string => `{equation = "${equation}"}`;
+  it("of Keras: heads behind the positions", async () => {
+    const lines = [
+      "const %half = float32[] [0.5]",
+      `%m = Einsum(%q, %k) ${eq("btnh,bsnh->bnts")}`,
+      "%s = Mul(%m, %half)",
+      "%p = Softmax(%s)",
+      `%y = Einsum(%p, %v) ${eq("bnts, bsnh -> btnh")}`,
+    ];
+    expect(await raised(inputs, lines)).toEqual([
+      "%einsum/turned = Transpose(%q) {perm = [0, 2, 1, 3]}",
+      "%einsum/turned.2 = Transpose(%v) {perm = [0, 2, 1, 3]}",
+      "%einsum/product/key = Transpose(%k) {perm = [0, 2, 1, 3]}",
+      "%einsum/product = Attention(%einsum/turned, %einsum/product/key, %einsum/turned.2) {scale = 0.5}",
+      '%y = Transpose(%einsum/product) {perm = [0, 2, 1, 3]} from [""]',
+    ]);
+  });
+  it("with keys first, over one of two axes", async () => {
+    const x = (d: number): string => `float32[n, 3, 5, 6, ${d}]`;
+    const lines = [
+      `%s = Einsum(%k, %q) ${eq("abcde,abfde->abdfc")}`,
+      "%p = Softmax(%s)",
+      `%y = Einsum(%p, %v) ${eq("abdfc,abcdg->abfdg")}`,
+    ];
+    const found = await raised(`%q: ${x(4)}, %k: ${x(4)}, %v: ${x(7)}`, lines);
+    expect(found.filter((l) => l.includes("Attention("))).toHaveLength(1);
+  });
+  it.each([
+    ["a sum over the queries", "btnh,bsnh->bnts", "bnts,btnh->bsnh"],
+    ["a sum over two letters", "btnh,bsnh->bts", "bts,bsnh->btnh"],
+    ["a letter that one operand sums alone", "btnh,bsnx->bnts", "bnts,bsnh->btnh"],
+  ])("leaves %s", async (_, scores, result) => {
+    const lines = [`%s = Einsum(%q, %k) ${eq(scores)}`, "%p = Softmax(%s)", `%y = Einsum(%p, %v) ${eq(result)}`];
+    await leaves(raise, graph("%q: float32[2, 5, 5, 4], %k: float32[2, 5, 5, 4], %v: float32[2, 5, 5, 3]", "%y", ...lines));
+  });
+});
+
+describe("raise-attention: a choice by arithmetic", () => {
+  const inputs =
+    "%q: float32[2, 6, 5, 4], %k: float32[2, 6, 7, 4], %v: float32[2, 6, 7, 3], %look: bool[2, 1, 5, 7], %other: bool[2, 1, 5, 7]";
+  const lines = (not: string, fill: string): readonly string[] => [
+    `const %fill = float32[] [${fill}]`,
+    "%t = Transpose(%k) {perm = [0, 1, 3, 2]}",
+    "%m = MatMul(%q, %t)",
+    "%open = Cast(%look) {to = 1}",
+    `%n = Not(${not})`,
+    "%shut = Cast(%n) {to = 1}",
+    "%a = Mul(%open, %m)",
+    "%b = Mul(%fill, %shut)",
+    "%s = Add(%a, %b)",
+    ...end,
+  ];
+  it("scores * look + number * !look (tf2onnx)", async () => {
+    const found = await raised(inputs, lines("%look", "-1.0e+9"));
+    expect(found).toEqual([
+      "%attention/mask = Where(%look, %/mask, %/mask.1)",
+      "%y = Attention(%q, %k, %v, %attention/mask) {scale = 1.0}",
+    ]);
+  });
+  it.each([
+    ["two masks", "%other", "-1.0e+9", "its scores are no product of two matrices"],
+    ["a number that masks nothing", "%look", "2.0", "its mask puts something else than a large negative number in the place of scores"],
+  ])("stays with %s", async (_, not, fill, why) => {
+    const { remarks } = await leaves(raise, graph(inputs, "%y", ...lines(not, fill)));
+    expect(remarks.map((r) => r.text)).toEqual([`attention was recognised and left as it is: ${why}`]);
+  });
+});

@@ -16,6 +16,7 @@ import { alwaysFinite, UNGUARDED } from "../masks.js";
 import { any, dimsOf, either, type Match, match, op, type Pattern, type Subject, scalar } from "../match.js";
 import { deep, definePass, type PassContext } from "../pass.js";
 import { apply, type Draft, draftOf, leave } from "../rewrite.js";
+import { einsumsAsProducts } from "./einsum.js";
 import { frameOf, shared, Views } from "./frames.js";
 import { type Operand, unrepeated, untransposed } from "./operands.js";
 import { Scores } from "./scores.js";
@@ -47,8 +48,10 @@ const core = op("MatMul", [weights, any("v")]);
 function raised(g: Graph, context: PassContext): Graph {
   if (!g.nodes.some((n) => n.op === "Softmax" && n.domain === "")) return g;
   const draft = draftOf(g, context);
-  for (let i = g.nodes.length - 1; i >= 0; i--) {
-    const root = g.nodes[i];
+  einsumsAsProducts(draft, g.nodes);
+  const nodes = [...draft.edit.nodes()];
+  for (let i = nodes.length - 1; i >= 0; i--) {
+    const root = nodes[i];
     if (root?.op !== "MatMul" || root.domain !== "" || draft.edit.node(root.id) !== root) continue;
     const found = match(draft, root, core);
     if (found === undefined) continue;
@@ -66,8 +69,8 @@ interface Result {
   readonly y: readonly Dim[];
   readonly dtype: DType;
 }
-/** An element of a shape: a number, or a multiple of a value's dim. */
-type Length = number | { readonly of: ValueId; readonly at: number; readonly times: number };
+/** An element of a shape: a number, or a value's dim, multiplied or divided. */
+type Length = number | { readonly of: ValueId; readonly at: number; readonly op: "Mul" | "Div"; readonly by: number };
 /** One attention under construction. Nodes walked over are collected; new ones are made only once nothing can refuse any more. */
 class Site {
   readonly #draft: Draft;
@@ -176,7 +179,7 @@ class Site {
       const parts = (this.#lengths(n, q.source, k.source) ?? []).map((d) => {
         if (typeof d === "number") return views.ints("shape", [d]);
         const length = add("shape", "Shape", [d.of], { start: { kind: "int", value: d.at }, end: { kind: "int", value: d.at + 1 } });
-        return d.times === 1 ? length : add("shape", "Mul", [length, views.ints("shape", [d.times])]);
+        return d.by === 1 ? length : add("shape", d.op, [length, views.ints("shape", [d.by])]);
       });
       const [only, ...more] = parts;
       if (only === undefined) continue;
@@ -274,7 +277,7 @@ class Site {
     const [k, v] = [parts(key), parts(value)];
     return k === undefined || v === undefined ? undefined : [k[0], k[1], v[0], v[1]];
   }
-  /** What a Shape inside gives: numbers, and dims of Q and K or multiples of them. */
+  /** What a Shape inside gives: numbers, and dims of Q and K, their multiples and parts. */
   #lengths(n: Node, q: ValueId, k: ValueId): readonly Length[] | undefined {
     const draft = this.#draft;
     const dims = dimsOf(draft, n.ins[0]);
@@ -283,8 +286,10 @@ class Site {
       if (isStatic(d)) return d;
       for (const of of [q, k])
         for (const [at, o] of (dimsOf(draft, of) ?? []).entries()) {
-          const times = isStatic(o) ? undefined : exactQuotient(d, o);
-          if (times !== undefined && isStatic(times)) return { of, at, times };
+          if (isStatic(o)) continue;
+          const [times, parts] = [exactQuotient(d, o), exactQuotient(o, d)];
+          if (times !== undefined && isStatic(times)) return { of, at, op: "Mul", by: times };
+          if (parts !== undefined && isStatic(parts)) return { of, at, op: "Div", by: parts };
         }
       return undefined;
     });

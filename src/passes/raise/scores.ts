@@ -32,6 +32,8 @@ interface Written {
   readonly id: ValueId;
   readonly rank: number;
 }
+/** The same elements in the same order. */
+const VIEWS: ReadonlySet<string> = new Set(["Reshape", "Squeeze", "Unsqueeze"]);
 /** What lies between a softmax and the product of Q and K. */
 export class Scores {
   readonly #walk: Walk;
@@ -76,8 +78,14 @@ export class Scores {
       const dims = dimsOf(draft, at);
       if (n === undefined || n.domain !== "") break;
       if (dims === undefined || dims.length < 2) refuse("the rank of its scores is not known");
-      if (!same(dims.slice(-2), tail)) refuse("its mask widens the scores");
       const leads = dims.slice(0, -2);
+      if (VIEWS.has(n.op)) {
+        // In the end of the same rows and columns, so that the leading dims alone are grouped otherwise.
+        if (same(dims.slice(-2), tail)) this.#views.push(leads);
+        at = this.#walk.inside(n);
+        continue;
+      }
+      if (!same(dims.slice(-2), tail)) refuse("its mask widens the scores");
       this.#views.push(leads);
       if (n.op === "MatMul") {
         if (!widened) refuse("its weights are cast and its scores are not");
@@ -103,7 +111,12 @@ export class Scores {
         continue;
       }
       if (a === undefined || b === undefined) break;
-      if (n.op === "Add" && masks) {
+      const choice = n.op === "Add" && masks ? this.#choice(n) : undefined;
+      if (choice !== undefined) {
+        this.#choose({ ...choice.choice, leads });
+        from(choice.part);
+        at = this.#walk.inside(choice.product, choice.of);
+      } else if (n.op === "Add" && masks) {
         const into = this.#leadsToProduct(a) ? a : this.#leadsToProduct(b) ? b : refuse("its scores are no product of two matrices");
         // A mask of large finite numbers could become infinite.
         if (Math.abs(this.#walk.scale) > 1) refuse(`its mask is scaled by ${this.#walk.scale}`);
@@ -113,11 +126,7 @@ export class Scores {
         const [when, yes, no] = n.ins;
         if (when === undefined || yes === undefined || no === undefined) break;
         const [fillYes, fillNo] = [uniform(draft.constant(yes)), uniform(draft.constant(no))];
-        const found = fillNo ?? fillYes;
-        const fill = found === undefined ? undefined : Math.max(found * this.#walk.scale, this.#floor);
-        if (fill === undefined || !(fill <= -1e4))
-          refuse("its mask puts something else than a large negative number in the place of scores");
-        this.#chosen.push({ when, negated: fillNo === undefined, fill, leads });
+        this.#choose({ when, negated: fillNo === undefined, fill: fillNo ?? fillYes ?? 0, leads });
         at = from(fillNo === undefined ? no : yes);
       } else if (n.op === "Max" && masks && n.ins.length === 2 && this.#walk.scale === 1 && this.#added.length === 0) {
         const [floorA, floorB] = [uniform(draft.constant(a)), uniform(draft.constant(b))];
@@ -126,9 +135,6 @@ export class Scores {
         if (floor === undefined || floor > -3e38) break;
         this.#floor = floor;
         at = from(floorB === undefined ? b : a);
-      } else if (n.op === "Reshape") {
-        // Of the same rows and columns, so that the leading dims alone are grouped otherwise.
-        at = this.#walk.inside(n);
       } else if (n.op === "Mul" || n.op === "Div") {
         const factor = this.#walk.factor(n) ?? this.#perHead(n, leads);
         if (factor === undefined) break;
@@ -144,6 +150,35 @@ export class Scores {
     refuse(
       `its scores come from ${n === undefined ? "no node" : `${n.op} '${this.#name(n)}'`}, not from a product of Q and K that is scaled and masked`,
     );
+  }
+  #choose(c: Chosen): void {
+    const fill = Math.max(c.fill * this.#walk.scale, this.#floor);
+    if (!(fill <= -1e4)) refuse("its mask puts something else than a large negative number in the place of scores");
+    this.#chosen.push({ ...c, fill });
+  }
+  /** A choice by arithmetic, as tf2onnx writes it: scores * look + fill * !look. */
+  #choice(n: Node) {
+    const { draft } = this.#walk;
+    /** A product with a boolean as numbers: that boolean, and what it is multiplied by. */
+    const product = (v: ValueId | undefined) => {
+      const made = draft.producer(v);
+      if (made?.op !== "Mul" || made.domain !== "") return undefined;
+      for (const [x, y] of [made.ins, made.ins.toReversed()]) {
+        const cast = draft.producer(x);
+        const look = cast?.op === "Cast" && cast.domain === "" ? cast.ins[0] : undefined;
+        const t = look === undefined ? undefined : draft.type(look);
+        if (look !== undefined && y !== undefined && t?.kind === "tensor" && t.dtype === "bool") return { made, look, other: y };
+      }
+      return undefined;
+    };
+    for (const [a, b] of [n.ins, n.ins.toReversed()]) {
+      const [scores, rest] = [product(a), product(b)];
+      const not = draft.producer(rest?.look);
+      const fill = rest === undefined ? undefined : uniform(draft.constant(rest.other));
+      if (a === undefined || scores === undefined || fill === undefined || not?.op !== "Not" || not.ins[0] !== scores.look) continue;
+      return { choice: { when: scores.look, negated: false, fill }, part: a, product: scores.made, of: scores.other };
+    }
+    return undefined;
   }
   /** The operand of a Mul or Div by a tensor that differs from head to head alone: [.., 1, 1]. */
   #perHead(n: Node, leads: Dims): { readonly of: ValueId; readonly by: ValueId; readonly constant: undefined } | undefined {
@@ -161,7 +196,8 @@ export class Scores {
     const { draft } = this.#walk;
     const n = draft.producer(id);
     const [when, yes, no] = n?.op === "Where" && n.domain === "" ? n.ins : [];
-    if (when === undefined || !same(dimsOf(draft, when), dimsOf(draft, id)) || !(factor > 0)) return false;
+    if (when === undefined || !same(dimsOf(draft, when), dimsOf(draft, id)) || !(factor > 0) || this.#floor !== Number.NEGATIVE_INFINITY)
+      return false;
     const [a, b] = [uniform(draft.constant(yes)), uniform(draft.constant(no))];
     const fill = Number.NEGATIVE_INFINITY;
     if (!(a === 0 && b === fill) && !(a === fill && b === 0)) return false;
@@ -171,15 +207,14 @@ export class Scores {
   /** Whether scales, masks and then a MatMul make the value. */
   #leadsToProduct(v: ValueId, depth = 0): boolean {
     const n = this.#walk.draft.producer(v);
-    if (n === undefined || n.domain !== "" || depth > 8) return false;
+    if (n === undefined || n.domain !== "" || depth > 12) return false;
     if (n.op === "MatMul") return true;
     if (n.op === "Mul" || n.op === "Div") {
       const f = this.#walk.factor(n) ?? this.#perHead(n, (dimsOf(this.#walk.draft, v) ?? []).slice(0, -2));
       return f !== undefined && this.#leadsToProduct(f.of, depth + 1);
     }
     if (n.op === "Where") return n.ins.slice(1).some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
-    if (n.op === "Reshape" || n.op === "Cast" || n.op === "Tanh")
-      return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
+    if (VIEWS.has(n.op) || n.op === "Cast" || n.op === "Tanh") return n.ins[0] !== undefined && this.#leadsToProduct(n.ins[0], depth + 1);
     return (n.op === "Add" || n.op === "Max") && n.ins.some((i) => i !== undefined && this.#leadsToProduct(i, depth + 1));
   }
   #name(n: Node): string {
