@@ -1,6 +1,7 @@
 /** Charts of the page, drawn when the report is written: time by operator, time by segment, activation memory over a run. Each has its figures as text. */
-import { escaped, timeOf } from "./html-parts.js";
+
 import type { ReportData } from "./data.js";
+import { escaped, timeOf } from "./html-parts.js";
 import { human, humanUs } from "./text.js";
 
 const BAR = 22;

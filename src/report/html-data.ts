@@ -1,7 +1,8 @@
 /** The report as the page's script reads it: columns instead of records, strings once, places computed. A node takes some sixty bytes. */
+
+import type { ReportData } from "./data.js";
 import { timeOf } from "./html-parts.js";
 import { layoutOf } from "./layout.js";
-import type { ReportData } from "./data.js";
 
 class Strings {
   readonly list: string[] = [];

@@ -118,4 +118,3 @@ function floatsOf(decisions: readonly QuantizerDecision[]): QuantizationReport["
   for (const d of decisions) if (d.kind === "float") seen.set(`${d.name}\n${d.why}`, { name: d.name, why: d.why });
   return [...seen.values()];
 }
-
