@@ -15,7 +15,7 @@ import type { Verdicts } from "./partition/verdicts.js";
 import { keepAll, lower } from "./passes/lower.js";
 import { type Agreement, agreementOf } from "./runtime/agreement.js";
 import { randomFeeds } from "./runtime/measure.js";
-import { portOf } from "./runtime/session.js";
+import { portOf } from "./runtime/ports.js";
 import type { TensorLike } from "./tensor.js";
 
 /** What an engine turned out not to take, or to take more slowly than another: by node, then by engine. */

@@ -14,7 +14,7 @@ import { type CompileOptions, demandKnown, type Precision, pathOf, settleLoad } 
 import { loadBundle } from "./runtime/bundle.js";
 import { randomFeeds } from "./runtime/measure.js";
 import type { Program } from "./runtime/program.js";
-import type { Feeds, Port } from "./runtime/session.js";
+import type { Feeds, Port } from "./runtime/ports.js";
 import { untouched } from "./runtime/untouched.js";
 import { type Verifiable, type Verification, verifyProgram } from "./runtime/verify.js";
 import type { Tensor } from "./tensor.js";

@@ -5,7 +5,7 @@ import { badOption, type CompileOptions } from "../options.js";
 import { human, humanUs } from "../report/text.js";
 import type { BenchResult, BenchRow } from "../runtime/bench-result.js";
 import type { Load } from "../runtime/load.js";
-import type { Port } from "../runtime/session.js";
+import type { Port } from "../runtime/ports.js";
 import type { Tensor } from "../tensor.js";
 import { badFile, demandPlace, isBundle, open, readFeeds, write } from "./files.js";
 import { parseNumber } from "./syntax.js";

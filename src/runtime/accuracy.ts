@@ -3,7 +3,7 @@
 import { elementNumber } from "../ir/numeric.js";
 import { intervalOf } from "../report/quantization.js";
 import { Tensor, type TensorLike } from "../tensor.js";
-import type { Port } from "./session.js";
+import type { Port } from "./ports.js";
 
 export type Accuracy = ReturnType<typeof intervalOf> | { readonly missing: string };
 /** Runs feeds and gives the first output. */

@@ -11,7 +11,7 @@ import type { Graph, Node, ValueId } from "../ir/types.js";
 import { inferGraph } from "../ops/infer.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { type Measured, measure } from "./measure.js";
-import type { Feeds } from "./session.js";
+import type { Feeds } from "./ports.js";
 import { isReturned, runGraph } from "./untouched.js";
 
 export interface ValueError extends Measured {

@@ -30,7 +30,7 @@ import { decodeOnnx } from "../import/onnx/index.js";
 import type { Operator } from "../ops/javascript.js";
 import { type Report, reportFromJSON } from "../report/report.js";
 import { decodePlan, encodePlan } from "./plan.js";
-import type { Plan } from "./session.js";
+import type { Plan } from "./ports.js";
 
 export const SCHEMA = "partita.bundle/1";
 export const notABundle = defineError<{ what: string }>("P3001", "a folder is not a bundle", ({ what }) => ({

@@ -12,7 +12,7 @@ import { bodiesOf, displayName, valueAt } from "../ir/graph.js";
 import { fromTensor } from "../ir/payload.js";
 import type { Attr, Body, Graph, ValueId, ValueType } from "../ir/types.js";
 import { isTensorDType } from "../tensor.js";
-import type { Plan, Port } from "./session.js";
+import type { Plan, Port } from "./ports.js";
 
 /** A file to write: its name within the folder, and what is in it. */
 export type ExportedFile = { readonly name: string; readonly bytes: Uint8Array } | { readonly name: string; readonly path: string };

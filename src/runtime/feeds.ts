@@ -3,7 +3,7 @@ import { defineError, didYouMean } from "../diagnostics.js";
 import { isResident } from "../engines/cuda/resident.js";
 import type { DeviceTensor } from "../engines/engine.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-import type { Plan, Port, SessionFeeds } from "./session.js";
+import type { Plan, Port, SessionFeeds } from "./ports.js";
 
 const missingFeed = defineError<{ name: string; known: readonly string[] }>("P3102", "an input was not fed", ({ name, known }) => ({
   what: `input '${name}' is missing`,

@@ -6,7 +6,7 @@ import type { CallingThread, DeviceTensor, Executable, Place } from "../engines/
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { put, type Values } from "./feeds.js";
-import type { Plan, Step } from "./session.js";
+import type { Plan, Step } from "./ports.js";
 
 export interface LaneSettings {
   /** Engine of each step, for the events. */

@@ -2,7 +2,7 @@
 import { defineError } from "../diagnostics.js";
 import { elementNumber, numberToBfloat16, numberToHalf } from "../ir/numeric.js";
 import { isTensorDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-import type { Port } from "./session.js";
+import type { Port } from "./ports.js";
 
 /** A small, seeded generator (mulberry32): the same feeds everywhere. */
 export function generator(seed: number): () => number {

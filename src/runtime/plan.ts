@@ -9,7 +9,7 @@ import { npyBytes, readNpy } from "../npz.js";
 import { inferGraph } from "../ops/infer.js";
 import type { Segment } from "../partition/assign.js";
 import { batchSymbol } from "./batching.js";
-import { type Plan, portOf } from "./session.js";
+import { type Plan, portOf } from "./ports.js";
 
 /** The plan of a partitioned graph: its segments in order, by names of values. */
 export function planOf(g: Graph, segments: readonly Segment[]): Plan {

@@ -6,7 +6,7 @@ import { performance } from "node:perf_hooks";
 import type { Executable, LayerFacts } from "../engines/engine.js";
 import type { ReportData } from "../report/data.js";
 import type { TensorLike } from "../tensor.js";
-import type { Plan } from "./session.js";
+import type { Plan } from "./ports.js";
 
 export interface LayerProfile {
   readonly name: string;

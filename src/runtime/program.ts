@@ -6,7 +6,8 @@ import { Lane } from "./lane.js";
 import { demandMemory } from "./memory.js";
 import { profilerRanges } from "./nvtx.js";
 import { type Origins, originsOf } from "./profile.js";
-import { type Plan, type Port, Session } from "./session.js";
+import type { Plan, Port } from "./ports.js";
+import { Session } from "./session.js";
 import { type SessionOptions, settleSession } from "./settings.js";
 
 export interface ProgramParts {

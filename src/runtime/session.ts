@@ -13,53 +13,12 @@ import type { Lane } from "./lane.js";
 import { randomFeeds } from "./measure.js";
 import { OwnTensors } from "./own-tensors.js";
 import { Pace } from "./pace.js";
+import type { Feeds, Plan, Port, SessionFeeds, SessionRunOptions } from "./ports.js";
 import { type Origins, type Profile, profileSegments } from "./profile.js";
 import { disposedError, type QueueOptions, type QueueStats, RunQueue, type Ticket } from "./queue.js";
-import { Stream, type StreamOptions } from "./stream.js";
+import { type Pinned, Stream, type StreamOptions } from "./stream.js";
 import { type Recording, record } from "./trace.js";
 
-/** A graph's input or output: name, element type, dims (numbers, or names of dynamic dims). */
-export interface Port {
-  readonly name: string;
-  readonly type: string;
-  readonly dims: readonly (number | string)[] | undefined;
-}
-export const portOf = (name: string, t: ValueType): Port => ({
-  name,
-  type: t.kind === "tensor" ? t.dtype : t.kind,
-  dims: t.kind === "tensor" ? t.shape : undefined,
-});
-
-/** One segment of a plan, by names of values. */
-export interface Step {
-  readonly segment: string;
-  readonly inputs: readonly string[];
-  readonly outputs: readonly string[];
-}
-export interface Plan {
-  readonly inputs: readonly Port[];
-  readonly outputs: readonly Port[];
-  readonly steps: readonly Step[];
-  /** Outputs that are inputs under another name, or constants: name to where the value comes from. */
-  readonly direct: Readonly<Record<string, { readonly input: string } | { readonly constant: Tensor }>>;
-  /** Other names of inputs and outputs. */
-  readonly aliases?: Readonly<Record<string, string>> | undefined;
-  /** Whether runs may be joined along dim 0: "", or what would mix them. Absent where the ports alone forbid it. */
-  readonly joins?: string | undefined;
-}
-export type Feeds = Readonly<Record<string, TensorLike>>;
-/** Feeds that may be on a GPU of the session (`session.upload`). */
-export type SessionFeeds = Readonly<Record<string, TensorLike | DeviceTensor>>;
-export interface SessionRunOptions {
-  /** Only these outputs. */
-  readonly outputs?: readonly string[] | undefined;
-  /** A run that is cancelled while it waits never starts; the result of one that is under way is dropped. Either rejects with the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
-  /** The feeds' buffers may be taken over: they are detached, and not copied. */
-  readonly transfer?: boolean | undefined;
-  /** Milliseconds from the call, after which the run is refused with P3107 while it waits, and its result dropped when it is under way. */
-  readonly deadlineMs?: number | undefined;
-}
 export interface SegmentProfile {
   readonly segment: string;
   readonly runs: number;
@@ -105,14 +64,6 @@ interface Job extends Joinable {
   readonly lane: Lane | undefined;
   /** Runs on this lane, and keeps there what the lane's `residency` says. */
   readonly pinned?: Pinned | undefined;
-}
-/** A run of a stream, on the lane that its state lives on. */
-export interface Pinned {
-  readonly lane: Lane;
-  readonly keep: readonly (readonly boolean[])[];
-  readonly taken: ReadonlySet<string>;
-  /** Told when the run starts, with the moment it is over, whatever became of its caller. */
-  readonly started: (over: Promise<void>) => void;
 }
 
 /** A loaded program on this machine. Runs may overlap; `run` never blocks the event loop. */

@@ -9,7 +9,16 @@ import { badSession, demandNamed } from "./errors.js";
 import { type Interface, isSymbol, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { disposedError } from "./queue.js";
-import type { Feeds, Pinned, Plan, Port, SessionFeeds, SessionRunOptions } from "./session.js";
+import type { Feeds, Plan, Port, SessionFeeds, SessionRunOptions } from "./ports.js";
+
+/** A run of a stream, on the lane that its state lives on. */
+export interface Pinned {
+  readonly lane: Lane;
+  readonly keep: readonly (readonly boolean[])[];
+  readonly taken: ReadonlySet<string>;
+  /** Told when the run starts, with the moment it is over, whatever became of its caller. */
+  readonly started: (over: Promise<void>) => void;
+}
 
 export interface StreamOptions {
   /** Input name to the output that becomes it in the next run. */

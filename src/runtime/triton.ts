@@ -12,7 +12,7 @@ import { fromTensor } from "../ir/payload.js";
 import type { ValueId, ValueType } from "../ir/types.js";
 import { isTensorDType } from "../tensor.js";
 import { type ExportedFile, hostGraph } from "./epcontext.js";
-import { type Plan, type Port, portOf } from "./session.js";
+import { type Plan, type Port, portOf } from "./ports.js";
 
 const FORMAT = "a Triton model repository";
 const TYPES: Readonly<Record<string, string>> = {

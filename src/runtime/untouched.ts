@@ -13,7 +13,7 @@ import { inferGraph } from "../ops/infer.js";
 import { lower } from "../passes/lower.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { randomFeeds } from "./measure.js";
-import { type Feeds, portOf } from "./session.js";
+import { type Feeds, portOf } from "./ports.js";
 
 /** A model that can be asked for its values. */
 export interface Untouched {

@@ -9,7 +9,7 @@ import type { EngineName } from "../ops/define.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { errorOf, type FaultyNode, feedsOf, type ModelValues, Search, type ValueError } from "./bisect.js";
 import { measure } from "./measure.js";
-import type { Feeds, Plan, Step } from "./session.js";
+import type { Feeds, Plan, Step } from "./ports.js";
 import { isReturned, runGraph, type Untouched } from "./untouched.js";
 
 /** What was compiled, as far as verification needs it. */

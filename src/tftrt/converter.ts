@@ -2,7 +2,7 @@
 import type { ModelInput } from "../compile.js";
 import { presentGpu } from "../engines/tensorrt/load.js";
 import type { CompileOptions } from "../options.js";
-import type { Feeds } from "../runtime/session.js";
+import type { Feeds } from "../runtime/ports.js";
 import type { TensorLike } from "../tensor.js";
 import { covering, type EngineShapes, InferenceGraph, warnings } from "./graph.js";
 import {

@@ -10,7 +10,8 @@ import type { PartitaError } from "../../src/diagnostics.js";
 import type { Executable } from "../../src/engines/engine.js";
 import { parse } from "../../src/ir/parse.js";
 import { Lane } from "../../src/runtime/lane.js";
-import { type Plan, Session } from "../../src/runtime/session.js";
+import type { Plan } from "../../src/runtime/ports.js";
+import { Session } from "../../src/runtime/session.js";
 import { Tensor, type TensorLike } from "../../src/tensor.js";
 
 const scratch = mkdtempSync(join(tmpdir(), "partita-batching-"));

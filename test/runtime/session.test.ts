@@ -9,7 +9,8 @@ import { inferGraph } from "../../src/ops/infer.js";
 import { extractSegment } from "../../src/partition/extract.js";
 import { Lane } from "../../src/runtime/lane.js";
 import { planOf } from "../../src/runtime/plan.js";
-import { type Plan, Session } from "../../src/runtime/session.js";
+import type { Plan } from "../../src/runtime/ports.js";
+import { Session } from "../../src/runtime/session.js";
 import { Tensor } from "../../src/tensor.js";
 import { segmented } from "../support/segments.js";
 

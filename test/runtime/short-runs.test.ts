@@ -9,7 +9,8 @@ import { compile } from "../../src/compile.js";
 import { hostEngine } from "../../src/engines/host/index.js";
 import { learn, Paces } from "../../src/engines/host/paces.js";
 import { parse } from "../../src/ir/parse.js";
-import type { Feeds, Session } from "../../src/runtime/session.js";
+import type { Feeds } from "../../src/runtime/ports.js";
+import type { Session } from "../../src/runtime/session.js";
 import type { SessionOptions } from "../../src/runtime/settings.js";
 import { Tensor, type TensorDType } from "../../src/tensor.js";
 
