@@ -11,8 +11,8 @@ const USAGE = `node main.js --model name=bundle [--model name=bundle ...]
 
   --host ADDRESS          where to listen (127.0.0.1)
   --port N                (8080; 0: any that is free)
-  --threads N             threads of one run on the host (all cores)
-  --streams N             runs in one engine at once (1)
+  --threads N             threads of one run on the host (see --streams)
+  --streams N             runs in one engine at once (without --threads and this, the host finds out)
   --max-queue N           requests that may wait for a model; one more is answered with 503 (256)
   --max-batch N           join requests into batches of at most N (1: do not)
   --max-delay-ms MS       how long a batch waits to be filled (2)
@@ -91,7 +91,7 @@ const server = createServer({
   models,
   session: {
     ...(given.threads === undefined ? {} : { threads: number("threads", 1) }),
-    streams: number("streams", 1),
+    ...(given.streams === undefined ? {} : { streams: number("streams", 1) }),
     maxQueue: number("max-queue", 256),
     ...(maxBatch === 1 ? {} : { batching: { maxBatch, maxDelayMs: number("max-delay-ms", 2, 0) } }),
   },

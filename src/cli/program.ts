@@ -172,8 +172,11 @@ export function commands(terminal: Terminal): Command {
     .option("--seconds <s>", "seconds per measurement", "2")
     .option("--concurrency <n>", "callers at once, each of whom waits for its answer (default: 1)")
     .option("--rate <r>", "arrivals a second instead, at random (Poisson); latency counts from the moment a call was due")
-    .option("--streams <n>", "runs that may be in one engine at once (default: 1)")
-    .option("--threads <n>", "threads of one run on the host (default: all cores)")
+    .option(
+      "--streams <n>",
+      "runs that may be in one engine at once (default: 1; on the host what turns out best, where --threads is left out too)",
+    )
+    .option("--threads <n>", "threads of one run on the host (default: all cores; where --streams is left out too, what turns out best)")
     .option("--max-batch <n>", "join runs that wait, up to so many items")
     .option("--max-delay <ms>", "how long a run waits for others to join")
     .option("--input <file>", "in.npz, in.npy or name=file.npy (default: seeded random feeds); may be repeated", collect, [])

@@ -97,6 +97,8 @@ export interface OpenContext {
   readonly streams: number;
   /** Threads for one run. */
   readonly threads: number;
+  /** Whether the engine may go beyond that, as it learns what runs cost and how many come at once. */
+  readonly adapt?: boolean | undefined;
   /** Number of the GPU among the visible ones, for engines that use one; 0 when absent. */
   readonly device?: number | undefined;
   /** Whether plans may bring host code that is run: TensorRT plans built to be version-compatible. */
@@ -108,6 +110,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal | undefined;
   /** The inputs' buffers may be taken over (they become detached). */
   readonly transfer?: boolean | undefined;
+  /** Whether others were under way or waited when it came: what an engine that adapts goes by. */
+  readonly overlaps?: boolean | undefined;
   /** Where the run tells its parts, when somebody wants to know. */
   readonly phases?: Phase[] | undefined;
 }
@@ -137,6 +141,10 @@ export interface Executable {
     options?: RunOptions,
   ): Promise<readonly (Tensor | DeviceTensor)[]>;
   readonly here?: CallingThread | undefined;
+  /** Runs that it takes at once now, where it adapts; those of `OpenContext.streams` otherwise. */
+  readonly streams?: number | undefined;
+  /** Where copies of the model are loaded on the host now. */
+  copies?(): HostCopies;
   /** Microseconds of one run on the device, without copies to and from the host: the median of several. Undefined where that cannot be told. */
   timeUs?(inputs: readonly TensorLike[]): Promise<number | undefined>;
   /** What the engine made of the segment, with the time of each layer in one run where the device was asked. */
@@ -146,6 +154,13 @@ export interface Executable {
   /** What the engine's own inspector says, as JSON. */
   inspect?(): unknown;
   dispose(): Promise<void>;
+}
+/** Copies of a segment's model that ONNX Runtime has loaded. */
+export interface HostCopies {
+  /** Of each copy in a worker thread, in the order they were loaded: the threads that a run on it uses. */
+  readonly threads: readonly number[];
+  /** Whether there is another one on the calling thread, for runs that are shorter than the way to a worker. */
+  readonly callingThread: boolean;
 }
 /** A tensor in the memory of a GPU, row-major, its elements as in a `Tensor`. It is complete when it is handed over. */
 export interface DeviceTensor {

@@ -110,6 +110,12 @@ export class Interface {
     }
     return Object.keys(feeds).length === inputs.length ? inputs : undefined;
   }
+  /** Of what `inOrder` has given. */
+  named(inputs: readonly TensorLike[]): Values {
+    const values: Values = new Map();
+    for (let i = 0; i < inputs.length; i++) values.set(this.#inputs[i] as string, inputs[i] as TensorLike);
+    return values;
+  }
   /** Throws P3104. */
   #refuse(check: Check, t: TensorLike | DeviceTensor, sizes: readonly (number | undefined)[], wrong: NonNullable<Misfit>): never {
     const { port } = check;

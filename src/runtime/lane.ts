@@ -2,7 +2,7 @@
 import { performance } from "node:perf_hooks";
 import { type Phase, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
-import type { CallingThread, DeviceTensor, Executable, Place } from "../engines/engine.js";
+import type { CallingThread, DeviceTensor, Executable, HostCopies, Place } from "../engines/engine.js";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { put, type Values } from "./feeds.js";
@@ -13,6 +13,8 @@ export interface LaneSettings {
   readonly engines?: readonly string[] | undefined;
   /** CUDA device of the segments that use one. */
   readonly device?: number | undefined;
+  /** Runs that an engine takes at once, where it says nothing else. Default 1. */
+  readonly streams?: number | undefined;
 }
 export interface LaneRunOptions {
   /** Number of the run or of the batch, for the events. */
@@ -26,6 +28,8 @@ export interface LaneRunOptions {
   readonly taken?: ReadonlySet<string> | undefined;
   /** Whether the caller still takes them when the run is over. */
   readonly wanted?: (() => boolean) | undefined;
+  /** Others were under way or waited when it came. */
+  readonly overlaps?: boolean | undefined;
   /** It goes to an engine's threads: that has been decided. */
   readonly placed?: boolean | undefined;
 }
@@ -68,6 +72,13 @@ export class Lane {
   /** Number of the GPU that it uses, if it does. */
   get device(): number | undefined {
     return this.#settings.device;
+  }
+  /** Runs that the engines take at once: as many as the one that takes fewest. */
+  get parallel(): number {
+    const { streams = 1 } = this.#settings;
+    let least: number | undefined;
+    for (const e of this.#executables) least = Math.min(least ?? Number.POSITIVE_INFINITY, e.streams ?? streams);
+    return least ?? streams;
   }
   /** One per step, and its engine, for profiles. */
   get executables(): readonly Executable[] {
@@ -175,7 +186,7 @@ export class Lane {
     if (executable.runResident === undefined && feeds.some(isResident))
       feeds = await Promise.all(feeds.map((t) => (isResident(t) ? t.fetch() : t)));
     const keep = (options.keep ?? this.#resident)[i] ?? [];
-    const { run, session, signal, transfer } = options;
+    const { run, session, signal, transfer, overlaps } = options;
     const { engines, device } = this.#settings;
     const engine = engines?.[i] ?? "host";
     const start = performance.now();
@@ -184,7 +195,7 @@ export class Lane {
       if (here !== undefined) return settled(() => here.run(feeds as readonly TensorLike[]));
       return executable.runResident !== undefined && (keep.includes(true) || feeds.some(isResident))
         ? executable.runResident(feeds, keep, { signal })
-        : executable.run(feeds as readonly TensorLike[], { signal, transfer, phases: event?.phases });
+        : executable.run(feeds as readonly TensorLike[], { signal, transfer, overlaps, phases: event?.phases });
     };
     const outs = segmentChannel.hasSubscribers
       ? await traced(
@@ -204,6 +215,16 @@ export class Lane {
   /** Of the engines that are built by shape. */
   get cache(): CacheCounters {
     return this.#executables.reduce((sum, e) => (e.cache === undefined ? sum : addCounters(sum, e.cache())), noCounters);
+  }
+
+  /** By segment, of those on the host. */
+  get copies(): Readonly<Record<string, HostCopies>> {
+    return Object.fromEntries(
+      this.#plan.steps.flatMap(({ segment }, i) => {
+        const copies = this.#executables[i]?.copies?.();
+        return copies === undefined ? [] : [[segment, copies]];
+      }),
+    );
   }
 
   async dispose(): Promise<void> {

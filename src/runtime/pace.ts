@@ -9,18 +9,19 @@ const AHEAD = 4;
 const MOST = 32;
 
 export class Pace {
-  /** Runs that engines take at once. */
-  readonly #least: number;
+  /** Runs that engines take at once now. */
+  readonly #least: () => number;
   /** Mean milliseconds between two runs' ends while there is work. */
   #mean = AHEAD;
   #last = 0;
   #inside = 0;
 
-  constructor(least: number) {
+  constructor(least: () => number) {
     this.#least = least;
   }
   get depth(): number {
-    return Math.min(MOST * this.#least, Math.max(this.#least, Math.ceil(AHEAD / this.#mean)));
+    const least = this.#least();
+    return Math.min(MOST * least, Math.max(least, Math.ceil(AHEAD / this.#mean)));
   }
   started(): void {
     if (this.#inside++ === 0) this.#last = performance.now();

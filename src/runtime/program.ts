@@ -34,7 +34,7 @@ export class Program {
   /** Opens the artifacts, on every device asked for. Throws P3108, P3109, P3130, or P20xx to P22xx when an engine refuses its own. */
   async createSession(options: SessionOptions = {}): Promise<Session> {
     const { plan, artifacts, engines } = this.#parts;
-    const { streams, threads, devices, queue, gpuMemoryFraction, onRemark, allowHostCode } = settleSession(options);
+    const { streams, threads, adapt, devices, queue, gpuMemoryFraction, onRemark, allowHostCode } = settleSession(options);
     const onGpu = artifacts.some((a) => a.engine !== "host");
     if (!onGpu && options.devices !== undefined)
       onRemark?.({
@@ -49,13 +49,12 @@ export class Program {
     let origins: Origins | undefined;
     try {
       for (const device of used) {
-        const context = { streams, threads, device, onRemark, allowHostCode };
+        const context = { streams, threads, adapt, device, onRemark, allowHostCode };
         const executables = await all(artifacts.map((a) => engines(a.engine).open(a, context)));
-        opened.push(new Lane(plan, executables, { engines: artifacts.map((a) => a.engine), device }));
+        opened.push(new Lane(plan, executables, { engines: artifacts.map((a) => a.engine), device, streams }));
       }
       return new Session(plan, opened, {
         ...queue,
-        parallel: streams * opened.length,
         spread: !onGpu,
         origins: (name) => (origins ??= originsOf(this.report.data))(name),
       });

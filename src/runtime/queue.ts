@@ -6,6 +6,7 @@ import { performance } from "node:perf_hooks";
 import { publishQueue, type QueueEvent } from "../channels.js";
 import { defineError } from "../diagnostics.js";
 import type { Place } from "../engines/engine.js";
+import { Soon } from "../engines/soon.js";
 
 export const queueFull = defineError<{ waiting: number; running: number }>(
   "P3106",
@@ -85,9 +86,11 @@ export class RunQueue<J, R> {
   /** Calls of `work` under way, and the runs in them. */
   #calls = 0;
   #running = 0;
+  /** Runs whose callers have no answer yet. */
+  #unsettled = 0;
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
-  #soon = false;
+  readonly #soon = new Soon(() => this.#pump());
   #ready: (() => void)[] = [];
   #idle: (() => void)[] = [];
 
@@ -99,11 +102,13 @@ export class RunQueue<J, R> {
     return { queued: this.#waiting.size, running: this.#running, ...this.#counts };
   }
 
-  /** Resolves with the job's result. Rejects with P3105, P3106, P3107, the signal's reason, or what `work` says. */
-  submit(job: J, { signal, deadlineMs }: SubmitOptions = {}): Promise<R> {
-    return new Promise<R>((resolve, reject) => {
+  /** Resolves with what `finish` makes of the job's result. Rejects with P3105, P3106, P3107, the signal's reason, or what `work` or `finish` say. */
+  submit(job: J, options?: SubmitOptions): Promise<R>;
+  submit<T>(job: J, options: SubmitOptions, finish: (result: R) => T | Promise<T>): Promise<T>;
+  submit(job: J, { signal, deadlineMs }: SubmitOptions = {}, finish: (result: R) => unknown = (result) => result): Promise<unknown> {
+    return new Promise((resolve, reject) => {
       if (this.#closed) throw disposedError({});
-      const entry = new Entry<J, R>(this, job, resolve, reject);
+      const entry = new Entry<J, R>(this, job, (result) => resolve(finish(result)), reject);
       if (signal?.aborted === true) {
         this.#counts.cancelled++;
         this.#tell("cancel", entry);
@@ -119,22 +124,21 @@ export class RunQueue<J, R> {
       }
       entry.watch(signal, deadlineMs);
       this.#waiting.add(entry);
+      this.#unsettled++;
       // What is chosen among is everything that comes in this turn of the event loop, those too that answers of this turn set off.
-      if (choose !== undefined) this.#pumpSoon();
+      if (choose !== undefined) this.#nextTurn();
       else if (place === undefined) this.#pump();
-      else if (!this.#soon) {
-        this.#soon = true;
-        queueMicrotask(() => {
-          this.#soon = false;
-          this.#pump();
-        });
-      }
+      else this.#soon.ask(queueMicrotask);
     });
   }
 
   /** Whether a run that came now would start at once. */
   get open(): boolean {
     return this.#waiting.size === 0 && !this.#closed && this.#free > 0;
+  }
+  /** Whether somebody waits for the result of a run. */
+  get busy(): boolean {
+    return this.#unsettled > 0;
   }
   /** Counts a run that is over when the call returns, and did not come through the queue. */
   pass<T>(work: () => T): T {
@@ -164,13 +168,8 @@ export class RunQueue<J, R> {
   get #free(): number {
     return Math.max(0, this.#options.concurrency() - this.#calls);
   }
-  #pumpSoon(): void {
-    if (this.#soon || this.#free === 0) return;
-    this.#soon = true;
-    setImmediate(() => {
-      this.#soon = false;
-      this.#pump();
-    });
+  #nextTurn(): void {
+    if (this.#free > 0) this.#soon.ask(setImmediate);
   }
   #pump(): void {
     clearTimeout(this.#timer);
@@ -179,7 +178,7 @@ export class RunQueue<J, R> {
       const where = place === undefined ? "engine" : this.#placed(place);
       if (where === "here") continue;
       if (where === "later") {
-        this.#pumpSoon();
+        this.#nextTurn();
         break;
       }
       const chosen = this.#choose();
@@ -200,9 +199,12 @@ export class RunQueue<J, R> {
   #rest(): void {
     if (this.#idle.length > 0 && this.#calls === 0 && this.#waiting.size === 0) for (const done of this.#idle.splice(0)) done();
   }
+  get #first(): Entry<J, R> | undefined {
+    return this.#waiting.values().next().value;
+  }
   /** Asks for the one that came first, and runs it where it is to be here. */
   #placed(place: NonNullable<QueueOptions<J, R>["place"]>): Place {
-    const [first] = this.#waiting;
+    const first = this.#first;
     const where = first === undefined ? "engine" : place(first.job, this.#waiting.size);
     if (first === undefined || where !== "here") return where;
     this.#waiting.delete(first);
@@ -220,7 +222,7 @@ export class RunQueue<J, R> {
   #choose(): readonly Entry<J, R>[] | number {
     const { choose } = this.#options;
     if (choose === undefined) {
-      const [first] = this.#waiting;
+      const first = this.#first;
       return first === undefined ? [] : [first];
     }
     // The tickets it is shown are entries of this queue, and a closed queue waits for no more of them.
@@ -249,6 +251,7 @@ export class RunQueue<J, R> {
   /** An entry is over: it is counted, and leaves the queue where it still waits. */
   over(entry: Entry<J, R>, how: "completed" | "failed" | "cancelled" | "expired"): void {
     this.#counts[how]++;
+    this.#unsettled--;
     const waited = this.#waiting.delete(entry);
     if (how === "cancelled") this.#tell("cancel", entry);
     if (how === "expired") this.#tell("deadline", entry);
@@ -320,7 +323,11 @@ class Entry<J, R> implements Ticket<J, R> {
   resolve(result: R): void {
     if (!this.#settle()) return;
     this.#queue.over(this, "completed");
-    this.#done(result);
+    try {
+      this.#done(result);
+    } catch (error) {
+      this.#failed(error);
+    }
   }
   reject(error: unknown): void {
     if (!this.#settle()) return;

@@ -1,7 +1,7 @@
 /** Runs a compiled graph: checks feeds, queues runs, joins them where asked to, hands them to the least busy lane, and gives tensors by name. */
 import { nextNumber, publishBatch, queueChannel, runChannel, segmentChannel, traced } from "../channels.js";
 import { isResident } from "../engines/cuda/resident.js";
-import type { DeviceTensor } from "../engines/engine.js";
+import type { DeviceTensor, HostCopies } from "../engines/engine.js";
 import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { ValueType } from "../ir/types.js";
@@ -33,6 +33,8 @@ export interface SessionStats extends QueueStats {
   readonly retriedBatches: number;
   /** Of engines that are built by shape, over all segments and devices. */
   readonly cache: CacheCounters;
+  /** Where the models of segments on the host are loaded, by segment. */
+  readonly host: Readonly<Record<string, HostCopies>>;
 }
 
 export interface ProfileOptions {
@@ -47,8 +49,6 @@ export interface QueueSettings {
   readonly origins?: Origins | undefined;
   /** Runs (or joined runs) inside at once. Default: what the engines take, and more of runs so short that they would wait for the next. */
   readonly maxConcurrency?: number | undefined;
-  /** Runs that the engines take at once. Default: one for each lane. */
-  readonly parallel?: number | undefined;
   /** Whether engines that are free share what is to be joined, as each has processors of its own. Default false: batches are as large as may be. */
   readonly spread?: boolean | undefined;
   /** Runs that may wait. Default 1024. */
@@ -62,6 +62,8 @@ interface Job extends Joinable {
   readonly transfer: boolean | undefined;
   /** The one whose GPU holds some of its feeds. */
   readonly lane: Lane | undefined;
+  /** Others were under way or waited when it came. */
+  readonly overlaps: boolean;
   /** Runs on this lane, and keeps there what the lane's `residency` says. */
   readonly pinned?: Pinned | undefined;
 }
@@ -89,7 +91,7 @@ export class Session {
 
   /** Every lane runs the whole plan. Throws P3108. */
   constructor(plan: Plan, lanes: readonly Lane[], settings: QueueSettings = {}) {
-    const { maxConcurrency, parallel = lanes.length, maxQueue = 1024, batching, spread = false, origins = (name) => [name] } = settings;
+    const { maxConcurrency, maxQueue = 1024, batching, spread = false, origins = (name) => [name] } = settings;
     this.#origins = origins;
     this.inputs = plan.inputs;
     this.outputs = plan.outputs;
@@ -101,10 +103,11 @@ export class Session {
     if (batching !== undefined) checkBatchable(plan);
     this.#mayBeHere = batching === undefined && lanes.some((l) => l.hasHere);
     // Runs that could be joined wait outside.
-    const most = maxConcurrency ?? (batching === undefined ? undefined : parallel);
+    const [only] = lanes;
+    const parallel = lanes.length === 1 && only !== undefined ? () => only.parallel : () => lanes.reduce((n, l) => n + l.parallel, 0);
     const pace = new Pace(parallel);
     this.#queue = new RunQueue<Job, Values>({
-      concurrency: () => most ?? pace.depth,
+      concurrency: maxConcurrency !== undefined ? () => maxConcurrency : batching !== undefined ? parallel : () => pace.depth,
       maxQueue,
       work: (tickets) => {
         pace.started();
@@ -127,29 +130,28 @@ export class Session {
       // Runs without options, which are the shortest, are not looked at.
       if (options !== DEFAULT) demandNamed(options, RUN_OPTIONS, "a run");
       const wanted = this.#interface.wanted(options.outputs);
-      const over = this.#atOnce(feeds, wanted, options);
+      const inputs = this.#mayBeHere ? this.#interface.inOrder(feeds) : undefined;
+      const over = inputs === undefined ? undefined : this.#atOnce(inputs, wanted, options);
       if (over !== undefined) return Promise.resolve(over);
-      const values = this.#interface.checked(feeds);
-      return this.#submit(values, options).then((v) => this.#interface.results(wanted, v));
+      const values = inputs === undefined ? this.#interface.checked(feeds) : this.#interface.named(inputs);
+      return this.#submit(values, options, (v) => this.#interface.results(wanted, v));
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
   /** Results of a short run, which nothing could be told of or done to on its way, and with no other before it. Undefined for others. */
-  #atOnce(feeds: SessionFeeds, wanted: readonly string[], options: SessionRunOptions): Record<string, Tensor> | undefined {
+  #atOnce(inputs: readonly TensorLike[], wanted: readonly string[], options: SessionRunOptions): Record<string, Tensor> | undefined {
     const { signal, deadlineMs, transfer } = options;
-    if (!this.#mayBeHere || signal !== undefined || deadlineMs !== undefined || transfer === true) return undefined;
+    if (signal !== undefined || deadlineMs !== undefined || transfer === true) return undefined;
     if (!this.#queue.open || watched()) return undefined;
-    const inputs = this.#interface.inOrder(feeds);
-    if (inputs === undefined) return undefined;
     const lane = this.#leastBusy();
     if (lane.place(inputs, 1) !== "here") return undefined;
     return this.#queue.pass(() => lane.runHere(inputs, wanted));
   }
 
-  /** The values of a run, when it has been through the queue. */
-  #submit(values: Values, options: SessionRunOptions, pinned?: Pinned): Promise<Values> {
+  /** What `finish` makes of the values of a run, when it has been through the queue. */
+  #submit<T>(values: Values, options: SessionRunOptions, finish: (v: Values) => T | Promise<T>, pinned?: Pinned): Promise<T> {
     const { signal, deadlineMs, transfer } = options;
     if (deadlineMs !== undefined && !(deadlineMs > 0 && deadlineMs <= MAX_DELAY))
       throw badSession({
@@ -159,12 +161,12 @@ export class Session {
       });
     const run = nextNumber();
     const { key, items } = this.#batching === undefined || pinned !== undefined ? ALONE : joining(this.#plan, values);
-    const job: Job = { run, values, transfer, lane: this.#holding(values, pinned), pinned, key, items };
-    if (!runChannel.hasSubscribers) return this.#queue.submit(job, options);
+    const job: Job = { run, values, transfer, overlaps: this.#queue.busy, lane: this.#holding(values, pinned), pinned, key, items };
+    if (!runChannel.hasSubscribers) return this.#queue.submit(job, options, finish);
     return traced(
       runChannel,
       () => ({ run, session: this.id, inputs: this.#dims(values), outputs: options.outputs, batch: this.#first(values) }),
-      () => this.#queue.submit(job, { signal, deadlineMs }),
+      () => this.#queue.submit(job, { signal, deadlineMs }, finish),
     );
   }
   /** Runs that are shorter than the way to another thread stay on this one. Those that somebody watches, or that belong to a stream, take the usual way. */
@@ -219,12 +221,13 @@ export class Session {
     return this.#lanes.reduce((a, b) => (b.load < a.load ? b : a));
   }
   #alone(ticket: Ticket<Job, Values>, lane: Lane): Promise<void> {
-    const { run, values, transfer, pinned } = ticket.job;
+    const { run, values, transfer, overlaps, pinned } = ticket.job;
     const running = lane.run(values, {
       run,
       session: this.id,
       signal: ticket.signal,
       transfer,
+      overlaps,
       keep: pinned?.keep,
       taken: pinned?.taken,
       wanted: () => !ticket.settled,
@@ -256,7 +259,7 @@ export class Session {
     try {
       values = join(this.#plan, jobs);
       // The joined feeds are this run's own: what is not small moves. Small tensors go with others in one message.
-      await lane.run(values, { run: batch, session: this.id, transfer: !isSmall(values), placed: true });
+      await lane.run(values, { run: batch, session: this.id, transfer: !isSmall(values), overlaps: jobs.length > 1, placed: true });
     } catch {
       this.#retriedBatches++;
       for (const t of tickets) if (!t.settled) await this.#alone(t, lane);
@@ -297,7 +300,7 @@ export class Session {
         plan: this.#plan,
         interface: this.#interface,
         lane,
-        submit: (values, how, pinned) => this.#submit(values, how, pinned),
+        submit: (values, how, pinned) => this.#submit(values, how, (v) => v, pinned),
         ended: (s) => this.#streams.delete(s),
       },
       options,
@@ -334,6 +337,7 @@ export class Session {
       batchedRuns: this.#batchedRuns,
       retriedBatches: this.#retriedBatches,
       cache: this.#lanes.reduce((sum, l) => addCounters(sum, l.cache), noCounters),
+      host: Object.assign({}, ...this.#lanes.map((l) => l.copies)),
     };
   }
   /** Time by segment since the session was created. */

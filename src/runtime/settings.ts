@@ -5,9 +5,13 @@ import { badSession, demandNamed } from "./errors.js";
 import { MAX_DELAY, type QueueSettings } from "./session.js";
 
 export interface SessionOptions {
-  /** Runs that may be in one engine at once. More streams take more memory. Default 1. */
+  /**
+   * Runs that may be in one engine at once. More streams take more memory. Default 1; on the host, where `threads` is left out as well, the session finds
+   * out: a run that comes alone gets all cores, and where runs overlap the model is loaded once more for each core, copies of up to 256 MB together
+   * (`session.stats().host`).
+   */
   readonly streams?: number | undefined;
-  /** Threads of one run on the host. Default: all cores. */
+  /** Threads of one run on the host. Default: all cores, and one where the session finds out that this is better; see `streams`. */
   readonly threads?: number | undefined;
   /** CUDA devices by number: each gets the program once, and a run goes to the least busy. Default: the first. */
   readonly devices?: readonly number[] | undefined;
@@ -30,6 +34,8 @@ export interface SessionOptions {
 export interface SessionSettings {
   readonly streams: number;
   readonly threads: number;
+  /** Neither streams nor threads were given: the engine may choose. */
+  readonly adapt: boolean;
   readonly devices: readonly number[];
   readonly queue: QueueSettings;
   readonly gpuMemoryFraction: number | undefined;
@@ -79,7 +85,8 @@ export function settleSession(options: SessionOptions): SessionSettings {
   }
   if (gpuMemoryFraction !== undefined) within("gpuMemoryFraction", gpuMemoryFraction, Number.MIN_VALUE, 1);
   const queue = { maxConcurrency, maxQueue, batching };
-  return { streams, threads, devices, queue, gpuMemoryFraction, onRemark, allowHostCode };
+  const adapt = options.streams === undefined && options.threads === undefined;
+  return { streams, threads, adapt, devices, queue, gpuMemoryFraction, onRemark, allowHostCode };
 }
 function whole(name: string, value: unknown, least: number, most = Number.POSITIVE_INFINITY): void {
   if (!Number.isSafeInteger(value) || (value as number) < least || (value as number) > most)

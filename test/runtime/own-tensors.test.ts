@@ -45,10 +45,10 @@ describe.skipIf(missing !== undefined)(`on a stand-in driver${missing === undefi
     lanes = await Promise.all(
       [0, 1].map(async (device) => {
         const executable = await openPlan(affinePlan(N), [craftCubin()], affineWeights(N), { device, streams: 2 });
-        return new Lane(plan, [executable], { engines: ["cuda"], device });
+        return new Lane(plan, [executable], { engines: ["cuda"], device, streams: 2 });
       }),
     );
-    session = new Session(plan, lanes, { parallel: 4 });
+    session = new Session(plan, lanes);
   });
   afterAll(async () => {
     await session.dispose();

@@ -222,7 +222,7 @@ describe("events", () => {
 describe("how many runs are inside", () => {
   it("as many as engines take of long ones, more of short ones, never more than 32 for each", () => {
     vi.useFakeTimers({ toFake: ["performance"] });
-    const pace = new Pace(2);
+    const pace = new Pace(() => 2);
     const many = (ms: number): number => {
       for (let i = 0; i < 600; i++) {
         pace.started();

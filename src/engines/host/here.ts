@@ -55,6 +55,9 @@ export class Here {
     }
     return false;
   }
+  get loaded(): boolean {
+    return this.#session !== undefined;
+  }
   /** Milliseconds since the first run in this turn of the event loop: what callers do in between holds it as well. */
   spent(now: number): number {
     return this.#since === undefined ? 0 : now - this.#since;
@@ -75,9 +78,10 @@ export class Here {
       feeds[names[i] as string] = fed(type, data, dims);
     }
     try {
-      return tensorsOf((this.#session as NativeSession).run(feeds, this.#fetches), outputs).map((t, i) => {
-        const result = new Tensor(t.type as TensorDType, t.data as never, t.dims);
-        return this.#narrow.has(i) ? narrowed(result) : result;
+      const results = tensorsOf((this.#session as NativeSession).run(feeds, this.#fetches), outputs);
+      return results.map(({ type, data, dims }, i) => {
+        const result = new Tensor(type as TensorDType, data as never, dims);
+        return this.#narrow.size > 0 && this.#narrow.has(i) ? narrowed(result) : result;
       });
     } catch (error) {
       throw ortFailed({ native: error instanceof Error ? error.message : String(error), while_: "run" });

@@ -10,8 +10,8 @@ import { encodeOnnx } from "../../import/onnx/export.js";
 import { importOnnx } from "../../import/onnx/index.js";
 import { Editor } from "../../ir/edit.js";
 import { producersOf, valueAt } from "../../ir/graph.js";
-import { sessionOptions } from "./index.js";
 import type { HostWorker } from "./pool.js";
+import { sessionOptions } from "./stream.js";
 
 /** The blocks have 8 or 16 channels; a tensor of whole blocks holds its own elements alone. */
 const BLOCK = 16;

@@ -8,7 +8,6 @@ const TYPES =
     " ",
   );
 const RETURNED = 13;
-const NONE = {};
 let Tensor;
 
 export class NativeSession {
@@ -30,7 +29,8 @@ export class NativeSession {
     this.refused = { name: wrong.name, type: wrong.isTensor ? (TYPES[wrong.type] ?? `type ${wrong.type}`) : "no tensor" };
   }
   run(feeds, fetches) {
-    return this.#session.run(feeds, fetches, NONE);
+    // Options, even none, are read property by property: a thirtieth of a short run.
+    return this.#session.run(feeds, fetches);
   }
   release() {
     this.#session.dispose();
@@ -38,8 +38,8 @@ export class NativeSession {
 }
 
 export function fetchesOf(names) {
-  // Any name may be an output's, "__proto__" among them.
-  const fetches = Object.create(null);
+  // Any name may be an output's, "__proto__" among them. Looking up a name in an ordinary object is faster.
+  const fetches = names.includes("__proto__") ? Object.create(null) : {};
   for (const name of names) fetches[name] = null;
   return fetches;
 }

@@ -8,6 +8,7 @@ import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { defineError } from "../../diagnostics.js";
 import type { TensorLike } from "../../tensor.js";
+import { Soon } from "../soon.js";
 import { ortFailed } from "./errors.js";
 import { learn, type Pace } from "./paces.js";
 import { type Packed, pack, unpack } from "./packing.mjs";
@@ -88,7 +89,7 @@ export class HostWorker {
   #worker: Worker | undefined;
   #next = 0;
   readonly #waiting: Call[] = [];
-  #soon = false;
+  readonly #soon = new Soon(() => this.#pump());
   /** Messages that are out, by number: one, or two of small runs, that the thread has the next at hand. */
   readonly #out = new Map<number, { readonly calls: readonly Call[]; readonly since: number }>();
   /** Whether an answer to small runs came late a moment ago: there was no processor for the thread. */
@@ -135,13 +136,7 @@ export class HostWorker {
       this.#waiting.push(call);
       // Small runs of one moment go into one message.
       if (small === undefined) this.#pump();
-      else if (!this.#soon) {
-        this.#soon = true;
-        queueMicrotask(() => {
-          this.#soon = false;
-          this.#pump();
-        });
-      }
+      else this.#soon.ask(queueMicrotask);
     });
   }
 
@@ -151,7 +146,7 @@ export class HostWorker {
   }
   /** Whether small runs of this moment have not filled a message yet. */
   get filling(): boolean {
-    if (!this.#soon || this.#waiting.length >= MESSAGE_RUNS) return false;
+    if (!this.#soon.pending || this.#waiting.length >= MESSAGE_RUNS) return false;
     let ms = 0;
     for (const { small } of this.#waiting) ms += small?.run.pace.ms ?? WORTH_MS;
     return ms < WORTH_MS;

@@ -7,10 +7,11 @@ import { lower } from "../../passes/lower.js";
 import type { Feeds, OpenGraph, ReducerModule, Reduction, Runner } from "../../quantize/types.js";
 import type { TensorLike } from "../../tensor.js";
 import type { Artifact } from "../engine.js";
-import { hostEngine, sessionOptions } from "./index.js";
+import { hostEngine } from "./index.js";
 import { keeps } from "./keeps.js";
 import { inKernelsLayout } from "./layout.js";
 import { type HostWorker, pickWorker, SessionLost, workerDied } from "./pool.js";
+import { sessionOptions } from "./stream.js";
 
 export interface RunnerOptions {
   /** Threads over all runs; those of the machine by default. */

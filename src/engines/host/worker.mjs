@@ -41,8 +41,10 @@ async function handle(message) {
     case "run": {
       const session = sessions.get(message.session);
       if (session === undefined) throw new Error("the session was disposed");
-      const results = tensorsOf(session.run(feedsOf(message.feeds), session.fetches), session.outputs);
-      return { out: results.map((t) => [t.type, t.data, t.dims]), transfer: buffersOf(results) };
+      const feeds = feedsOf(message.feeds);
+      const start = performance.now();
+      const results = tensorsOf(session.run(feeds, session.fetches), session.outputs);
+      return { out: results.map((t) => [t.type, t.data, t.dims]), ms: performance.now() - start, transfer: buffersOf(results) };
     }
     case "profile":
       return await profiled(message);
