@@ -7,8 +7,8 @@ import { defineError } from "../diagnostics.js";
 import { detect } from "../import/index.js";
 import { readNpy, readNpz } from "../npz.js";
 import type { CompileOptions } from "../options.js";
-import type { Program } from "../runtime/program.js";
 import type { Port } from "../runtime/ports.js";
+import type { Program } from "../runtime/program.js";
 import type { Tensor } from "../tensor.js";
 
 export const badFile = defineError<{ what: string; fix: string }>(

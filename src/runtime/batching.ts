@@ -7,8 +7,8 @@ import { isResident } from "../engines/cuda/resident.js";
 import { symbolsOf } from "../ir/dims.js";
 import { Tensor, type TensorDType, type TensorLike } from "../tensor.js";
 import { isSymbol, type Values } from "./feeds.js";
-import type { Choice, Ticket } from "./queue.js";
 import type { Plan } from "./ports.js";
+import type { Choice, Ticket } from "./queue.js";
 
 export const notBatchable = defineError<{ what: string }>("P3108", "a graph's runs cannot be joined", ({ what }) => ({
   what,

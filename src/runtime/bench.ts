@@ -10,8 +10,8 @@ import { BENCH_SCHEMA, type BenchResult, type BenchRow } from "./bench-result.js
 import { type EnergyMeter, energyMeter } from "./energy.js";
 import { type Load, type Loaded, underLoad } from "./load.js";
 import { measure, randomFeeds } from "./measure.js";
-import type { Program } from "./program.js";
 import type { Feeds, Port } from "./ports.js";
+import type { Program } from "./program.js";
 import type { Session } from "./session.js";
 import type { SessionOptions } from "./settings.js";
 import { type WarmUp, warmUp } from "./steady.js";

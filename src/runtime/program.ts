@@ -5,8 +5,8 @@ import { saveBundle } from "./bundle.js";
 import { Lane } from "./lane.js";
 import { demandMemory } from "./memory.js";
 import { profilerRanges } from "./nvtx.js";
-import { type Origins, originsOf } from "./profile.js";
 import type { Plan, Port } from "./ports.js";
+import { type Origins, originsOf } from "./profile.js";
 import { Session } from "./session.js";
 import { type SessionOptions, settleSession } from "./settings.js";
 

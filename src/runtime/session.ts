@@ -4,7 +4,6 @@ import { isResident } from "../engines/cuda/resident.js";
 import type { DeviceTensor, HostCopies } from "../engines/engine.js";
 import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
-import type { ValueType } from "../ir/types.js";
 import type { NumericDType, Tensor, TensorLike } from "../tensor.js";
 import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining } from "./batching.js";
 import { badSession, demandNamed } from "./errors.js";

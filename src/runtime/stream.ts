@@ -8,8 +8,8 @@ import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf
 import { badSession, demandNamed } from "./errors.js";
 import { type Interface, isSymbol, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
-import { disposedError } from "./queue.js";
 import type { Feeds, Plan, Port, SessionFeeds, SessionRunOptions } from "./ports.js";
+import { disposedError } from "./queue.js";
 
 /** A run of a stream, on the lane that its state lives on. */
 export interface Pinned {

@@ -10,9 +10,9 @@ import { type CacheCounters, ShapeCache, type ShapeRange, type Shapes } from "..
 import { valueAt } from "../ir/graph.js";
 import type { CompileOptions } from "../options.js";
 import type { Report } from "../report/report.js";
+import { type Feeds, type Port, portOf, type SessionRunOptions } from "../runtime/ports.js";
 import type { Program } from "../runtime/program.js";
 import { disposedError } from "../runtime/queue.js";
-import { type Feeds, type Port, portOf, type SessionRunOptions } from "../runtime/ports.js";
 import type { Session } from "../runtime/session.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import { badParameter } from "./parameters.js";
