@@ -5,7 +5,8 @@ import { compile } from "../../src/compile.js";
 import type { Remark } from "../../src/diagnostics.js";
 import { HostWorker } from "../../src/engines/host/pool.js";
 import { parse } from "../../src/ir/parse.js";
-import type { Feeds, Session } from "../../src/runtime/session.js";
+import type { Feeds } from "../../src/runtime/ports.js";
+import type { Session } from "../../src/runtime/session.js";
 import type { SessionOptions } from "../../src/runtime/settings.js";
 import { Tensor } from "../../src/tensor.js";
 
