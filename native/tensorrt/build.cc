@@ -27,13 +27,23 @@ struct Request {
   std::vector<uint8_t> cache;
 };
 
-// What parsing needs, alive together: the parser goes first, the builder last.
+// What parsing needs, alive together: the parser goes first, the builder last, back to the library where it is fit for another network.
 struct Parsing {
+  Installation& library;
+  const cuda::Context context;
   ErrorRecorder recorder;
   Builder builder;
   Object network;
   Parser parser;
-  explicit Parsing(Sink& sink, const Abi& abi) : recorder(sink), parser(abi, nullptr) {}
+  bool fit = false;
+  Parsing(Sink& sink, Installation& library, cuda::Context context) : library(library), context(context), recorder(sink), parser(library.abi(), nullptr) {}
+  ~Parsing() {
+    parser.reset();
+    network.reset();
+    if (!builder || !fit) return;
+    builder.setErrorRecorder(nullptr);
+    library.giveBuilder(context, std::move(builder));
+  }
 };
 
 class ModelTask : public Task {
@@ -44,13 +54,15 @@ class ModelTask : public Task {
 
  protected:
   bool prepare(Parsing& p) {
-    p.builder = library_.createBuilder();
+    p.builder = library_.takeBuilder(context_);
     if (!p.builder) return fail("createInferBuilder", "returned null");
     p.builder.setErrorRecorder(&p.recorder);
     p.network = p.builder.createNetwork(stronglyTyped);
     if (!p.network) return fail("createNetworkV2", "returned null");
     p.parser = library_.createParser(p.network);
-    return p.parser ? true : fail("createNvOnnxParser", "returned null");
+    if (!p.parser) return fail("createNvOnnxParser", "returned null");
+    p.fit = true;
+    return true;
   }
   bool parse(const Parser& parser) const { return input.path.empty() ? parser.parse(input.data, input.size) : parser.parseFromFile(input.path.c_str(), kWarning); }
 };
@@ -62,12 +74,14 @@ class Build : public ModelTask {
 
  protected:
   bool perform() override {
-    Parsing p(*sink_, library_.abi());
+    Parsing p(*sink_, library_, context_);
     if (!prepare(p)) return false;
     const double start = now();
     if (!parse(p.parser)) return fail("parse", "the parser refuses the model", complaints(p.parser));
     parseMs_ = now() - start;
     if (sink_->cancelled()) return fail("cancelled", "before the build");
+    // A builder that failed, or was stopped, is not used again.
+    p.fit = false;
     const BuilderConfig config = p.builder.createBuilderConfig();
     if (!config) return fail("createBuilderConfig", "returned null");
     TimingCache cache;
@@ -84,6 +98,7 @@ class Build : public ModelTask {
       const HostMemory serialized = cache.serialize();
       if (serialized) copy(serialized, cache_);
     }
+    p.fit = true;
     return true;
   }
   Napi::Value value() override {
@@ -157,7 +172,7 @@ class Support : public ModelTask {
 
  protected:
   bool perform() override {
-    Parsing p(*sink_, library_.abi());
+    Parsing p(*sink_, library_, context_);
     if (!prepare(p)) return false;
     if (!p.parser.canSupport()) {
       supported_ = parse(p.parser);
@@ -294,9 +309,27 @@ Napi::Value StartBuild(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// supports(library, model): Promise<{ supported, subgraphs, errors, log }>
+// supports(library, model, context | undefined): Promise<{ supported, subgraphs, errors, log }>
 Napi::Value StartSupport(const Napi::CallbackInfo& info) {
-  return Task::start(modelTask<Support>(info.Env(), info[0], info[1], std::make_shared<Sink>()));
+  auto task = modelTask<Support>(info.Env(), info[0], info[1], std::make_shared<Sink>());
+  task->on(info[2]);
+  return Task::start(std::move(task));
+}
+
+class Rest : public Task {
+ public:
+  using Task::Task;
+
+ protected:
+  bool perform() override {
+    library_.endBuilders();
+    return true;
+  }
+};
+
+// rest(library): Promise<void>. Builders that wait for work end; the next build makes one.
+Napi::Value StartRest(const Napi::CallbackInfo& info) {
+  return Task::start(std::make_unique<Rest>(info.Env(), installation(info.Env(), info[0]), std::make_shared<Sink>()));
 }
 
 }  // namespace
@@ -304,6 +337,7 @@ Napi::Value StartSupport(const Napi::CallbackInfo& info) {
 void registerBuild(Napi::Env env, Napi::Object exports) {
   exports["build"] = Napi::Function::New(env, StartBuild, "build");
   exports["supports"] = Napi::Function::New(env, StartSupport, "supports");
+  exports["rest"] = Napi::Function::New(env, StartRest, "rest");
 }
 
 }  // namespace tensorrt

@@ -5,6 +5,7 @@
 
 #include "../src/driver.h"
 #include "../src/state.h"
+#include "neighbours.h"
 #include "tensorrt.h"
 
 namespace tensorrt {
@@ -63,6 +64,7 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
 }  // namespace
 
 Installation::Installation(Napi::Env env, const std::string& library, const std::string& parser) {
+  loadAmongNeighbours(library);
   if (!core_.open({library})) throw nativeError(env, "dlopen", -1, core_.error());
   int32_t (*version)() = nullptr;
   find(env, core_, "getInferLibVersion", version);
@@ -98,6 +100,43 @@ bool Installation::bind(const std::string& family) {
   return false;
 }
 
+Builder Installation::takeBuilder(cuda::Context context) {
+  {
+    const std::lock_guard<std::mutex> guard(idle_);
+    for (auto it = builders_.begin(); it != builders_.end(); ++it)
+      if (it->first == context) {
+        Builder found = std::move(it->second);
+        builders_.erase(it);
+        return found;
+      }
+  }
+  return {abi_, createBuilder_(logger_->address(), version_)};
+}
+
+void Installation::giveBuilder(cuda::Context context, Builder builder) {
+  const std::lock_guard<std::mutex> guard(idle_);
+  for (const auto& [of, other] : builders_)
+    // A second one, of a call beside that call, ends here.
+    if (of == context) return;
+  builders_.emplace_back(context, std::move(builder));
+}
+
+void Installation::endBuilders() {
+  std::vector<std::pair<cuda::Context, Builder>> gone;
+  {
+    const std::lock_guard<std::mutex> guard(idle_);
+    gone.swap(builders_);
+  }
+  for (auto& [context, builder] : gone) {
+    if (context == nullptr) {
+      builder.reset();
+      continue;
+    }
+    const Current current(context);
+    builder.reset();
+  }
+}
+
 Installation& installation(Napi::Env env, const Napi::Value& id) {
   const uint64_t n = number(env, id, "library");
   const std::lock_guard<std::mutex> guard(opening);
@@ -108,6 +147,11 @@ Installation& installation(Napi::Env env, const Napi::Value& id) {
 void registerInstallation(Napi::Env env, Napi::Object exports) {
   exports["open"] = Napi::Function::New(env, Open, "open");
   exports["bind"] = Napi::Function::New(env, Bind, "bind");
+  // While contexts still live.
+  napi_add_env_cleanup_hook(env, [](void*) {
+    const std::lock_guard<std::mutex> guard(opening);
+    for (const auto& i : all()) i->endBuilders();
+  }, nullptr);
 }
 
 }  // namespace tensorrt

@@ -1,8 +1,12 @@
 // A TensorRT library and its ONNX parser, opened for the life of the process, and the family of versions it is called as.
 #pragma once
 #include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "../src/cuda.h"
 #include "../src/library.h"
 #include "bridge.h"
 #include "objects.h"
@@ -27,7 +31,12 @@ class Installation {
   bool hasParser() const { return parser_.loaded(); }
   Log& log() { return log_; }
 
-  Builder createBuilder() { return {abi_, createBuilder_(logger_->address(), version_)}; }
+  // The builder that waits for work on that GPU, or a new one: making one reads TensorRT's kernels, seconds for a gigabyte. One call at a time has it.
+  Builder takeBuilder(cuda::Context context);
+  // For the next call; what TensorRT was told of this one is forgotten first.
+  void giveBuilder(cuda::Context context, Builder builder);
+  // Ends those that wait, and what they hold of memory.
+  void endBuilders();
   Runtime createRuntime() { return {abi_, createRuntime_(logger_->address(), version_)}; }
   Refitter createRefitter(const CudaEngine& engine) { return {abi_, createRefitter_(engine.get(), logger_->address(), version_)}; }
   Parser createParser(const Object& network) { return {abi_, createParser_(network.get(), logger_->address(), parserVersion_)}; }
@@ -39,6 +48,8 @@ class Installation {
   const Family* family_ = nullptr;
   Abi abi_;
   Log log_;
+  std::mutex idle_;
+  std::vector<std::pair<cuda::Context, Builder>> builders_;
   // TensorRT keeps the first logger it is given for everything after.
   std::unique_ptr<Face> logger_;
   void* (*createBuilder_)(void*, int32_t) = nullptr;

@@ -313,6 +313,11 @@ API int getNvOnnxParserVersion() { return 200; }
 API void* createInferBuilder_INTERNAL(void* given, int32_t) {
   void* none = nullptr;
   logger.compare_exchange_strong(none, given);
+  const char* resource = getenv("FAKE_TENSORRT_RESOURCE");
+  if (resource != nullptr && dlopen(resource, RTLD_NOW | RTLD_LOCAL) == nullptr) {
+    log(kError, (std::string("Unable to load library: ") + resource + ": " + dlerror()).c_str());
+    return nullptr;
+  }
   auto* b = make<Builder>("createInferBuilder");
   if (b == nullptr) log(kError, "Unable to load library libfake_builder_resource.so");
   return b;

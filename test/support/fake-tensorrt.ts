@@ -74,6 +74,9 @@ export function compileStandIn(
   const work = mkdtempSync(`${folder}-`);
   try {
     writeFileSync(join(work, "table.h"), table);
+    // What it opens by bare name, as TensorRT its kernels.
+    writeFileSync(join(work, "resource.cc"), "");
+    spawnSync("c++", ["-shared", "-fPIC", "-o", join(work, "libfake_builder_resource.so.1.2.3"), join(work, "resource.cc")]);
     const made = spawnSync("c++", [...flags, "-I", work, "-o", join(work, core), join(here, "fake-tensorrt.cc"), "-ldl", "-lpthread"], {
       encoding: "utf8",
     });

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, release } from "node:os";
 import { dirname, join } from "node:path";
 import { performance } from "node:perf_hooks";
@@ -22,6 +22,27 @@ const root = join(import.meta.dirname, "../..");
 /** "gpu": a real library and a real GPU; "dry": stand-ins for both, to prove the run itself. Empty: not asked for. */
 export const mode = process.env["PARTITA_TENSORRT_FULL"] ?? "";
 export const dry = mode === "dry";
+
+/**
+ * The folder that the processes of a run share: caches, plans, and a file for every check that one of them took. `scripts/test-tensorrt.mjs` makes it,
+ * and names the phase: "together" is many processes, each taking the next check that nobody has; "alone" is one process, for what other work would
+ * disturb. Without them one process makes all.
+ */
+export const shared = process.env["PARTITA_TENSORRT_RUN"];
+const phase = process.env["PARTITA_TENSORRT_PHASE"] ?? "";
+
+/** True for the first process of the run that asks for it. */
+export function claim(name: string): boolean {
+  if (shared === undefined) return true;
+  try {
+    const claims = join(shared, "claims");
+    mkdirSync(claims, { recursive: true });
+    closeSync(openSync(join(claims, encodeURIComponent(name)), "wx"));
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 type Figures = Readonly<Record<string, unknown>>;
 interface Outcome {
@@ -51,13 +72,30 @@ function write(): void {
   const count = (o: Outcome["outcome"]): number => checks.filter((c) => c.outcome === o).length;
   const summary = { passed: count("passed"), failed: count("failed"), leftOut: count("left out") };
   const machine = { cpu: cpus()[0]?.model, cores: availableParallelism(), node: process.version, kernel: release() };
-  writeFileSync(`${path}.new`, `${JSON.stringify({ ...head, machine, ...facts, summary, checks }, undefined, 1)}\n`);
+  writeFileSync(
+    `${path}.new`,
+    `${JSON.stringify({ ...head, machine, ...facts, summary, ...(shared === undefined ? {} : { order }), checks }, undefined, 1)}\n`,
+  );
   renameSync(`${path}.new`, path);
 }
 
-/** A check; its figures go into the file, as does what it failed with. `figures` may be filled before it fails. */
-export function check(name: string, work: (figures: Record<string, unknown>) => Promise<void>): void {
+/** The run's checks by name, in the order in which its file has them. */
+const order: string[] = [];
+
+type Work = (figures: Record<string, unknown>) => Promise<void>;
+/** A check that others may run beside; its figures go into the file, as does what it failed with. `figures` may be filled before it fails. */
+export function check(name: string, work: Work): void {
+  register(name, work, phase !== "alone");
+}
+/** A check that measures time, or takes what others need. */
+export function checkAlone(name: string, work: Work): void {
+  register(name, work, phase !== "together");
+}
+function register(name: string, work: Work, here: boolean): void {
+  order.push(name);
+  if (!here) return;
   it(name, async ({ skip }) => {
+    if (!claim(name)) skip("another process of the run makes it");
     const figures: Record<string, unknown> = {};
     const start = performance.now();
     const record = (o: Pick<Outcome, "outcome" | "error" | "why">): void => {

@@ -46,6 +46,7 @@ export function suite(
       return lines().slice(before);
     };
     const failing = async (name: string, work: () => Promise<unknown>): Promise<Error & { readonly code?: string }> => {
+      await trt.rest();
       process.env["FAKE_TENSORRT_FAIL"] = name;
       try {
         return await caught(work());
@@ -90,8 +91,9 @@ export function suite(
       });
       it("passes on every option, strongly typed networks among them, and ends every object", async () => {
         const rtx = trt.version.product === "TensorRT-RTX";
-        const list = await recorded(() =>
-          plan({
+        await trt.rest();
+        const list = await recorded(async () => {
+          await plan({
             workspaceBytes: 1 << 30,
             optimizationLevel: 5,
             hardwareCompatibility: "ampere-plus",
@@ -105,8 +107,9 @@ export function suite(
             profilingVerbosity: "detailed",
             timingCache: new Uint8Array(0),
             ...(rtx ? { computeCapabilities: [89, 120] } : {}),
-          }),
-        );
+          });
+          await trt.rest();
+        });
         expect(list).toContain(`network flags ${versioned ? 1 : 2}`);
         const count = (name: string): number => list.filter((l) => l === name).length;
         expect(count("BuilderConfig.setFlag")).toBe(4);
@@ -121,6 +124,44 @@ export function suite(
         // The parser goes before its network, the builder last.
         expect(list.indexOf("delete Parser")).toBeLessThan(list.indexOf("delete NetworkDefinition"));
         expect(list.at(-1)).toBe("delete Builder");
+      });
+      it("one builder serves many networks and the parser's questions; one that failed, or that rested, is not used again", async () => {
+        await trt.rest();
+        const made = async (work: () => Promise<unknown>): Promise<readonly [number, number]> => {
+          const list = await recorded(work);
+          return [list.filter((l) => l === "createInferBuilder").length, list.filter((l) => l === "delete Builder").length];
+        };
+        expect(
+          await made(async () => {
+            await trt.supports(layer());
+            await plan();
+            await caught(trt.build(new Uint8Array(9)));
+            await trt.supports(new Uint8Array(3));
+            await plan({ refit: "all" });
+          }),
+        ).toEqual([1, 0]);
+        // Another GPU's, or none's, is not this one's.
+        expect(await made(() => plan({ context: gpu.context }))).toEqual([1, 0]);
+        expect(await made(() => trt.supports(layer(), gpu.context))).toEqual([0, 0]);
+        expect(await made(() => caught(trt.build(layer())))).toEqual([0, 1]);
+        expect(await made(() => plan())).toEqual([1, 0]);
+        // Two at once are two, and the second ends with its call.
+        const slow = (): Promise<unknown> => plan({}, layer({ name: "fake:slow:40" }));
+        expect(await made(() => Promise.all([slow(), slow()]))).toEqual([1, 1]);
+        expect(await made(() => trt.rest())).toEqual([0, 2]);
+        expect(await made(() => trt.rest())).toEqual([0, 0]);
+      });
+      it("its kernels are looked for beside it, whatever LD_LIBRARY_PATH says", async () => {
+        await trt.rest();
+        process.env["FAKE_TENSORRT_RESOURCE"] = "libfake_builder_resource.so.1.2.3";
+        try {
+          await plan();
+          await trt.rest();
+          process.env["FAKE_TENSORRT_RESOURCE"] = "libfake_builder_resource.so.3.2.1";
+          expect((await caught(plan())).message).toMatch(/^P2224 .*Unable to load library: libfake_builder_resource.so.3.2.1/);
+        } finally {
+          delete process.env["FAKE_TENSORRT_RESOURCE"];
+        }
       });
       it("reads a model from its file", async () => {
         const file = join(folder, "layer.onnx");

@@ -52,7 +52,7 @@ describe.skipIf(typeof made === "string")(`a dry run${typeof made === "string" ?
     const figures = (name: string): Readonly<Record<string, unknown>> => r.checks.find((c) => c.name === name)?.figures ?? {};
     // The stand-in's integers are exact, as the reference's are.
     expect(figures("mlp in int8")["int8"]).toEqual({ elements: 128, mismatchPpm: 0, maxSteps: 0 });
-    expect(figures("mlp in fp32")["latencyUs"]).toMatchObject({
+    expect(figures("the time of mlp in fp32")["latencyUs"]).toMatchObject({
       device: { partita: expect.any(Number), bare: expect.any(Number), graph: true },
     });
     expect(figures("1,000 runs from 8 callers; the end of a session while they run")["wrong"]).toBe(0);

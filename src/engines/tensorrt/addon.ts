@@ -70,9 +70,12 @@ export interface TensorRtAddon {
     }>;
     cancel(): void;
   };
+  /** Ends the builders that wait for work. */
+  rest(library: LibraryId): Promise<void>;
   supports(
     library: LibraryId,
     model: Uint8Array,
+    context: ContextHandle | undefined,
   ): Promise<{
     readonly supported: boolean;
     readonly subgraphs: readonly { readonly nodes: readonly number[]; readonly supported: boolean }[];

@@ -1,6 +1,7 @@
 /** What `doctor` says of TensorRT: every library found, what it is, what it can do with this GPU or without one, and which one is taken. */
+import { dirname } from "node:path";
 import { PartitaError } from "../../diagnostics.js";
-import type { Environment } from "../cuda/libraries.js";
+import { type Environment, list } from "../cuda/libraries.js";
 import { chooseLibrary, findLibraries, flavorNames, type LibraryFiles, mavenArchives, RTX_SM, smText } from "./library.js";
 import type { Probe } from "./probe.js";
 
@@ -41,7 +42,7 @@ export async function tensorRtFacts(
           name,
           ok: false,
           detail: `${found}; ${trouble}${taken}`,
-          remedy: "install the whole of this TensorRT, and the driver it asks for",
+          remedy: remedyOf(files, trouble),
         };
       } catch (error) {
         if (!(error instanceof PartitaError)) throw error;
@@ -50,6 +51,17 @@ export async function tensorRtFacts(
       }
     }),
   );
+}
+
+/** The builder opens its kernels by bare name: where the loader does not look beside the library, LD_LIBRARY_PATH must have said so at the start. */
+const NO_RESOURCE = /Unable to load library:? *lib\w*builder_resource/;
+
+function remedyOf({ library }: LibraryFiles, trouble: string): string {
+  if (!NO_RESOURCE.test(trouble)) return "install the whole of this TensorRT, and the driver it asks for";
+  const folder = dirname(library);
+  return list(folder).some((n) => n.includes("builder_resource"))
+    ? `set LD_LIBRARY_PATH to '${folder}' before the process starts`
+    : `put this TensorRT's libnvinfer_builder_resource library into '${folder}': the installation is not whole`;
 }
 
 /** What was tried, should have worked here, and did not. */

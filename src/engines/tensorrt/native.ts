@@ -215,8 +215,10 @@ export interface TensorRt {
   readonly parser: string | undefined;
   /** Parses and builds. Throws P2213 (the parser, with the node), P2214, P2219, P2221, P2223, P2224. */
   build(model: OnnxModel, options?: BuildOptions): Promise<BuildResult>;
-  /** Asks the parser which nodes it takes of a model that holds its weights. Throws P2223, P2224. */
-  supports(model: Uint8Array): Promise<Support>;
+  /** Asks the parser which nodes it takes of a model that holds its weights; on a GPU, with the builder that builds there. Throws P2223, P2224. */
+  supports(model: Uint8Array, context?: ContextHandle | undefined): Promise<Support>;
+  /** Ends the builder that waits for work, and what it holds of memory; the next call makes one, which takes seconds. */
+  rest(): Promise<void>;
   /** Throws P2216, P2221, P2224. */
   deserialize(plan: Uint8Array, options?: DeserializeOptions): Promise<Engine>;
 }

@@ -104,8 +104,13 @@ export function openTensorRt({ library, parser }: OpenOptions): TensorRt {
   return new Library(opened.id, version, family, library, parser);
 }
 
+/** A builder that has had nothing to do for so long is ended: it holds a gigabyte of kernels. */
+const IDLE_MS = 60_000;
+
 class Library implements TensorRt {
   readonly #id: LibraryId;
+  #calls = 0;
+  #idle: NodeJS.Timeout | undefined;
   readonly version: LibraryVersion;
   readonly family: Family;
   readonly library: string;
@@ -132,7 +137,7 @@ class Library implements TensorRt {
     signal?.addEventListener("abort", cancel, { once: true });
     listener.cancel = cancel;
     try {
-      const { plan, timingCache, log, parseMs, buildMs } = await promise;
+      const { plan, timingCache, log, parseMs, buildMs } = await this.#working(promise);
       signal?.throwIfAborted();
       listener.throwIfFailed();
       return { plan, timingCache, log, parseMs, buildMs };
@@ -145,13 +150,32 @@ class Library implements TensorRt {
     }
   }
 
-  async supports(model: Uint8Array): Promise<Support> {
+  async supports(...[model, context]: Parameters<TensorRt["supports"]>): Promise<Support> {
     if (this.parser === undefined) throw noParser({});
     try {
-      const { supported, subgraphs, errors, log } = await addon().tensorrt.supports(this.#id, model);
+      const { supported, subgraphs, errors, log } = await this.#working(addon().tensorrt.supports(this.#id, model, context));
       return { supported, subgraphs, errors: parserErrors(errors), log };
     } catch (error) {
       throw this.#failed(error);
+    }
+  }
+
+  async rest(): Promise<void> {
+    clearTimeout(this.#idle);
+    await addon().tensorrt.rest(this.#id);
+  }
+  /** The addon keeps the builder of a call for the next one; here is when to end it. */
+  async #working<T>(call: Promise<T>): Promise<T> {
+    this.#calls++;
+    clearTimeout(this.#idle);
+    try {
+      return await call;
+    } finally {
+      this.#calls--;
+      if (this.#calls === 0) {
+        const rest = (): void => void addon().tensorrt.rest(this.#id);
+        this.#idle = setTimeout(rest, IDLE_MS).unref();
+      }
     }
   }
 

@@ -1,13 +1,16 @@
 /**
  * The first use of a TensorRT library on a machine happens in a child process: a library that is broken, or not what its name says, may end the
- * process that calls it. What came out is remembered on disk by the files, the addon and the driver.
+ * process that calls it. What came out is remembered on disk by the files, the addon, the driver and the GPU, so that later processes need not ask;
+ * a library that ended its child is not remembered, and asked again.
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import * as v from "valibot";
 import { cacheFile } from "../../atomic.js";
+import { gpuVerdict, openDevice } from "../cuda/device.js";
+import { list } from "../cuda/libraries.js";
 import { native } from "../cuda/native.js";
 import { cacheFolder } from "../disk-cache.js";
 import { libraryFailed, probeDied, sentence } from "./failures.js";
@@ -167,7 +170,10 @@ const STEPS: Readonly<Record<string, string>> = {
 /** By what a change of would change the answer. */
 function key(library: string, parser: string | undefined): string {
   const hash = createHash("sha256").update(native().addon.sourceHash);
-  for (const path of [library, parser ?? "", "/proc/driver/nvidia/version"]) {
+  // What the builder opens besides: a folder that was copied in part, or a loader's path that lacked it, are found right once they are.
+  const beside = library.includes("/") ? list(dirname(library)).filter((n) => n.includes("builder_resource")) : [];
+  const resources = beside.sort().map((n) => join(dirname(library), n));
+  for (const path of [library, parser ?? "", ...resources, "/proc/driver/nvidia/version"]) {
     hash.update(`\0${path}\0`);
     try {
       const { size, mtimeMs } = statSync(path);
@@ -176,10 +182,9 @@ function key(library: string, parser: string | undefined): string {
       // A name for the loader, or no driver.
     }
   }
-  return hash
-    .update(process.env["CUDA_VISIBLE_DEVICES"] ?? "")
-    .digest("hex")
-    .slice(0, 32);
+  const { name, sm } = gpuVerdict().ok ? openDevice().properties : { name: "", sm: 0 };
+  for (const variable of ["CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"]) hash.update(`\0${process.env[variable] ?? ""}`);
+  return hash.update(`\0${name} ${sm}`).digest("hex").slice(0, 32);
 }
 
 function recall(file: string): Remembered | undefined {

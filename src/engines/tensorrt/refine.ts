@@ -5,7 +5,7 @@ import { encodeOnnx } from "../../import/onnx/export.js";
 import { readsOf, valueAt } from "../../ir/graph.js";
 import type { Graph, NodeId, ValueId } from "../../ir/types.js";
 import type { TensorRtOptions } from "../engine.js";
-import { type Loaded, loadLibrary } from "./load.js";
+import { type Loaded, loadLibrary, presentGpu } from "./load.js";
 import type { LibraryVersion, Support } from "./native.js";
 import { spelledForParser } from "./prepare.js";
 
@@ -34,7 +34,7 @@ export async function parserRefusals(
   if (part.nodes.length === 0) return new Map();
   let support: Support;
   try {
-    support = await rt.supports(encodeOnnx(part));
+    support = await rt.supports(encodeOnnx(part), presentGpu()?.context);
   } catch (error) {
     if (error instanceof PartitaError) return new Map();
     throw error;

@@ -26,6 +26,7 @@ it.skipIf(typeof made === "string")(`odd arguments${typeof made === "string" ? `
       "range",
       "refit",
       "refittable",
+      "rest",
       "run",
       "supports",
     ].sort(),
