@@ -31,7 +31,9 @@ const APART = 4;
 
 /** Whether a graph carries quantizers of its own, as quantization-aware training and other tools write them. */
 export const carriesQuantizers = (g: Graph): boolean =>
-  g.nodes.some((n) => n.domain === "" && (n.op === "QuantizeLinear" || n.op === "DequantizeLinear"));
+  g.nodes.some(
+    (n) => (n.domain === "" && (n.op === "QuantizeLinear" || n.op === "DequantizeLinear")) || /^Q(Linear[A-Z]|Gemm$)/.test(n.op),
+  );
 
 /** The tensors whose ranges `place` may ask for: what calibration has to observe. */
 export function quantizable(g: Graph, facts: (v: ValueId) => Fact, options: PlaceOptions = {}): readonly ValueId[] {

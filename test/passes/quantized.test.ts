@@ -9,6 +9,7 @@ import { inferGraph } from "../../src/ops/infer.js";
 import { allOps } from "../../src/ops/registry.js";
 import { lower } from "../../src/passes/lower.js";
 import { fusedQuantizedSpellings, quantizedSpellings, staysQuantized } from "../../src/passes/quantized.js";
+import { carriesQuantizers } from "../../src/quantize/place.js";
 import type { Tensor, TensorLike } from "../../src/tensor.js";
 import { relativeError, runGraph } from "../../src/testing.js";
 import { buildSample } from "../support/samples.js";
@@ -70,6 +71,9 @@ describe("quantized operators without the cuda engine", () => {
     expect(kept(sum("3", "int8"), "tensorrt")).toBe(true);
     expect(kept(sum("128", "uint8"), "tensorrt")).toBe(true);
     expect(kept(sum("128", "uint8"), "tensorrt", "cuda")).toBe(false);
+  });
+  it("count as quantizers: int8 needs no calibration", () => {
+    expect(carriesQuantizers(sum("3", "int8"))).toBe(true);
   });
   it("stay whole on the host, and where dims are not known", () => {
     const g = sum("128", "uint8");
