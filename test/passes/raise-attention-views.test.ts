@@ -258,6 +258,24 @@ describe("raise-attention: masks before scales, and casts", () => {
       "%y = Attention(%q, %k, %v, %attention/mask) {scale = 0.5}",
     ]);
   });
+  it("a product in float16 and all behind it in float32 (PyTorch's decomposition in TorchScript)", async () => {
+    const lines = [
+      "%t = Transpose(%k) {perm = [0, 1, 3, 2]}",
+      "%m = MatMul(%q, %t)",
+      "%wide = Cast(%m) {to = 1}",
+      "%s = Add(%wide, %mask)",
+      "%p = Softmax(%s)",
+      "%w = Cast(%v) {to = 1}",
+      "%y = MatMul(%p, %w)",
+    ];
+    const x = "float16[1, 2, 8, 16]";
+    expect(await raised(`%q: ${x}, %k: ${x}, %v: ${x}, %mask: float32[8, 8]`, lines, 1e-2)).toEqual([
+      "%w = Cast(%v) {to = 1}",
+      "%attention/query = Cast(%q) {to = 1}",
+      "%attention/key = Cast(%k) {to = 1}",
+      "%y = Attention(%attention/query, %attention/key, %w, %mask) {scale = 1.0}",
+    ]);
+  });
   it("a softmax in float16 whose result is cast to float32 and back", async () => {
     const x = "float16[1, 2, 8, 16]";
     const lines = [

@@ -144,10 +144,13 @@ class Site {
       if (o.before !== undefined && !Views.able(o.before, o.dims)) refuse(`[${o.before}] cannot be seen as [${o.dims}]`);
     const heads = [...to, ...yDims.slice(-2)];
     if (!same(heads, yDims) && !Views.able(heads, yDims)) refuse(`[${heads}] cannot be seen as [${yDims}]`);
-    const types = [q.source, k.source, value.source, this.#root.outs[0]].map((id) => (id === undefined ? undefined : draft.type(id)));
-    const dtype = types[0]?.kind === "tensor" ? types[0].dtype : undefined;
+    const typeOf = (id: ValueId | undefined): DType | undefined => {
+      const t = id === undefined ? undefined : draft.type(id);
+      return t?.kind === "tensor" ? t.dtype : undefined;
+    };
+    const [ofQ, ofK, ofV, dtype] = [q.source, k.source, value.source, this.#root.outs[0]].map(typeOf);
     if (dtype === "float64") refuse("float64 stays as it is");
-    if (dtype === undefined || !types.every((t) => t?.kind === "tensor" && t.dtype === dtype))
+    if (dtype === undefined || ofV !== dtype || ofQ !== ofK || (this.#scores.narrow ? dtype !== "float32" : ofQ !== dtype))
       refuse("Q, K, V and the result differ in type");
     this.#scores.settle(sDims, to);
     for (const n of this.#walk.measured)
@@ -186,9 +189,11 @@ class Site {
       edit.replaceUses(n.outs[0] as ValueId, more.length === 0 ? only : add("shape", "Concat", parts, { axis: { kind: "int", value: 0 } }));
       edit.remove(n.id);
     }
-    let query = operand("query", q);
+    const wide = (suffix: string, v: ValueId): ValueId =>
+      this.#scores.narrow ? add(suffix, "Cast", [v], { to: { kind: "int", value: 1 } }) : v;
+    let query = wide("query", operand("query", q));
     query = this.#scores.scaled(views, query);
-    let key = operand("key", k);
+    let key = wide("key", operand("key", k));
     let value = operand("value", v);
     const rank = q.dims.length;
     let mask = this.#scores.write(views, constant, result.dtype, query);

@@ -2,7 +2,7 @@
 import { intOf } from "../../ir/attributes.js";
 import { atMost, sameDim } from "../../ir/dims.js";
 import { makeConstant } from "../../ir/payload.js";
-import type { Constant, Dim, DType, Node, ValueId } from "../../ir/types.js";
+import type { Constant, Dim, DType, Node, ValueId, ValueType } from "../../ir/types.js";
 import { alwaysFinite, causalFill } from "../masks.js";
 import { dimsOf, uniform } from "../match.js";
 import { type Dims, type Placing, placing, Views } from "./frames.js";
@@ -32,6 +32,7 @@ interface Written {
   readonly id: ValueId;
   readonly rank: number;
 }
+const isHalf = (t: ValueType): boolean => t.kind === "tensor" && (t.dtype === "float16" || t.dtype === "bfloat16");
 /** The same elements in the same order. */
 const VIEWS: ReadonlySet<string> = new Set(["Reshape", "Squeeze", "Unsqueeze"]);
 /** What lies between a softmax and the product of Q and K. */
@@ -49,6 +50,7 @@ export class Scores {
   #placed = new Map<Added | Chosen | Factor, Placing | undefined>();
   #causal = false;
   #softcap = 0;
+  #narrow = false;
 
   constructor(walk: Walk) {
     this.#walk = walk;
@@ -56,6 +58,10 @@ export class Scores {
   /** Whether later keys are closed to every query. Known after `settle`. */
   get causal(): boolean {
     return this.#causal;
+  }
+  /** Whether Q and K are in a narrower type than V, which a Cast of their product widens. */
+  get narrow(): boolean {
+    return this.#narrow;
   }
   /** Scores become softcap * tanh(score / softcap) before the masks; 0 where they do not. */
   get softcap(): number {
@@ -103,6 +109,12 @@ export class Scores {
         at = this.#walk.inside(n);
         continue;
       }
+      if (n.op === "Cast" && !wide && !this.#narrow && a !== undefined && intOf(n, "to", 0) === 1 && isHalf(draft.type(a))) {
+        // Everything behind the product is in float32, so that Q and K may be as well.
+        this.#narrow = true;
+        at = this.#walk.inside(n);
+        continue;
+      }
       if (n.op === "Tanh" && this.#softcap === 0 && this.#factors.length === 0) {
         // p tanh(a QK') = c tanh((a p QK') / c) for c = |p|: what stands outside scales what is inside as well.
         masks = false;
@@ -140,6 +152,7 @@ export class Scores {
         if (factor === undefined) break;
         if (factor.constant !== undefined) this.#walk.scale *= n.op === "Mul" ? factor.constant : 1 / factor.constant;
         else {
+          if (this.#narrow) refuse("its scores are scaled in a narrower type than its softmax");
           masks = false;
           this.#factors.push({ op: n.op, by: factor.by, leads });
         }
