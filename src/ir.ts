@@ -25,7 +25,7 @@ export * as define from "./ops/define.js";
 export { absent, defineOp, type OpDef, type Sample } from "./ops/define.js";
 export { inferGraph } from "./ops/infer.js";
 export { allOps, lookup } from "./ops/registry.js";
-export { type Keep, lower } from "./passes/lower.js";
+export { lower } from "./passes/lower.js";
 export {
   any,
   constant,
@@ -43,3 +43,4 @@ export {
 export { definePass, type Pass, type PassContext, runPasses } from "./passes/pass.js";
 export { pipeline } from "./passes/pipeline.js";
 export { type Draft, elementwise, type Replacement, type Rule, rewritePass } from "./passes/rewrite.js";
+export type { Keep } from "./passes/spelling.js";

@@ -3,7 +3,7 @@ import type { Phase } from "../channels.js";
 import type { Remark, Verdict } from "../diagnostics.js";
 import type { Graph } from "../ir/types.js";
 import type { EngineName, Target } from "../ops/define.js";
-import type { Keep } from "../passes/lower.js";
+import type { Keep } from "../passes/spelling.js";
 import type { Tensor, TensorLike } from "../tensor.js";
 import type { MemoryHandle } from "./cuda/native.js";
 import type { CacheCounters, OnMiss } from "./shape-cache.js";

@@ -4,8 +4,8 @@
  */
 import { onnxNumber } from "../ir/dtypes.js";
 import type { Attr, Dim, DType, Node, ValueId } from "../ir/types.js";
-import type { Speller, Spelling } from "./lower.js";
 import { dimsOf } from "./match.js";
+import type { Speller, Spelling } from "./spelling.js";
 
 const int = (value: number): Attr => ({ kind: "int", value });
 const real = (value: number): Attr => ({ kind: "float", value });

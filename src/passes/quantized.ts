@@ -9,9 +9,9 @@ import type { Attr, Attrs, Node, ValueId } from "../ir/types.js";
 import { dtypeOf, type EngineName, type Fact } from "../ops/define.js";
 import { doneSite } from "../ops/infer.js";
 import { numbersOf } from "../ops/shapes.js";
-import type { Keep, Speller, Spelling } from "./lower.js";
 import { dimsOf } from "./match.js";
 import type { Replacement } from "./rewrite.js";
+import type { Keep, Speller, Spelling } from "./spelling.js";
 
 const int = (value: number): Attr => ({ kind: "int", value });
 type In = ValueId | undefined;

@@ -3,11 +3,12 @@ import { hostEngine } from "../../src/engines/host/index.js";
 import { parse } from "../../src/ir/parse.js";
 import { print } from "../../src/ir/print.js";
 import { inferGraph } from "../../src/ops/infer.js";
-import { type Keep, keepAccepted, keepAll, lower, lowerable } from "../../src/passes/lower.js";
+import { keepAccepted, keepAll, lower, lowerable } from "../../src/passes/lower.js";
 import { runPasses } from "../../src/passes/pass.js";
 import { raiseActivations } from "../../src/passes/raise/activations.js";
 import { raiseAttention } from "../../src/passes/raise/attention.js";
 import { raiseNormalizations } from "../../src/passes/raise/normalizations.js";
+import type { Keep } from "../../src/passes/spelling.js";
 import { relativeError, runGraph } from "../../src/testing.js";
 import { feeds, graph, nodes, ops } from "./support.js";
 

@@ -7,7 +7,8 @@ import { sameDim } from "../../ir/dims.js";
 import { payloadLength, typedOf } from "../../ir/payload.js";
 import type { Constant } from "../../ir/types.js";
 import { dtypeOf, type Fact, shapeOf } from "../../ops/define.js";
-import { type Keep, lowerable } from "../../passes/lower.js";
+import { lowerable } from "../../passes/lower.js";
+import type { Keep } from "../../passes/spelling.js";
 
 export const keeps: Keep = (_, n, facts) => {
   // What ONNX Runtime fused or quantized is its own.
