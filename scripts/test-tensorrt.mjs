@@ -1,6 +1,7 @@
 // `npm run test:tensorrt`: TensorRT at length. With --full also what only a complete TensorRT and a GPU can show, into one result file
 // (.cache/tensorrt/results.json, or the file that PARTITA_TENSORRT_RESULTS names), which a report of a fault should hold; nothing may be missing then: the first thing that is
 // is said, and nothing runs. Its checks are shared among processes (PARTITA_TENSORRT_WORKERS of them), those that measure time come last and alone.
+// A run that was ended goes on where PARTITA_TENSORRT_RUN names a folder that both were given.
 // --full --dry-run makes the same checks over stand-ins for the library and the GPU, to prove the run itself.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -32,7 +33,7 @@ function missing() {
 const children = new Set();
 /** One process of the run: its marks of checks as they come, everything that it said where it failed. */
 function part(run, phase, index, more) {
-  const name = `${phase}-${index}`;
+  const name = `${phase}-${index}-${process.pid}`;
   const env = {
     ...process.env,
     PARTITA_TENSORRT_FULL: dry ? "dry" : "gpu",
@@ -60,6 +61,18 @@ function part(run, phase, index, more) {
       done(code ?? 1);
     });
   });
+}
+
+/** Checks that an earlier process began and did not end are anybody's again. */
+function begin(run) {
+  mkdirSync(join(run, "results"), { recursive: true });
+  mkdirSync(join(run, "claims"), { recursive: true });
+  const ended = new Set(
+    readdirSync(join(run, "results"))
+      .filter((n) => n.endsWith(".json"))
+      .flatMap((n) => JSON.parse(readFileSync(join(run, "results", n), "utf8")).checks.map((c) => c.name)),
+  );
+  for (const n of readdirSync(join(run, "claims"))) if (!ended.has(decodeURIComponent(n))) rmSync(join(run, "claims", n));
 }
 
 /** The parts' files as one, in the order of the checks. A check that was begun and has no outcome took its process with it. */
@@ -92,13 +105,15 @@ function merge(run, file) {
 }
 
 async function everything(more) {
-  const run = mkdtempSync(join(tmpdir(), "partita-tensorrt-"));
+  const kept = process.env.PARTITA_TENSORRT_RUN;
+  const run = kept ?? mkdtempSync(join(tmpdir(), "partita-tensorrt-"));
+  begin(run);
   const file = resolve(root, process.env.PARTITA_TENSORRT_RESULTS ?? ".cache/tensorrt/results.json");
   const wanted = Number(process.env.PARTITA_TENSORRT_WORKERS ?? (dry ? 2 : Math.min(8, availableParallelism() >> 1)));
   const workers = Number.isInteger(wanted) && wanted > 1 ? wanted : 1;
   const finish = () => {
     if (merge(run, file)) process.stdout.write(`test:tensorrt --full: ${process.env.PARTITA_TENSORRT_RESULTS ?? file}\n`);
-    rmSync(run, { recursive: true, force: true });
+    if (kept === undefined) rmSync(run, { recursive: true, force: true });
   };
   for (const signal of ["SIGINT", "SIGTERM"])
     process.once(signal, () => {
