@@ -131,6 +131,16 @@ export function convolutions(): readonly Case[] {
 }
 
 export function attentions(): readonly Case[] {
+  /** One mask of keys for all queries, as models have it: spread over them in front. */
+  const maskedKeys = (title: string, q: readonly number[], k: readonly number[], mask: readonly number[]): Case => {
+    const whole = [mask[0], mask[1], q[2], mask[3]] as number[];
+    return made(
+      title,
+      { q, k, v: k, m: mask },
+      "%y",
+      `const %s = int64[4] [${whole.join(", ")}]\n%w: ${shape(whole)} = Expand(%m, %s)\n%y: ${shape(q)} = Attention(%q, %k, %v, %w)`,
+    );
+  };
   const attention = (title: string, q: readonly number[], k: readonly number[], mask?: readonly number[], attributes = ""): Case =>
     made(
       title,
@@ -144,8 +154,8 @@ export function attentions(): readonly Case[] {
     attention("odd channels", [1, 2, 33, 19], [1, 2, 29, 19]),
     attention("with a mask", [2, 4, 65, 32], [2, 4, 130, 32], [65, 130]),
     attention("with a mask of odd rows", [2, 3, 37, 32], [2, 3, 53, 32], [37, 53]),
-    attention("with a mask of keys", [3, 4, 70, 64], [3, 4, 128, 64], [3, 1, 1, 128]),
-    attention("with a mask of keys, an odd number of them", [2, 2, 64, 48], [2, 2, 77, 48], [2, 1, 1, 77]),
+    maskedKeys("with a mask of keys", [3, 4, 70, 64], [3, 4, 128, 64], [3, 1, 1, 128]),
+    maskedKeys("with a mask of keys, an odd number of them", [2, 2, 64, 48], [2, 2, 77, 48], [2, 1, 1, 77]),
     attention("with a mask of heads", [2, 4, 64, 32], [2, 4, 64, 32], [1, 4, 64, 64]),
     attention("causal", [1, 4, 100, 64], [1, 4, 100, 64], undefined, "is_causal = 1"),
     attention("grouped heads", [1, 8, 20, 64], [1, 2, 75, 64]),
@@ -200,7 +210,7 @@ export function cachedAttentions(): readonly Case[] {
       attributes: "softcap = 0.25, scale = 1.0",
     }),
     cached("four steps of capped scores, causal, odd channels", [1, 6, 4, 19], [2, 33], {
-      attributes: "is_causal = 1, softcap = 0.125, scale = -0.7",
+      attributes: "is_causal = 1, softcap = 0.125, scale = 0.7",
     }),
     cached("many queries of capped scores behind a cache", [1, 4, 70, 64], [2, 45], { attributes: "is_causal = 1, softcap = 0.5" }),
     cached("many queries behind a cache, causal", [1, 4, 70, 64], [2, 45], { attributes: "is_causal = 1" }),
