@@ -19,7 +19,7 @@ const ALONE = 0.2;
 const HELPED = 0.015;
 /** Milliseconds of such runs in one turn of the event loop: where other threads help, and wait for the next message; and where none does. */
 const SLICE = 0.3;
-const SLICE_ALONE = 4;
+const SLICE_ALONE = 2;
 /** Runs that are worth a message. */
 const WORTH = 8;
 /** Runs that found another one under way, until copies are added. */
