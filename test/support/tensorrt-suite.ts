@@ -153,7 +153,7 @@ export function suite(
       });
       // The sanitizer opens libraries itself, and the loader then looks where the sanitizer's own are.
       const sanitized = process.env["LD_PRELOAD"]?.includes("libasan") === true;
-      const besides = `its kernels are looked for beside it, whatever LD_LIBRARY_PATH says${sanitized ? " (skipped: AddressSanitizer opens libraries)" : ""}`;
+      const besides = `its kernels are looked for beside it, whatever LD_LIBRARY_PATH says${sanitized ? " (skipped: the sanitizer opens libraries)" : ""}`;
       it.skipIf(sanitized)(besides, async () => {
         await trt.rest();
         process.env["FAKE_TENSORRT_RESOURCE"] = "libfake_builder_resource.so.1.2.3";
