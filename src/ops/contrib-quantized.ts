@@ -27,7 +27,7 @@ import {
   word,
 } from "./define.js";
 import { aFloat, aInt, aInts, given, random } from "./samples.js";
-import { axisOf, broadcast, count, fact, matmulShape, perOutput, traffic, windowDim, windowOf } from "./shapes.js";
+import { axisOf, broadcast, fact, matmulCost, matmulShape, perOutput, perSum, traffic, windowDim, windowOf } from "./shapes.js";
 
 const domain = "com.microsoft";
 const reads = { onnx: [{ since: 1 }] };
@@ -343,7 +343,7 @@ export const qGemm = defineOp({
     yZero: optional("TA"),
   },
   out: { y: tensor() },
-  types: { TA: ["int8", "uint8"], TB: ["int8", "uint8"] },
+  types: { TA: BYTES, TB: BYTES },
   attrs: { alpha: float(1), transA: flag(false), transB: flag(false) },
   role: "compute",
   infer: (at) => {
@@ -352,14 +352,11 @@ export const qGemm = defineOp({
     return [fact(at.in.yScale === undefined ? "float32" : (dtypeOf(at.in.yZero) ?? dtypeOf(at.in.a)), s)];
   },
   cost: (at) => {
-    const a = shapeOf(at.in.a);
-    const k = (at.attrs.transA ? a?.[0] : a?.[1]) ?? 1;
-    return { flops: 2 * (isStatic(k) ? k : 1) * (at.out[0] === undefined ? 0 : count({ type: at.out[0] })), bytes: traffic(at.in, at.out) };
+    return perSum(shapeOf(at.in.a)?.[at.attrs.transA ? 0 : 1])(at);
   },
   int8: quantized,
   on,
   *samples() {
-    const scale = given("float32", [], [0.05]);
     const [a, b] = [random("uint8", 3, 4), given("int8", [4, 2], [1, -2, 3, 4, -5, 6, 7, 8])];
     const operands = { a, aScale: scale, aZero: given("uint8", [], [8]), b, bScale: scale, bZero: given("int8", [], [0]) };
     yield { name: "float", in: operands };
@@ -370,10 +367,6 @@ export const qGemm = defineOp({
 const product = (at: { readonly in: { readonly a: Fact; readonly b: Fact }; fail(what: string, fix: string): never }): Shape => {
   const s = matmulShape(shapeOf(at.in.a), shapeOf(at.in.b));
   return s === null ? at.fail("its operands do not fit", "make the inner dims equal") : s;
-};
-const productCost = (at: { readonly in: { readonly a: Fact }; readonly out: readonly Fact["type"][] }) => {
-  const k = shapeOf(at.in.a)?.at(-1) ?? 1;
-  return { flops: 2 * (isStatic(k) ? k : 1) * (at.out[0] === undefined ? 0 : count({ type: at.out[0] })), bytes: traffic(at.in, at.out) };
 };
 const weights = given("int8", [4, 3], [1, -2, 3, 4, -5, 6, 7, 8, -9, 10, 11, 12]);
 const columns = {
@@ -401,7 +394,7 @@ export const matMulIntegerToFloat = defineOp({
   attrs: {},
   role: "compute",
   infer: (at) => [fact(dtypeOf(at.in.aScale), product(at))],
-  cost: productCost,
+  cost: matmulCost,
   int8: quantized,
   on,
   *samples() {
@@ -421,7 +414,7 @@ export const dynamicQuantizeMatMul = defineOp({
   attrs: {},
   role: "compute",
   infer: (at) => [fact(dtypeOf(at.in.a), product(at))],
-  cost: productCost,
+  cost: matmulCost,
   int8: quantized,
   on,
   *samples() {

@@ -23,7 +23,7 @@ import {
   tensor,
 } from "./define.js";
 import { aFloat, aInt, aInts, aText, random } from "./samples.js";
-import { broadcast, count, fact, matmulShape, perOutput, traffic } from "./shapes.js";
+import { broadcast, count, fact, matmulShape, perOutput, perSum, traffic } from "./shapes.js";
 
 const domain = "com.microsoft";
 const reads = { onnx: [{ since: 1 }] };
@@ -59,9 +59,7 @@ export const fusedMatMul = defineOp({
     return [fact(dtypeOf(at.in.a), s)];
   },
   cost: (at) => {
-    const a = shapeOf(at.in.a);
-    const k = (at.attrs.transA ? a?.[a.length - 2] : a?.[a.length - 1]) ?? 1;
-    return { flops: 2 * (isStatic(k) ? k : 1) * (at.out[0] === undefined ? 0 : count({ type: at.out[0] })), bytes: traffic(at.in, at.out) };
+    return perSum(shapeOf(at.in.a)?.at(at.attrs.transA ? -2 : -1))(at);
   },
   int8: inFloat,
   on,

@@ -2,7 +2,7 @@
 import { isStatic, UNKNOWN } from "../ir/dims.js";
 import type { Shape } from "../ir/types.js";
 import { type Fact, int, optInts, shapeOf, word } from "./define.js";
-import { count, traffic, windowDim, windowOf } from "./shapes.js";
+import { perSum, windowDim, windowOf } from "./shapes.js";
 
 /** Attributes that every convolution has. */
 export const convAttributes = {
@@ -42,5 +42,5 @@ export function convShape(at: ConvSite, x: Shape, w: Shape): Shape {
 export function convCost(ins: { readonly w: Fact } & object, out: readonly Fact["type"][]): { flops: number; bytes: number } {
   const w = shapeOf(ins.w);
   const each = (w ?? []).slice(1).reduce<number>((a, d) => a * (isStatic(d) ? d : 1), 1);
-  return { flops: 2 * each * (out[0] === undefined ? 0 : count({ type: out[0] })), bytes: traffic(ins, out) };
+  return perSum(each)({ in: ins, out });
 }

@@ -19,17 +19,9 @@ import {
   variadic,
 } from "./define.js";
 import { aFloat, aInt, aText, given, random } from "./samples.js";
-import { count, fact, matmulShape, traffic } from "./shapes.js";
+import { count, fact, matmulCost, matmulShape, perSum, traffic } from "./shapes.js";
 
 const weight = (axis: number) => ({ axis, accumulate: "i32" }) as const;
-const inner = (s: Shape): number => {
-  const k = s?.[s.length - 1] ?? 1;
-  return isStatic(k) ? k : 1;
-};
-const matmulCost = (at: { readonly in: { readonly a: Fact }; readonly out: readonly Fact["type"][] }) => ({
-  flops: 2 * inner(shapeOf(at.in.a)) * (at.out[0] === undefined ? 0 : count({ type: at.out[0] })),
-  bytes: traffic(at.in, at.out),
-});
 function product(at: { readonly in: { readonly a: Fact; readonly b: Fact }; fail(what: string, fix: string): never }): Shape {
   const s = matmulShape(shapeOf(at.in.a), shapeOf(at.in.b));
   if (s === null)
@@ -88,9 +80,7 @@ export const gemm = defineOp({
     return [fact(dtypeOf(at.in.a), [m, n])];
   },
   cost: (at) => {
-    const a = shapeOf(at.in.a);
-    const k = a?.[at.attrs.transA ? 0 : 1] ?? 1;
-    return { flops: 2 * (isStatic(k) ? k : 1) * (at.out[0] === undefined ? 0 : count({ type: at.out[0] })), bytes: traffic(at.in, at.out) };
+    return perSum(shapeOf(at.in.a)?.[at.attrs.transA ? 0 : 1])(at);
   },
   int8: weight(1),
   on: gpu(),

@@ -162,6 +162,11 @@ export const perOutput =
     flops: perElement * (at.out[0] === undefined ? 0 : count({ type: at.out[0] })),
     bytes: traffic(at.in, at.out),
   });
+/** Products and sums: a multiplication and an addition for each of `k` terms of every element of the first output. Unknown numbers of terms count as 1. */
+export const perSum = (k: Dim | undefined): ReturnType<typeof perOutput> => perOutput(2 * (k !== undefined && isStatic(k) ? k : 1));
+/** `a` times something: sums over a's last dim. */
+export const matmulCost = (at: { readonly in: { readonly a: Fact }; readonly out: readonly Fact["type"][] }): Cost =>
+  perSum(shapeOf(at.in.a)?.at(-1))(at);
 /** `perElement` operations for every element of the first input. */
 export const perInput =
   (perElement: number) =>
