@@ -16,12 +16,15 @@ export function splitOf(dims: readonly number[]): number {
 
 /** Elements of a constant that differ by one index along `axis` are this far apart. */
 const innerOf = (dims: readonly number[], axis: number): number => product(dims.slice(axis + 1));
+/** The zero point of element `i`: per index of a dim whose elements are `inner` apart, or one for all. */
+const zeroAt = (zeros: readonly number[], inner: number, i: number): number =>
+  zeros[zeros.length === 1 ? 0 : Math.floor(i / inner) % zeros.length] as number;
 /** Whether a constant less its zero point (per index of `axis`, or one for all) is within int8. */
 export function fits(c: Constant, zeros: readonly number[], axis: number): boolean {
   const values = typedOf(c) as Int8Array | Uint8Array;
-  const [n, inner] = [zeros.length, axis < 0 ? 1 : innerOf(c.dims, axis)];
+  const inner = axis < 0 ? 1 : innerOf(c.dims, axis);
   for (let i = 0; i < values.length; i++) {
-    const x = (values[i] as number) - (zeros[n === 1 ? 0 : Math.floor(i / inner) % n] as number);
+    const x = (values[i] as number) - zeroAt(zeros, inner, i);
     if (x < -128 || x > 127) return false;
   }
   return true;
@@ -31,8 +34,8 @@ export function less(c: Constant, zeros: readonly number[], axis: number | undef
   const read = (): Uint8Array => {
     const values = typedOf(c) as Int8Array | Uint8Array;
     const out = new Int8Array(values.length);
-    const [n, inner] = [zeros.length, axis === undefined || axis < 0 ? 1 : innerOf(c.dims, axis)];
-    for (let i = 0; i < values.length; i++) out[i] = (values[i] as number) - (zeros[n === 1 ? 0 : Math.floor(i / inner) % n] as number);
+    const inner = axis === undefined || axis < 0 ? 1 : innerOf(c.dims, axis);
+    for (let i = 0; i < values.length; i++) out[i] = (values[i] as number) - zeroAt(zeros, inner, i);
     return new Uint8Array(out.buffer);
   };
   return { dtype: "int8", dims: c.dims, data: { kind: "lazy", length: product(c.dims), read } };
@@ -71,10 +74,7 @@ export function sumsOver(
     }
     if (zeros.some((z) => z !== 0)) {
       const inner = axes.includes(column) ? 1 : (strides[column] as number);
-      for (let i = 0; i < out.length; i++) {
-        const z = zeros[zeros.length === 1 ? 0 : Math.floor(i / inner) % zeros.length] as number;
-        out[i] = ((out[i] as number) - Math.imul(z, depth)) | 0;
-      }
+      for (let i = 0; i < out.length; i++) out[i] = ((out[i] as number) - Math.imul(zeroAt(zeros, inner, i), depth)) | 0;
     }
     return new Uint8Array(out.buffer);
   };
