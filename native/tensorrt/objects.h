@@ -159,6 +159,7 @@ struct Parser : Object {
 };
 
 struct ParserRefitter : Object {
+  ParserRefitter() = default;
   ParserRefitter(const Abi& abi, void* object) : Object(abi, object, abi.slots.ParserRefitter_delete.value) {}
   bool refit(const void* model, size_t size) const { return own<bool>(slots().ParserRefitter_refitFromBytes, model, size, static_cast<const char*>(nullptr)); }
   bool refitFromFile(const char* path) const { return own<bool>(slots().ParserRefitter_refitFromFile, path); }

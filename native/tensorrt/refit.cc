@@ -30,8 +30,10 @@ class Refit : public Task {
       missing_ = names(refitter.missing(0, nullptr), [&](int32_t n, const char** to) { return refitter.missing(n, to); });
       return true;
     }
+    // The parser holds the values that it told the refitter of: it lives until they are taken.
+    ParserRefitter parser;
     if (from != nullptr) {
-      const ParserRefitter parser = library_.createParserRefitter(refitter);
+      parser = library_.createParserRefitter(refitter);
       if (!parser) return fail("createNvOnnxParserRefitter", "returned null");
       if (!(from->path.empty() ? parser.refit(from->data, from->size) : parser.refitFromFile(from->path.c_str()))) return fail("refitFromBytes", "the model's weights are refused", complaints(parser));
     }

@@ -235,6 +235,7 @@ Table& EngineInspector::table() {
 METHOD(CudaEngine, getNbLayers, int32_t) { SELF(CudaEngine, getNbLayers); return int32_t(self.model.nodes.size()); }
 METHOD(CudaEngine, createExecutionContext, void*, int32_t) {
   SELF(CudaEngine, createExecutionContext);
+  if (named(self.model, "fake:die-in-context") != nullptr) *reinterpret_cast<volatile int*>(8) = 1;
   if (named(self.model, "fake:oom-context") != nullptr) {
     error(self.recorder, kFailedAllocation, "ICudaEngine::createExecutionContext: OutOfMemory (Requested size was 1073741824 bytes.)");
     return nullptr;
@@ -328,6 +329,11 @@ METHOD(Runtime, deserializeCudaEngine, void*, const void* data, size_t size) {
   e->flags = h.flags;
   e->verbosity = h.verbosity;
   if (!readModel(body.data() + at, body.size() - at, e->model)) return refuse("no network");
+  if (named(e->model, "fake:hang-on-load") != nullptr) std::this_thread::sleep_for(std::chrono::hours(1));
+  if (named(e->model, "fake:die-on-load") != nullptr) {
+    fprintf(stderr, "LLVM ERROR: out of memory\n");
+    abort();
+  }
   auto& inputs = e->model.inputs;
   inputs.erase(std::remove_if(inputs.begin(), inputs.end(), [&](const Value& v) { return e->model.weights.count(v.name) > 0; }), inputs.end());
   e->stripped = (h.flags >> VALUE_BuilderFlag_stripPlan & 1) != 0;
@@ -351,7 +357,12 @@ struct Refitter : Object<Refitter>, Recorded {
   static constexpr const char* kName = "Refitter";
   static Table& table();
   CudaEngine* engine = nullptr;
-  std::map<std::string, std::vector<float>> given;
+  // Where the values lie that it was told of: as TensorRT's, it reads them when the engine is refitted, not before.
+  struct Given {
+    const float* values;
+    size_t count;
+  };
+  std::map<std::string, Given> given;
   std::vector<const char*> missing() const {
     std::vector<const char*> out;
     for (const auto& [name, w] : engine->model.weights)
@@ -367,8 +378,7 @@ METHOD(Refitter, setNamedWeights, bool, const char* name, Weights w) {
     error(self.recorder, kInvalidArgument, "IRefitter::setNamedWeights: " + std::string(name) + " has other weights");
     return false;
   }
-  const auto* values = static_cast<const float*>(w.values);
-  self.given[name].assign(values, values + w.count);
+  self.given[name] = {static_cast<const float*>(w.values), size_t(w.count)};
   return true;
 }
 METHOD(Refitter, getMissingWeights, int32_t, int32_t size, const char** names) {
@@ -392,7 +402,7 @@ METHOD(Refitter, refitCudaEngine, bool) {
     error(self.recorder, kInvalidConfig, "IRefitter::refitCudaEngine: missing weights " + std::string(self.missing()[0]));
     return false;
   }
-  for (auto& [name, values] : self.given) self.engine->model.weights[name].second = values;
+  for (auto& [name, g] : self.given) self.engine->model.weights[name].second.assign(g.values, g.values + g.count);
   self.engine->stripped = false;
   return true;
 }
@@ -405,8 +415,14 @@ struct ParserRefitter {
   void** outer = table().slots;
   Refitter* refitter = nullptr;
   std::vector<std::unique_ptr<ParserError>> errors;
+  // The last model's: what the refitter was told of lies in it.
+  Model m;
+  // Who reads the values afterwards shall see it, also where memory is not used again at once.
+  ~ParserRefitter() {
+    for (auto& [name, w] : m.weights) std::fill(w.second.begin(), w.second.end(), std::numeric_limits<float>::quiet_NaN());
+  }
   bool refit(const std::string& bytes) {
-    Model m;
+    m = Model();
     if (!readModel(bytes.data(), bytes.size(), m)) {
       errors.push_back(std::make_unique<ParserError>(3, "Failed to parse the ONNX model."));
       return false;
@@ -417,7 +433,7 @@ struct ParserRefitter {
         errors.push_back(std::make_unique<ParserError>(14, "the engine has no weights like " + name));
         return false;
       }
-      refitter->given[name] = w.second;
+      refitter->given[name] = {w.second.data(), w.second.size()};
     }
     return true;
   }
