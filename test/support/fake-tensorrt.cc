@@ -1,7 +1,8 @@
 // A stand-in for a TensorRT library and its ONNX parser over host memory, for tests where there is neither: the same C symbols, the same slots
 // (table.h is made of native/tensorrt/slots.txt for one family), a few operators. A slot that nothing fills ends the process with its number.
 // FAKE_TENSORRT_CALLS names a file that gets a line for every call; FAKE_TENSORRT_FAIL lists functions that give nothing, "crash" and "hang" for a
-// build that does; FAKE_TENSORRT_VERSION is another version to claim. A node's name asks for trouble in a build or a run: fake:slow:30, fake:fail-build, fake:oom-build, fake:fail-run, fake:oom-context, fake:data-dims.
+// build that does; FAKE_TENSORRT_VERSION is another version to claim. A node's name asks for trouble in a build or a run: fake:slow:30, fake:fail-build, fake:oom-build, fake:fail-run, fake:oom-context, fake:data-dims; when its plan is loaded:
+// fake:die-on-load, fake:hang-on-load, fake:die-in-context.
 #include <dlfcn.h>
 
 #include <atomic>

@@ -2,54 +2,16 @@
 // the first and the last damage. A library that dies of one takes this process along, not the test.
 import { readFileSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
+import { damage } from "./tensorrt-damage.mjs";
 
 const [addon, library, family, file, seed, from, to] = process.argv.slice(2);
 const { tensorrt, release } = createRequire(import.meta.url)(addon);
 const plan = readFileSync(file);
 
-/** Numbers from 0 to n - 1, by xorshift. */
-function numbers(state) {
-  let x = state >>> 0 || 1;
-  return (n) => {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    return (x >>> 0) % n;
-  };
-}
-
-export function damage(bytes, index, start) {
-  const random = numbers(start * 7919 + index * 104729 + 1);
-  const out = Buffer.from(bytes);
-  const at = random(2) === 0 ? random(Math.min(out.length, 256)) : random(out.length);
-  switch (index % 7) {
-    case 0:
-      return out.subarray(0, random(out.length));
-    case 1:
-      out[at] ^= 1 << random(8);
-      return out;
-    case 2:
-      for (let i = 0, n = 1 + random(64); i < n; i++) out[random(out.length)] = random(256);
-      return out;
-    case 3:
-      return out.fill(random(2) * 255, at, Math.min(out.length, at + 1 + random(4096)));
-    case 4:
-      return Buffer.concat([out, Buffer.alloc(1 + random(4096), random(256))]);
-    case 5:
-      if (at + 8 <= out.length) out.writeBigUInt64LE([0xffffffffffffffffn, 1n << 40n, 0x7fffffffn, 0n][random(4)], at);
-      return out;
-    default: {
-      const [a, b, n] = [random(out.length), random(out.length), 1 + random(1024)];
-      out.copy(out, a, b, Math.min(out.length, b + n));
-      return out;
-    }
-  }
-}
-
 const { id } = tensorrt.open(library, undefined);
 tensorrt.bind(id, family);
 for (let i = Number(from); i < Number(to); i++) {
-  const bytes = damage(plan, i, Number(seed));
+  const bytes = damage(plan, Number(seed), i);
   let outcome = "same";
   if (!bytes.equals(plan))
     try {

@@ -8,6 +8,7 @@ import { no, PartitaError, type Verdict, yes } from "../../diagnostics.js";
 import { valueAt } from "../../ir/graph.js";
 import { graphHash } from "../../ir/hash.js";
 import type { Graph } from "../../ir/types.js";
+import { keepKnown } from "../../passes/lower.js";
 import { byShape } from "../by-shape.js";
 import type { Artifact, ArtifactFile, BuildContext, Engine, Executable, OpenContext, TensorRtOptions } from "../engine.js";
 import { hostEngine } from "../host/index.js";
@@ -21,6 +22,7 @@ import type { BuildOptions, LogMessage, TensorRtFailure } from "./native.js";
 import { encodePorts } from "./ports.js";
 import { type Prepared, prepareSegment } from "./prepare.js";
 import { readTimingCache, timingCachePath, writeTimingCache } from "./timing-cache.js";
+import { loadTried, rememberPlan } from "./trial.js";
 
 /** Bump when segments are prepared another way or the artifact's layout changes: caches hold artifacts by key. */
 const VERSION = "tensorrt/1";
@@ -28,6 +30,7 @@ const VERSION = "tensorrt/1";
 const rangeEngine: Engine = {
   name: "tensorrt",
   serves: "range",
+  keeps: keepKnown("tensorrt"),
   ready,
   async storage({ tensorrt, target }) {
     const { version, library } = (await loadLibrary({ flavor: tensorrt?.library, sm: target.sm })).rt;
@@ -71,6 +74,8 @@ async function build(segment: Graph, context: BuildContext): Promise<Artifact> {
   const salt = [VERSION, version.product, version.text, sm, precision, JSON.stringify(options), JSON.stringify(prepared.profile)];
   const { plan, log } = await built(loaded, prepared, asked, context);
   tell(log, options, context);
+  const device = presentGpu();
+  if (device !== undefined) await rememberPlan(plan, { rt: loaded.rt, device });
   const names = (ids: readonly number[]): string[] => ids.map((v) => valueAt(prepared.graph, v as never).name);
   const weights = options.stripWeights === true || (options.refit ?? "none") !== "none";
   const files: ArtifactFile[] = [{ name: "engine.plan", bytes: plan }];
@@ -199,12 +204,13 @@ async function open(artifact: Artifact, context: OpenContext): Promise<Executabl
   const versionFits = version.text === settings["version"] || settings["versions"] === "compatible";
   const gpuFits = sm === device.properties.sm || (settings["hardware"] ?? "none") !== "none";
   if (!versionFits || !gpuFits) throw builtElsewhere({ built, here });
-  const engine = await loaded.rt.deserialize(plan, {
-    context: device.context,
-    ...(context.allowHostCode === true ? { allowHostCode: true } : {}),
-  });
+  const { rt } = loaded;
+  const options = context.allowHostCode === true ? { allowHostCode: true } : {};
+  const load = () => rt.deserialize(plan, { context: device.context, ...options });
+  const stripped = settings["weights"] === "stripped";
+  const engine = await loadTried(plan, { rt, device }, { ...options, stripped }, load);
   try {
-    if (settings["weights"] === "stripped") {
+    if (stripped) {
       const onnx = fileOf(artifact, "segment.onnx");
       if (onnx === undefined) throw planIncomplete({ what: "its plan holds no weights, and it has no 'segment.onnx' to take them from" });
       await engine.refit(onnx);
