@@ -28,9 +28,9 @@ describe.skipIf(missing !== undefined)(`plans brought from elsewhere${missing ==
     process.env["PARTITA_CACHE_DIR"] = at(`machine-${machines++}`);
     return process.env["PARTITA_CACHE_DIR"];
   };
-  const saved = async (name: string, middle: string): Promise<string> => {
+  const saved = async (name: string, middle: string, tensorrt = {}): Promise<string> => {
     const text = `graph "net" opset {"": 18} (%x: float32[4, 3]) -> (%y) { %h = Relu(%x) @"${middle}"\n %y = Add(%h, %x) @"sum" }`;
-    const program = await compile(parse(text), { target: "tensorrt", minimumSegmentSize: 1, tune: "none", strict: true });
+    const program = await compile(parse(text), { target: "tensorrt", minimumSegmentSize: 1, tune: "none", strict: true, tensorrt });
     await program.save(at(name));
     return at(name);
   };
@@ -48,8 +48,8 @@ describe.skipIf(missing !== undefined)(`plans brought from elsewhere${missing ==
     return Array.from(y?.data as Float32Array);
   };
   const right = [-3, -2, -1, 0, 2, 4, 6, 8, 10, 12, 14, 16];
-  /** How often plans were loaded, in this process and in children. */
-  const loads = async (work: () => Promise<unknown>): Promise<number> => {
+  /** How often plans were loaded, in this process and in children; or another call was made. */
+  const loads = async (work: () => Promise<unknown>, call = "Runtime.deserializeCudaEngine"): Promise<number> => {
     rmSync(calls, { force: true });
     process.env["FAKE_TENSORRT_CALLS"] = calls;
     try {
@@ -60,7 +60,7 @@ describe.skipIf(missing !== undefined)(`plans brought from elsewhere${missing ==
     if (!existsSync(calls)) return 0;
     return readFileSync(calls, "utf8")
       .split("\n")
-      .filter((l) => l === "Runtime.deserializeCudaEngine").length;
+      .filter((l) => l === call).length;
   };
   const caught = async (work: Promise<unknown>): Promise<Error & { readonly code?: string }> =>
     await work.then(
@@ -128,6 +128,17 @@ describe.skipIf(missing !== undefined)(`plans brought from elsewhere${missing ==
     // Sessions that open at once have one child together.
     elsewhere();
     expect(await loads(() => Promise.all([open(), open(), open()]))).toBe(4);
+  });
+
+  it("a plan without weights is tried without a context, for which they must be in", async () => {
+    const bundles = [await saved("whole", "relu"), await saved("stripped", "relu", { stripWeights: true })];
+    elsewhere();
+    const contexts = [];
+    for (const bundle of bundles)
+      contexts.push(
+        await loads(async () => expect(await values(await opened(bundle))).toEqual(right), "CudaEngine.createExecutionContext"),
+      );
+    expect(contexts).toEqual([2, 1]);
   });
 
   it("a plan that is refused in words is refused by this process, and not remembered", async () => {
