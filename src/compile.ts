@@ -28,7 +28,8 @@ import { measuredTimes } from "./partition/times.js";
 import { assume, judge } from "./partition/verdicts.js";
 import { gainsOf } from "./partition/what-if.js";
 import { swept } from "./passes/dead-code.js";
-import { keepAccepted, lower } from "./passes/lower.js";
+import { keepAccepted, keepAll, lower } from "./passes/lower.js";
+import { partsOf } from "./passes/parts.js";
 import type { PassRecord } from "./passes/pass.js";
 import { staysQuantized } from "./passes/quantized.js";
 import type { Keep } from "./passes/spelling.js";
@@ -173,7 +174,9 @@ async function planSettled(
   // What spelling out leaves that nobody reads (a loop's condition) would be a segment without results.
   const spelled = swept(lower(engines.includes("cuda") ? unrollLoops(whole, emitted) : whole, keep));
   const inferred = inferGraph(spelled, { shapes });
-  const asked = { engines, target, pins: settings.pin, facts: inferred.facts };
+  // What another engine takes whole, TensorRT may take in parts.
+  const inParts = engines.includes("tensorrt") ? partsOf(inferred.graph, tensorrtEngine.keeps ?? keepAll, { shapes }) : undefined;
+  const asked = { engines, target, pins: settings.pin, facts: inferred.facts, parts: { tensorrt: inParts } };
   const dims = (at: "min" | "opt" | "max") => Object.fromEntries(Object.entries(settings.shapes).map(([name, s]) => [own(name), s[at]]));
   const optimal = dims("opt");
   const bindings = bindingsOf(typed, optimal);
@@ -198,7 +201,7 @@ async function planSettled(
   const parsed =
     tensorrt === undefined
       ? new Map<NodeId, Verdict>()
-      : await parserRefusals(inferred.graph, (id) => tables.of(id, "tensorrt").ok, tensorrt);
+      : await parserRefusals({ graph: inferred.graph, parts: inParts }, (id) => tables.of(id, "tensorrt").ok, tensorrt);
   const supplied = new Map(
     inferred.graph.nodes.flatMap((n) => (operatorOf(settings.operators, n) === undefined ? [] : [[n.id, SUPPLIED]])),
   );

@@ -4,6 +4,7 @@ import { displayName, originOf, qualifiedOp, readsOf } from "../ir/graph.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { type EngineName, engineNames, type Fact, type Target } from "../ops/define.js";
 import { doneSite } from "../ops/infer.js";
+import { ofPart, type Parts } from "../passes/parts.js";
 
 /**
  * User control: nodes whose name, origin or operator matches go to `to`. Strings are exact names, operators, patterns with `*`, or regions:
@@ -45,6 +46,8 @@ export interface JudgeOptions {
   readonly target: Target;
   readonly pins?: readonly Pin[] | undefined;
   readonly facts: (v: ValueId) => Fact;
+  /** Of engines that are given some operators in parts. */
+  readonly parts?: Readonly<Partial<Record<EngineName, Parts | undefined>>> | undefined;
   /** Verdicts as if: operator name to engine that is taken to support it ("host": to refuse it everywhere). */
   readonly whatIf?: ReadonlyMap<string, EngineName> | undefined;
 }
@@ -106,11 +109,20 @@ function ask(g: Graph, n: Node, engine: EngineName, options: JudgeOptions): Verd
       : assumed === "host"
         ? no("what-if: taken as unsupported")
         : no(`what-if: taken as supported by '${assumed}' alone`);
-  const done = doneSite(g, n, options.facts);
+  const parts = options.parts?.[engine];
+  for (const part of parts?.of(n.id) ?? []) {
+    const verdict = ofPart(part, answer(parts?.graph ?? g, part, engine, options.target, parts?.facts ?? options.facts));
+    if (!verdict.ok) return verdict;
+  }
+  return parts?.of(n.id) === undefined ? answer(g, n, engine, options.target, options.facts) : yes;
+}
+/** What the operator's own table says. */
+function answer(g: Graph, n: Node, engine: EngineName, target: Target, facts: (v: ValueId) => Fact): Verdict {
+  const done = doneSite(g, n, facts);
   if (done === undefined) return no(`${qualifiedOp(n)} is not an operator Partita knows`, "it runs on the host as it is");
   const lowering = done.def.on[engine];
   if ("absent" in lowering) return no(lowering.absent, lowering.fix);
-  return lowering.supports(done.site, options.target);
+  return lowering.supports(done.site, target);
 }
 
 /** The verdicts with some of them replaced: what `change` gives for a node and engine stands, undefined leaves it. Pins stay. */

@@ -14,7 +14,7 @@ import { dimsOf } from "./match.js";
 import { deep } from "./pass.js";
 import { fusedQuantizedSpellings, quantizedSpellings } from "./quantized.js";
 import { draftOf } from "./rewrite.js";
-import { type Keep, Speller, type Spelling } from "./spelling.js";
+import { type Keep, type OnPart, Speller, type Spelling } from "./spelling.js";
 
 export const keepAll: Keep = () => true;
 /** Keeps what one of the engines takes as it is; keeps everything when there is none. */
@@ -30,11 +30,15 @@ export const keepAccepted =
 
 /** Spells out every raised, fused or quantized operator that is not kept, in the graph and its bodies. What has no spelling here stays. */
 export function lower(g: Graph, keep: Keep): Graph {
+  return deep(g, (inner) => spelledOut(inner, keep));
+}
+/** As `lower`, of the graph alone, without its bodies; `onPart` is told what became of which node. */
+export function spelledOut(g: Graph, keep: Keep, onPart?: OnPart): Graph {
   // What ONNX Runtime joined may hold operators that are spelled out in turn, once their types are known.
-  return deep(g, (inner) => lowered(lowered(inner, keep, "com.microsoft", contributed), keep, "", standard));
+  return lowered(lowered(g, keep, "com.microsoft", contributed, onPart), keep, "", standard, onPart);
 }
 
-function lowered(g: Graph, keep: Keep, from: string, known: Readonly<Record<string, Spelling>>): Graph {
+function lowered(g: Graph, keep: Keep, from: string, known: Readonly<Record<string, Spelling>>, onPart: OnPart | undefined): Graph {
   if (!g.nodes.some((n) => n.domain === from && Object.hasOwn(known, n.op))) return g;
   const draft = draftOf(g, { facts: (graph) => inferGraph(graph).facts });
   const fact = (v: ValueId): Fact => {
@@ -46,7 +50,7 @@ function lowered(g: Graph, keep: Keep, from: string, known: Readonly<Record<stri
     const spell = domain === from && Object.hasOwn(known, op) ? known[op] : undefined;
     // A first step may leave a node of the same operator that is then kept.
     for (let n = draft.edit.node(id); spell !== undefined && n?.op === op && n.domain === from && !keep(g, n, fact); ) {
-      const made = spell(n, new Speller(draft, n, scalars));
+      const made = spell(n, new Speller(draft, n, scalars, onPart));
       if (made === undefined) break;
       const { outs = n.outs, attrs = {} } = made;
       n = draft.edit.patch(n.id, { ...made, domain: "", attrs, outs, origin: n.origin ?? [n.name] });
@@ -213,5 +217,12 @@ const spellings: Readonly<Record<string, Spelling>> = {
 };
 const standard: Readonly<Record<string, Spelling>> = { ...spellings, ...quantizedSpellings };
 const contributed: Readonly<Record<string, Spelling>> = { ...fusedSpellings, ...fusedQuantizedSpellings };
+/** Keeps what the engine has a form of at all, on whatever conditions. */
+export const keepKnown =
+  (engine: EngineName): Keep =>
+  (g, n, facts) => {
+    const lowering = doneSite(g, n, facts)?.def.on[engine];
+    return lowering !== undefined && !("absent" in lowering);
+  };
 /** The raised operators that `lower` can spell out. */
 export const lowerable: readonly string[] = Object.keys(spellings);

@@ -2,22 +2,27 @@
 import { intOf } from "../ir/attributes.js";
 import type { Editor } from "../ir/edit.js";
 import { int64Constant, makeConstant } from "../ir/payload.js";
-import type { Attr, DType, Graph, Node, ValueId, Verbatim } from "../ir/types.js";
+import type { Attr, DType, Graph, Node, NodeId, ValueId, Verbatim } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
 import type { Draft, Replacement } from "./rewrite.js";
 
 /** Whether a node stays as it is. `facts` knows the values the node reads and makes. */
 export type Keep = (g: Graph, node: Node, facts: (v: ValueId) => Fact) => boolean;
 
+/** Told of every node that is written for another one, which stays under its id as the last of its parts. */
+export type OnPart = (part: NodeId, of: NodeId) => void;
+
 /** Writes the nodes in front of the one that takes the raised node's place. */
 export class Speller {
   readonly draft: Draft;
   readonly #node: Node;
   readonly #scalars: Map<string, ValueId>;
-  constructor(draft: Draft, node: Node, scalars: Map<string, ValueId>) {
+  readonly #onPart: OnPart | undefined;
+  constructor(draft: Draft, node: Node, scalars: Map<string, ValueId>, onPart?: OnPart) {
     this.draft = draft;
     this.#node = node;
     this.#scalars = scalars;
+    this.#onPart = onPart;
   }
   get #edit(): Editor {
     return this.draft.edit;
@@ -30,7 +35,8 @@ export class Speller {
   }
   /** The same for several results. */
   emitAll(op: string, ins: readonly (ValueId | undefined)[], attrs: Readonly<Record<string, Attr>>, outs: readonly ValueId[]): void {
-    this.#edit.add({ op, ins, outs, attrs, name: `${this.#stem}/${op}`, origin: this.#node.origin ?? [this.#node.name] });
+    const { id } = this.#edit.add({ op, ins, outs, attrs, name: `${this.#stem}/${op}`, origin: this.#node.origin ?? [this.#node.name] });
+    this.#onPart?.(id, this.#node.id);
   }
   /** The parts of a value along an axis. */
   split(x: ValueId, sizes: readonly number[], axis: number): readonly ValueId[] {

@@ -7,21 +7,27 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { afterAll, beforeAll, describe, expect } from "vitest";
+import { segmentFor } from "../../src/build.js";
+import { plan } from "../../src/compile.js";
+import { PartitaError } from "../../src/diagnostics.js";
 import { tensorRtFacts } from "../../src/engines/tensorrt/doctor.js";
 import { openEngine } from "../../src/engines/tensorrt/executable.js";
 import { tensorrtEngine } from "../../src/engines/tensorrt/index.js";
 import { loadLibrary, presentGpu } from "../../src/engines/tensorrt/load.js";
 import type { Engine, ProfileRange, TensorRt } from "../../src/engines/tensorrt/native.js";
+import { prepareSegment } from "../../src/engines/tensorrt/prepare.js";
 import { probeTensorRt } from "../../src/engines/tensorrt/probe.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import { type CompileOptions, compile, load, type ReportData } from "../../src/index.js";
 import { Editor } from "../../src/ir/edit.js";
-import { displayName } from "../../src/ir/graph.js";
+import { displayName, valueAt } from "../../src/ir/graph.js";
 import { parse } from "../../src/ir/parse.js";
 import { makeConstant, typedOf } from "../../src/ir/payload.js";
 import type { Graph } from "../../src/ir/types.js";
 import { readNpz } from "../../src/npz.js";
+import { inferGraph } from "../../src/ops/infer.js";
+import { type Agreement, agreementOf } from "../../src/runtime/agreement.js";
 import { measure } from "../../src/runtime/measure.js";
 import { Tensor } from "../../src/tensor.js";
 import { dataDir } from "../support/data.js";
@@ -44,13 +50,17 @@ import {
   shared,
   variants,
 } from "../support/tensorrt-full.js";
-import { tryDamaged } from "../support/tensorrt-plans.js";
+import { damagedPlan, tryDamaged, withPlan } from "../support/tensorrt-plans.js";
 
 const before = { ...process.env };
 const noDriver = dry ? useFakeDriver({ memory: 2 ** 24 }) : undefined;
 const standIn = dry ? standInFolder("11") : undefined;
 if (standIn !== undefined) process.env["PARTITA_TENSORRT_DIR"] = standIn.folder;
 const why = mode === "" ? "--full was not asked for" : (noDriver ?? standIn?.missing);
+
+/** How long the networks' builders look for tactics: what is compared is the same plan, in Partita and without it. TensorRT's own choice when not given. */
+const given = process.env["PARTITA_TENSORRT_LEVEL"];
+const level = given === undefined || given === "" ? undefined : Number(given);
 
 const folder = mkdtempSync(join(tmpdir(), "partita-trt-full-"));
 const ROWS = { min: 1, opt: 8, max: 32 };
@@ -81,7 +91,8 @@ const mlpRows = (rows: number, seed = 0): Readonly<Record<string, Tensor>> => ({
 });
 function written(name: string, text: string): string {
   const path = join(folder, `${name}.onnx`);
-  writeFileSync(path, encodeOnnx(parse(text)));
+  // The parser wants the types of outputs said.
+  writeFileSync(path, encodeOnnx(inferGraph(parse(text)).graph));
   return path;
 }
 
@@ -146,7 +157,12 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
     process.env["PARTITA_CACHE_DIR"] = join(shared ?? folder, "cache");
     const device = presentGpu();
     sm = device?.properties.sm ?? 0;
-    note({ gpu: device?.properties ?? null, driver: device?.driver ?? null, models: all.map((s) => s.name) });
+    note({
+      gpu: device?.properties ?? null,
+      driver: device?.driver ?? null,
+      models: all.map((s) => s.name),
+      optimizationLevel: level ?? null,
+    });
     // The library is tried in a child by one process of the run; the others find what it told.
     const ready = join(shared ?? folder, "ready");
     const first = claim("the first use of the library");
@@ -174,6 +190,7 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
     shapes: s.shapes,
     ...(precision === "int8" ? { calibration: { data: s.feeds } } : {}),
     ...more,
+    tensorrt: { ...(level === undefined ? {} : { optimizationLevel: level }), ...more.tensorrt },
   });
   const planOf = async (
     s: Subject,
@@ -224,17 +241,30 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
   });
 
   check("1,000 damaged plans in child processes", async (figures) => {
-    const { plan } = await planOf(first, options(first, "fp32", { tune: "none" }), "damaged");
+    const { plan, bundle } = await planOf(first, options(first, "fp32", { tune: "none" }), "damaged");
     const { counts, deaths } = await tryDamaged(rt, plan, Number(process.env["PARTITA_FUZZ"] ?? (dry ? 50 : 1000)), 1);
     Object.assign(figures, { counts, deaths });
-    expect(deaths).toEqual([]);
+    // What TensorRT itself does not survive, Partita tries in a process of its own first. The bundles are whole by their checksums.
+    figures["sessions"] = await Promise.all(
+      deaths.map(async ({ index }) => {
+        const to = withPlan(bundle, join(folder, `damaged-${index}`), damagedPlan(plan, 1, index));
+        const session = (await load(to)).createSession();
+        return await session.then(
+          async (s) => {
+            await s.dispose();
+            return { index, ended: "opened" };
+          },
+          (e: unknown) => ({ index, ended: e instanceof PartitaError ? e.message : `no code: ${e}` }),
+        );
+      }),
+    );
+    for (const { ended } of figures["sessions"] as readonly { readonly ended: string }[]) expect(ended).toMatch(/^(?:P22\d\d |opened)/);
   });
 
   // The large ones first: processes that share the work end at about the same time.
   const variations = all
     .toReversed()
     .flatMap((s) => s.precisions.toReversed().map((precision) => ({ s, precision, name: `${s.name} in ${precision}` })));
-  const tolerance = { fp32: 2e-3, fp16: 5e-2, int8: 0.5 } as const;
   for (const { s, precision, name } of variations)
     check(name, async (figures) => {
       const feeds = s.feeds[0] as Readonly<Record<string, Tensor>>;
@@ -245,10 +275,64 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
       Object.assign(figures, { planBytes: plan.length, layers: layers?.length, int8: segment.int8 });
       const worst = errors(found, await onnxRuntime(s.path, feeds));
       figures["error"] = worst;
-      for (const e of worst) expect(e.relative, e.name).toBeLessThan(tolerance[precision]);
-      // Beside the reference arithmetic: TensorRT rounds where it likes, so this is told, and held to little.
-      if (precision === "int8") expect(segment.int8?.mismatchPpm).toBeLessThan(500_000);
+      const allowed = precision === "fp16" ? Math.max(5e-3, 4 * (await halfError(s, figures))) : precision === "fp32" ? 2e-3 : 0.5;
+      for (const e of worst) expect(e.relative, e.name).toBeLessThan(allowed);
+      if (precision === "int8") await besideReference(s, segment.int8, figures);
     });
+  /** The error of half precision itself: of the model that TensorRT's parser gets, in ONNX Runtime. TensorRT may add up in half precision besides. */
+  async function halfError(s: Subject, figures: Record<string, unknown>): Promise<number> {
+    const feeds = s.feeds[0] as Readonly<Record<string, Tensor>>;
+    const planned = await plan(s.path, {
+      ...options(s, "fp16"),
+      shapes: Object.fromEntries(Object.entries(feeds).map(([k, t]) => [k, t.dims])),
+    });
+    const [segment] = planned.partition.segments;
+    if (segment === undefined || planned.partition.segments.length > 1) throw new Error("the half-precision model is not one segment");
+    const { onnx } = prepareSegment(segmentFor(tensorrtEngine, planned, segment), "fp16");
+    const half = errors(await onnxRuntime(onnx, feeds), await onnxRuntime(s.path, feeds));
+    figures["halfInOnnxRuntime"] = half;
+    return Math.max(...half.map((e) => e.relative));
+  }
+  /**
+   * TensorRT may round floats between the integer layers as it likes. Where that turns out to change much, it is held to what the reference arithmetic
+   * itself makes of inputs that are moved by half a step of TF32.
+   */
+  async function besideReference(s: Subject, found: Agreement | undefined, figures: Record<string, unknown>): Promise<void> {
+    if (found === undefined) throw new Error("the report has nothing of the reference arithmetic");
+    if (found.mismatchPpm < 10_000) return;
+    const program = await compile(s.path, { ...options(s, "int8"), target: "host", tensorrt: {} });
+    const session = await program.createSession();
+    try {
+      const feeds = s.feeds[0] as Readonly<Record<string, Tensor>>;
+      const moved = Object.fromEntries(
+        Object.entries(feeds).map(([name, t]) => {
+          const [from] = [t.data];
+          if (!(from instanceof Float32Array)) return [name, t];
+          return [
+            name,
+            new Tensor(
+              "float32",
+              from.map((x, i) => x * (1 + 2 ** -12 * Math.sin(12.9898 * i + 1))),
+              t.dims,
+            ),
+          ];
+        }),
+      );
+      const [a, b] = [await session.run(moved), await session.run(feeds)];
+      const { graph } = await plan(s.path, { ...options(s, "int8"), target: "host", tensorrt: {} });
+      const names = graph.outputs.map((v) => valueAt(graph, v).name);
+      const own = agreementOf(
+        graph,
+        names.map((n) => a[n] as Tensor),
+        names.map((n) => b[n] as Tensor),
+      );
+      figures["referenceMovedByTf32"] = own;
+      expect(found.mismatchPpm).toBeLessThan(1.5 * (own?.mismatchPpm ?? 0) + 10_000);
+      expect(found.maxSteps).toBeLessThan(2 * (own?.maxSteps ?? 0) + 1);
+    } finally {
+      await session.dispose();
+    }
+  }
 
   check("a profile of 1 to 32: every batch in it, none outside", async (figures) => {
     const s = all.find((x) => x.batch !== undefined);
@@ -312,7 +396,15 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
     const feeds = dry ? (main ?? {}) : (recorded?.feeds ?? {});
     const shapes = dry ? first.shapes : Object.fromEntries(Object.entries(feeds).map(([k, t]) => [k, t.dims]));
     const pool = dry ? undefined : importOnnx(path).nodes.find((n) => n.op === "MaxPool");
-    const pin = pool === undefined ? [] : [{ match: displayName(importOnnx(path), pool), to: "cuda" as const }];
+    // What leads to the first pool on one engine, the pool on the other: the rest goes where it is estimated to be faster.
+    const name = pool === undefined ? "" : displayName(importOnnx(path), pool);
+    const pin =
+      pool === undefined
+        ? []
+        : [
+            { match: `..${name}`, to: "tensorrt" as const },
+            { match: name, to: "cuda" as const },
+          ];
     const program = await compile(path, {
       target: dry ? ["tensorrt"] : ["tensorrt", "cuda"],
       shapes,
@@ -322,6 +414,7 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
     });
     const engines = program.report.data.segments.map((s) => s.engine);
     figures["segments"] = engines;
+    figures["reasons"] = program.report.data.reasons.map((r) => `${r.engine}, ${r.ops.join(" ")}: ${r.why}`);
     expect(new Set(engines)).toEqual(new Set(dry ? ["tensorrt", "host"] : ["tensorrt", "cuda", "host"]));
     const session = await program.createSession();
     try {

@@ -83,6 +83,7 @@ class LoadedEngine implements Engine {
   readonly layers: number;
   readonly canRefit: boolean;
   readonly deviceMemoryBytes: number;
+  refits = 0;
   readonly #handle: EngineHandle;
   readonly #contexts = new Set<LoadedContext>();
   /** Work on the engine itself: contexts being made, refits. */
@@ -141,7 +142,9 @@ class LoadedEngine implements Engine {
           data,
         })),
       ),
-    );
+    ).finally(() => {
+      this.refits++;
+    });
   }
 
   /** Weights change when no context runs. */

@@ -195,6 +195,8 @@ export interface Engine {
   refittable(): Promise<{ readonly all: readonly string[]; readonly missing: readonly string[] }>;
   /** Takes the weights of an ONNX model of the same structure, or those that are named. Waits for runs, and runs wait for it. Throws P2220, P2221. */
   refit(weights: OnnxModel | readonly RefitWeights[]): Promise<void>;
+  /** How often its weights were exchanged: graphs that were captured before are of the old ones. */
+  readonly refits: number;
   /** Waits for the runs of its contexts and disposes of those too. Twice is no error. */
   dispose(): Promise<void>;
 }

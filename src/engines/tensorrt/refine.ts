@@ -4,6 +4,7 @@ import { no, PartitaError, type Verdict } from "../../diagnostics.js";
 import { encodeOnnx } from "../../import/onnx/export.js";
 import { readsOf, valueAt } from "../../ir/graph.js";
 import type { Graph, NodeId, ValueId } from "../../ir/types.js";
+import type { Parts } from "../../passes/parts.js";
 import type { TensorRtOptions } from "../engine.js";
 import { type Loaded, loadLibrary, presentGpu } from "./load.js";
 import type { LibraryVersion, Support } from "./native.js";
@@ -24,13 +25,17 @@ export async function libraryFor(options: TensorRtOptions, sm: number): Promise<
 }
 export const versionNumber = (loaded: Loaded | undefined): number => (loaded === undefined ? DEFAULT_VERSION : numberOf(loaded.rt.version));
 
-/** Nodes among `candidates` that the parser refuses, with its reason. What it cannot be asked is left to the build. */
+/**
+ * Nodes among `candidates` that the parser refuses, with its reason. What it gets in parts is refused for any of them. What it cannot be asked is
+ * left to the build.
+ */
 export async function parserRefusals(
-  g: Graph,
+  { graph, parts }: { readonly graph: Graph; readonly parts: Parts | undefined },
   candidates: (node: NodeId) => boolean,
   { rt }: Loaded,
 ): Promise<ReadonlyMap<NodeId, Verdict>> {
-  const part = spelledForParser(candidateGraph(g, candidates));
+  const owner = (id: NodeId): NodeId => parts?.owner(id) ?? id;
+  const part = spelledForParser(candidateGraph(parts?.graph ?? graph, (id) => candidates(owner(id))));
   if (part.nodes.length === 0) return new Map();
   let support: Support;
   try {
@@ -39,7 +44,8 @@ export async function parserRefusals(
     if (error instanceof PartitaError) return new Map();
     throw error;
   }
-  return refusedBy(support, part, `${rt.version.product} ${rt.version.text}`);
+  const refused = refusedBy(support, part, `${rt.version.product} ${rt.version.text}`);
+  return new Map([...refused].map(([id, verdict]) => [owner(id), verdict]));
 }
 
 /** By node id: what is in no part that the parser takes, and what it complains of. */

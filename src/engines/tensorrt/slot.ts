@@ -94,8 +94,8 @@ export class Slot {
     // A graph has neither memory nor dims to wait for.
     if (dims.some(isOpen)) this.#graphs = false;
     try {
-      // A graph has the addresses of its tensors in it.
-      const key = [sizes, ...[...inputs, ...outputs].map((b) => b.memory)].join(" ");
+      // A graph has the addresses of its tensors in it, and those of the weights.
+      const key = [this.#parts.engine.refits, sizes, ...[...inputs, ...outputs].map((b) => b.memory)].join(" ");
       let result: RunResult | undefined;
       if (this.#captured?.key === key) await this.#replay(this.#captured.graph, inputs, outputs);
       else {

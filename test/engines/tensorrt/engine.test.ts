@@ -3,6 +3,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { openEngine } from "../../../src/engines/tensorrt/executable.js";
+import { loadLibrary, presentGpu } from "../../../src/engines/tensorrt/load.js";
+import { encodeOnnx } from "../../../src/import/onnx/export.js";
 import { type CompileOptions, compile, load, report } from "../../../src/index.js";
 import { parse } from "../../../src/ir/parse.js";
 import type { Graph } from "../../../src/ir/types.js";
@@ -102,6 +105,33 @@ describe.skipIf(missing !== undefined)(`the TensorRT engine${missing === undefin
     });
     expect(every.split("\n").filter((l) => l.includes("enqueueV3"))).toHaveLength(6);
     await plain.dispose();
+  });
+
+  it("graphs of weights that were exchanged are captured anew", async () => {
+    const device = presentGpu();
+    if (device === undefined) throw new Error("there is no GPU");
+    const { rt } = await loadLibrary({ sm: device.properties.sm });
+    const weighted = (factor: number): Uint8Array =>
+      encodeOnnx(
+        parse(`graph "net" opset {"": 18} (%x: float32[4, 3]) -> (%y) {
+  const %w = float32[3, 2] [${[1, -2, 0.5, 0, 1, 3].map((v) => (factor * v).toFixed(2)).join(", ")}]
+  %y = MatMul(%x, %w) @"product"
+}`),
+      );
+    const { plan } = await rt.build(weighted(1), { refit: "all", context: device.context });
+    const engine = await rt.deserialize(plan, { context: device.context });
+    const opened = await openEngine(engine, { device, inputs: ["x"], outputs: ["y"], streams: 1, graphs: true });
+    const run = async (): Promise<number[]> => numbers({ y: (await opened.run([x(4)]))[0] });
+    let once: number[] = [];
+    for (let i = 0; i < 4; i++) once = await run();
+    const replayed = await recorded(run);
+    expect(replayed).not.toContain("enqueueV3");
+    await engine.refit(weighted(2));
+    const text = await recorded(async () => expect(await run()).toEqual(once.map((v) => 2 * v)));
+    expect(text).toContain("enqueueV3");
+    for (let i = 0; i < 4; i++) expect(await run()).toEqual(once.map((v) => 2 * v));
+    expect(await recorded(run)).not.toContain("enqueueV3");
+    await opened.dispose();
   });
 
   it("serves every size of a profile, many at once, and refuses what lies outside: P2204", async () => {
