@@ -428,6 +428,28 @@ describe.skipIf(why !== undefined)(`everything${why === undefined ? "" : ` (skip
     }
   });
 
+  // Stand-ins tell nothing of time.
+  if (!dry)
+    checkAlone("where both engines can take a network, both are built and timed, and the faster one has it", async (figures) => {
+      for (const s of all.filter((x) => ["digits resnet", "hf_bert"].includes(x.name))) {
+        const program = await compile(s.path, { ...options(s, "fp16"), target: ["tensorrt", "cuda"] });
+        const { segments } = program.report.data;
+        figures[s.name] = segments.map(({ engine, times }) => ({ engine, times }));
+        const session = await program.createSession();
+        try {
+          const feeds = s.feeds[0] as Readonly<Record<string, Tensor>>;
+          for (const e of errors(await session.run(feeds), await onnxRuntime(s.path, feeds))) expect(e.relative, e.name).toBeLessThan(2e-2);
+        } finally {
+          await session.dispose();
+        }
+        expect(segments.length).toBeGreaterThan(0);
+        for (const { engine, times = [] } of segments) {
+          expect(times.map((t) => t.engine).toSorted()).toEqual(["cuda", "tensorrt"]);
+          expect(engine).toBe(times.toSorted((a, b) => a.us - b.us)[0]?.engine);
+        }
+      }
+    });
+
   check("outputs whose dims the data decides", async (figures) => {
     if (rt.version.product === "TensorRT-RTX") throw new LeftOut("TensorRT-RTX has no operator whose dims the data decides");
     const text = dry
