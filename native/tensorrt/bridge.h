@@ -129,7 +129,8 @@ class OutputRoom {
 
  private:
   Dims dims_;
-  uint64_t address_ = 0, bytes_ = 0;
+  // The memory, and the aligned place in it that was given last.
+  uint64_t memory_ = 0, bytes_ = 0, address_ = 0;
 };
 
 // TensorRT-RTX has dropped the first of TensorRT's three methods.

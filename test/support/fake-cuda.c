@@ -177,7 +177,7 @@ API int cuFuncGetParamInfo(const Kernel* f, size_t i, size_t* offset, size_t* si
   return OK;
 }
 
-/* Every block has its size before it, and its bytes are wrong until something writes them. */
+/* Every block has its size before it, and its bytes are wrong until something writes them. It is aligned to 256 bytes, as the driver promises, and to no more. */
 API int cuMemAlloc_v2(uint64_t* p, size_t n) {
   NEED_CONTEXT; NEED_HEALTH;
   pthread_mutex_lock(&lock);
@@ -186,7 +186,7 @@ API int cuMemAlloc_v2(uint64_t* p, size_t n) {
   pthread_mutex_unlock(&lock);
   if (!fits) return OUT_OF_MEMORY;
   uint8_t* block = NULL;
-  if (posix_memalign((void**)&block, 256, n + 256) != 0) return OUT_OF_MEMORY;
+  if (posix_memalign((void**)&block, 512, n + 256) != 0) return OUT_OF_MEMORY;
   *(size_t*)block = n;
   memset(block + 256, 0xcd, n);
   *p = (uint64_t)(uintptr_t)(block + 256);

@@ -164,6 +164,8 @@ void perform(void* given) {
   }
   c.running--;
 }
+// What TensorRT 10.6 asks for; the driver's memory is aligned to half of that.
+constexpr size_t kOutputAlignment = 512;
 // The stand-in's operator whose result the data decides: of a model with a node that is named fake:data-dims, the rows whose first element is not zero.
 // As TensorRT does, it waits for the stream, asks for memory, and tells the dims, all inside enqueueV3.
 bool allocated(ExecutionContext& self, ExecutionContext::Work& work, void* stream) {
@@ -177,8 +179,8 @@ bool allocated(ExecutionContext& self, ExecutionContext::Work& work, void* strea
     if (width > 0 && full[size_t(row * width)] != 0) kept.insert(kept.end(), full.begin() + row * width, full.begin() + (row + 1) * width);
   d.d[0] = width == 0 ? 0 : int64_t(kept.size()) / width;
   void* const allocator = self.allocators[v.name];
-  void* const memory = app<void*>(allocator, SLOT_OutputAllocator_reallocateOutputAsync, v.name.c_str(), static_cast<void*>(nullptr), uint64_t(std::max<size_t>(kept.size() * 4, 1)), uint64_t(256), stream);
-  if (memory == nullptr) {
+  void* const memory = app<void*>(allocator, SLOT_OutputAllocator_reallocateOutputAsync, v.name.c_str(), static_cast<void*>(nullptr), uint64_t(std::max<size_t>(kept.size() * 4, 1)), uint64_t(kOutputAlignment), stream);
+  if (memory == nullptr || reinterpret_cast<uintptr_t>(memory) % kOutputAlignment != 0) {
     error(self.recorder, kFailedExecution, "IExecutionContext::enqueueV3: no memory was given for output " + v.name);
     return false;
   }
