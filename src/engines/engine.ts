@@ -124,6 +124,8 @@ export interface CallingThread {
   place(inputs: readonly TensorLike[], waiting: number, busy: number): Place;
   /** As the executable's `run`, over when it returns: of the inputs for which `place` has just said "here". */
   run(inputs: readonly TensorLike[]): readonly Tensor[];
+  /** Whether `place` has last said "here" or "later". */
+  readonly preferred: boolean;
   /** Milliseconds that the last run took. */
   readonly ms: number;
 }

@@ -73,8 +73,9 @@ export class Lane {
   get device(): number | undefined {
     return this.#settings.device;
   }
-  /** Runs that the engines take at once: as many as the one that takes fewest. */
+  /** Runs that the engines take at once: as many as the one that takes fewest. There is one calling thread. */
   get parallel(): number {
+    if (this.#here?.preferred === true) return 1;
     const { streams = 1 } = this.#settings;
     let least: number | undefined;
     for (const e of this.#executables) least = Math.min(least ?? Number.POSITIVE_INFINITY, e.streams ?? streams);
@@ -208,8 +209,9 @@ export class Lane {
   }
   #mayBeHere(executable: Executable, feeds: readonly (TensorLike | DeviceTensor)[], options: LaneRunOptions): CallingThread | undefined {
     const { here } = executable;
-    if (here === undefined || options.placed === true || options.transfer === true || feeds.some(isResident)) return undefined;
-    return here.place(feeds as readonly TensorLike[], 1, this.#load - 1) === "here" ? here : undefined;
+    if (here === undefined || options.placed === true || feeds.some(isResident)) return undefined;
+    const waiting = options.overlaps === true ? 2 : 1;
+    return here.place(feeds as readonly TensorLike[], waiting, this.#load - 1) === "here" ? here : undefined;
   }
 
   /** Of the engines that are built by shape. */

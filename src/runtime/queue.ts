@@ -65,6 +65,19 @@ export interface QueueOptions<J, R> {
   readonly session?: number | undefined;
   readonly run?: ((job: J) => number) | undefined;
 }
+/** A run that nothing can be told of or done to on its way, and that the calling thread takes when the event loop has had its turn. */
+export interface Held<T> {
+  /** Where it goes now, with so many like it that wait, it among them. */
+  place(waiting: number): Place;
+  here(): T;
+  /** Takes the usual way. */
+  engine(): Promise<T>;
+}
+interface Holding {
+  readonly run: Held<unknown>;
+  readonly resolve: (result: unknown) => void;
+  readonly reject: (error: unknown) => void;
+}
 export interface QueueStats {
   /** Runs that wait, and that are under way. */
   readonly queued: number;
@@ -91,6 +104,9 @@ export class RunQueue<J, R> {
   #closed = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #soon = new Soon(() => this.#pump());
+  /** In the order they came; those before `#next` are gone. */
+  #held: Holding[] = [];
+  #next = 0;
   #ready: (() => void)[] = [];
   #idle: (() => void)[] = [];
 
@@ -99,7 +115,7 @@ export class RunQueue<J, R> {
   }
 
   get stats(): QueueStats {
-    return { queued: this.#waiting.size, running: this.#running, ...this.#counts };
+    return { queued: this.#waiting.size + this.#holds, running: this.#running, ...this.#counts };
   }
 
   /** Resolves with what `finish` makes of the job's result. Rejects with P3105, P3106, P3107, the signal's reason, or what `work` or `finish` say. */
@@ -114,13 +130,11 @@ export class RunQueue<J, R> {
         this.#tell("cancel", entry);
         throw signal.reason;
       }
-      const { maxQueue, choose, place } = this.#options;
-      // Those that only wait for the end of this moment are not in the way.
-      const room = place !== undefined || this.#waiting.size === 0 ? this.#free : 0;
-      if (this.#waiting.size >= maxQueue + room) {
+      const { choose, place } = this.#options;
+      if (this.#full) {
         this.#counts.rejected++;
         this.#tell("reject", entry);
-        throw queueFull({ waiting: this.#waiting.size, running: this.#running });
+        throw queueFull({ waiting: this.#waiting.size + this.#holds, running: this.#running });
       }
       entry.watch(signal, deadlineMs);
       this.#waiting.add(entry);
@@ -138,7 +152,7 @@ export class RunQueue<J, R> {
   }
   /** Whether somebody waits for the result of a run. */
   get busy(): boolean {
-    return this.#unsettled > 0;
+    return this.#unsettled > 0 || this.#holds > 0;
   }
   /** Counts a run that is over when the call returns, and did not come through the queue. */
   pass<T>(work: () => T): T {
@@ -151,9 +165,42 @@ export class RunQueue<J, R> {
       throw error;
     }
   }
+  /** Keeps a run for the next turn of the event loop, before all that wait. Undefined where that is not open to it. */
+  hold<T>(run: Held<T>): Promise<T> | undefined {
+    if (!this.open || this.#holds >= this.#options.maxQueue) return undefined;
+    return new Promise<T>((resolve, reject) => {
+      this.#held.push({ run, resolve: resolve as (result: unknown) => void, reject });
+      this.#soon.ask(setImmediate);
+    });
+  }
+  get #holds(): number {
+    return this.#held.length - this.#next;
+  }
+  /** Whether all that were held are gone. */
+  #released(): boolean {
+    while (this.#holds > 0 && this.#free > 0) {
+      const { run, resolve, reject } = this.#held[this.#next] as Holding;
+      const where = run.place(this.#holds);
+      if (where === "later") {
+        this.#soon.ask(setImmediate);
+        return false;
+      }
+      this.#next++;
+      try {
+        // A closed queue takes nothing in.
+        resolve(where === "engine" && !this.#closed ? run.engine() : this.pass(() => run.here()));
+      } catch (error) {
+        reject(error);
+      }
+    }
+    if (this.#holds > 0) return false;
+    this.#held = [];
+    this.#next = 0;
+    return true;
+  }
   /** Resolves when one more run may wait. */
   whenReady(): Promise<void> {
-    if (this.#closed || this.#waiting.size < this.#options.maxQueue || this.#free > 0) return Promise.resolve();
+    if (this.#closed || !this.#full) return Promise.resolve();
     return new Promise((resolve) => this.#ready.push(resolve));
   }
 
@@ -165,6 +212,12 @@ export class RunQueue<J, R> {
     return over;
   }
 
+  get #full(): boolean {
+    const { maxQueue, place } = this.#options;
+    // Those that only wait for the end of this moment are not in the way.
+    const room = place !== undefined || this.#waiting.size === 0 ? this.#free : 0;
+    return this.#waiting.size + this.#holds >= maxQueue + room;
+  }
   get #free(): number {
     return Math.max(0, this.#options.concurrency() - this.#calls);
   }
@@ -173,6 +226,11 @@ export class RunQueue<J, R> {
   }
   #pump(): void {
     clearTimeout(this.#timer);
+    if (this.#holds === 0 || this.#released()) this.#admit();
+    this.#wake();
+    this.#rest();
+  }
+  #admit(): void {
     const { place } = this.#options;
     while (this.#waiting.size > 0 && this.#free > 0) {
       const where = place === undefined ? "engine" : this.#placed(place);
@@ -192,12 +250,11 @@ export class RunQueue<J, R> {
       }
       this.#start(chosen);
     }
-    this.#wake();
-    this.#rest();
   }
   /** Tells who waits for the end, where nothing is left. */
   #rest(): void {
-    if (this.#idle.length > 0 && this.#calls === 0 && this.#waiting.size === 0) for (const done of this.#idle.splice(0)) done();
+    if (this.#idle.length > 0 && this.#calls === 0 && this.#waiting.size === 0 && this.#holds === 0)
+      for (const done of this.#idle.splice(0)) done();
   }
   get #first(): Entry<J, R> | undefined {
     return this.#waiting.values().next().value;
@@ -244,7 +301,7 @@ export class RunQueue<J, R> {
     });
   }
   #wake(): void {
-    const room = this.#options.maxQueue - this.#waiting.size + this.#free;
+    const room = this.#options.maxQueue - this.#waiting.size - this.#holds + this.#free;
     if (this.#ready.length > 0 && room > 0) for (const ready of this.#ready.splice(0, room)) ready();
   }
 

@@ -130,23 +130,35 @@ export class Session {
       if (options !== DEFAULT) demandNamed(options, RUN_OPTIONS, "a run");
       const wanted = this.#interface.wanted(options.outputs);
       const inputs = this.#mayBeHere ? this.#interface.inOrder(feeds) : undefined;
-      const over = inputs === undefined ? undefined : this.#atOnce(inputs, wanted, options);
-      if (over !== undefined) return Promise.resolve(over);
-      const values = inputs === undefined ? this.#interface.checked(feeds) : this.#interface.named(inputs);
-      return this.#submit(values, options, (v) => this.#interface.results(wanted, v));
+      const short = inputs === undefined ? undefined : this.#short(inputs, wanted, options);
+      if (short !== undefined) return short;
+      return this.#usual(inputs === undefined ? this.#interface.checked(feeds) : this.#interface.named(inputs), wanted, options);
     } catch (error) {
       return Promise.reject(error);
     }
   }
+  #usual(values: Values, wanted: readonly string[], options: SessionRunOptions): Promise<Record<string, Tensor>> {
+    return this.#submit(values, options, (v) => this.#interface.results(wanted, v));
+  }
 
-  /** Results of a short run, which nothing could be told of or done to on its way, and with no other before it. Undefined for others. */
-  #atOnce(inputs: readonly TensorLike[], wanted: readonly string[], options: SessionRunOptions): Record<string, Tensor> | undefined {
+  /** Results of a run on this thread, which nothing could be told of or done to on its way, at once or in the next turn. Undefined for others. */
+  #short(
+    inputs: readonly TensorLike[],
+    wanted: readonly string[],
+    options: SessionRunOptions,
+  ): Promise<Record<string, Tensor>> | undefined {
     const { signal, deadlineMs, transfer } = options;
     if (signal !== undefined || deadlineMs !== undefined || transfer === true) return undefined;
     if (!this.#queue.open || watched()) return undefined;
     const lane = this.#leastBusy();
-    if (lane.place(inputs, 1) !== "here") return undefined;
-    return this.#queue.pass(() => lane.runHere(inputs, wanted));
+    const where = lane.place(inputs, 1);
+    if (where === "engine") return undefined;
+    if (where === "here") return Promise.resolve(this.#queue.pass(() => lane.runHere(inputs, wanted)));
+    return this.#queue.hold({
+      place: (waiting) => (watched() ? "engine" : lane.place(inputs, waiting)),
+      here: () => lane.runHere(inputs, wanted),
+      engine: () => this.#usual(this.#interface.named(inputs), wanted, options),
+    });
   }
 
   /** What `finish` makes of the values of a run, when it has been through the queue. */
@@ -230,8 +242,8 @@ export class Session {
       keep: pinned?.keep,
       taken: pinned?.taken,
       wanted: () => !ticket.settled,
-      // The queue has asked where it goes.
-      placed: this.#batching === undefined && pinned === undefined && !segmentChannel.hasSubscribers,
+      // The queue has asked where it goes; what is handed over goes away.
+      placed: transfer === true || (this.#batching === undefined && pinned === undefined && !segmentChannel.hasSubscribers),
     });
     pinned?.started(running.catch(() => undefined));
     return running.then(
@@ -258,7 +270,8 @@ export class Session {
     try {
       values = join(this.#plan, jobs);
       // The joined feeds are this run's own: what is not small moves. Small tensors go with others in one message.
-      await lane.run(values, { run: batch, session: this.id, transfer: !isSmall(values), overlaps: jobs.length > 1, placed: true });
+      const how = { transfer: !isSmall(values), overlaps: jobs.length > 1, placed: !lane.hasHere };
+      await lane.run(values, { run: batch, session: this.id, ...how });
     } catch {
       this.#retriedBatches++;
       for (const t of tickets) if (!t.settled) await this.#alone(t, lane);

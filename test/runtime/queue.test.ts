@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { QueueEvent } from "../../src/channels.js";
 import { compile } from "../../src/compile.js";
 import type { PartitaError } from "../../src/diagnostics.js";
+import type { Place } from "../../src/engines/engine.js";
 import { parse } from "../../src/ir/parse.js";
 import { Pace } from "../../src/runtime/pace.js";
 import { RunQueue, type Ticket } from "../../src/runtime/queue.js";
@@ -94,6 +95,66 @@ describe("the queue", () => {
     await end("good");
     expect([await bad, await good]).toEqual(["bad", "GOOD"]);
     expect(queue.stats).toMatchObject({ completed: 1, failed: 1 });
+  });
+});
+
+describe("runs that are held for the calling thread", () => {
+  /** A queue that holds runs as places say, one for each that is asked for; what it does, in order. */
+  function holding(places: Place[], { maxQueue = 4 } = {}) {
+    const seen: string[] = [];
+    const queue = new RunQueue<string, string>({
+      concurrency: () => 1,
+      maxQueue,
+      place: () => "engine",
+      work: async ([ticket]) => {
+        seen.push(`engine ${ticket?.job}`);
+        ticket?.resolve(`${ticket.job}'s`);
+      },
+    });
+    const hold = (job: string): Promise<string> | undefined =>
+      queue.hold({
+        place: (waiting) => {
+          seen.push(`${job} of ${waiting}`);
+          return places.shift() ?? "here";
+        },
+        here: () => {
+          if (job.startsWith("bad")) throw new Error(job);
+          return job.toUpperCase();
+        },
+        engine: () => queue.submit(job),
+      });
+    return { queue, hold, seen };
+  }
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+  it("go in the next turn, in their order and before those that wait; one that may go on waiting does, and so do those behind it", async () => {
+    const { queue, hold, seen } = holding(["here", "later", "engine", "here"]);
+    const all = [hold("a"), hold("b"), hold("bad"), queue.submit("q")];
+    expect([seen, queue.stats.queued, queue.busy, queue.open]).toEqual([[], 4, true, false]);
+    await turn();
+    expect(seen).toEqual(["a of 3", "b of 2"]);
+    expect(await Promise.allSettled(all)).toMatchObject([{ value: "A" }, { value: "b's" }, { reason: new Error("bad") }, { value: "q's" }]);
+    expect(seen.slice(2)).toEqual(["b of 2", "bad of 1", "engine q", "engine b"]);
+    expect(queue.stats).toMatchObject({ queued: 0, running: 0, completed: 3, failed: 1 });
+    expect([queue.busy, queue.open]).toEqual([false, true]);
+  });
+  it("are as many as may wait, together with the others; room is told of", async () => {
+    const { queue, hold } = holding([], { maxQueue: 2 });
+    const held = [hold("a"), hold("b")];
+    expect(hold("c")).toBeUndefined();
+    const last = queue.submit("d");
+    expect(await codeOf(queue.submit("e"))).toBe("P3106");
+    await queue.whenReady();
+    expect(await Promise.all([...held, last, queue.submit("f")])).toEqual(["A", "B", "d's", "f's"]);
+  });
+  it("are waited for by the end, which sends them nowhere else", async () => {
+    const { queue, hold, seen } = holding(["later", "later", "engine", "here"]);
+    const held = [hold("a"), hold("b")];
+    const over = queue.close();
+    expect(hold("c")).toBeUndefined();
+    await over;
+    expect(await Promise.all(held)).toEqual(["A", "B"]);
+    expect(seen).toEqual(["a of 2", "a of 2", "a of 2", "b of 1"]);
   });
 });
 

@@ -58,6 +58,10 @@ export class Here {
   get loaded(): boolean {
     return this.#session !== undefined;
   }
+  /** Whether there was no run in this turn of the event loop yet. */
+  get fresh(): boolean {
+    return this.#since === undefined;
+  }
   /** Milliseconds since the first run in this turn of the event loop: what callers do in between holds it as well. */
   spent(now: number): number {
     return this.#since === undefined ? 0 : now - this.#since;
@@ -78,16 +82,16 @@ export class Here {
       feeds[names[i] as string] = fed(type, data, dims);
     }
     try {
-      const results = tensorsOf((this.#session as NativeSession).run(feeds, this.#fetches), outputs);
-      return results.map(({ type, data, dims }, i) => {
+      const found = tensorsOf((this.#session as NativeSession).run(feeds, this.#fetches), outputs);
+      const results = found.map(({ type, data, dims }, i) => {
         const result = new Tensor(type as TensorDType, data as never, dims);
         return this.#narrow.size > 0 && this.#narrow.has(i) ? narrowed(result) : result;
       });
-    } catch (error) {
-      throw ortFailed({ native: error instanceof Error ? error.message : String(error), while_: "run" });
-    } finally {
       this.ms = performance.now() - start;
       learn(pace, this.ms);
+      return results;
+    } catch (error) {
+      throw ortFailed({ native: error instanceof Error ? error.message : String(error), while_: "run" });
     }
   }
 

@@ -1,6 +1,7 @@
 /**
  * An opened model: copies of it in worker threads and on the calling one, and where each run goes. Where nobody says how many copies there are to be, it
- * begins with one that uses all processors, which is what a caller alone is served best by, and adds one for each processor when runs overlap.
+ * begins with one that uses all processors, which is what a caller alone is served best by, and adds one for each processor when runs overlap. Runs of a
+ * few microseconds are on the calling thread; whether somewhat longer ones are there or on the workers while they crowd is found by trying.
  */
 
 import { availableParallelism } from "node:os";
@@ -9,19 +10,22 @@ import type { Tensor, TensorLike } from "../../tensor.js";
 import type { Artifact, CallingThread, Executable, HostCopies, LayerFacts, OpenContext, Place, RunOptions } from "../engine.js";
 import { Here } from "./here.js";
 import { type Pace, Paces } from "./paces.js";
-import { MESSAGE_MS, MESSAGE_RUNS } from "./pool.js";
 import { type Level, Stream } from "./stream.js";
+import { Ways } from "./ways.js";
 
-/** Milliseconds of a run that is over on the calling thread before it had come to another and back: of several at once, and of one alone. */
-const SHORT = 0.03;
+/** Milliseconds of a run that comes alone and is over on the calling thread before it had come to another and back. */
 const ALONE = 0.2;
-/** Milliseconds of a run from which on other threads help: what a message and the queue take of the calling thread is the whole of a shorter one. */
+/** Milliseconds of a run from which on other threads may help: what a message and the queue take of the calling thread is the whole of a shorter one. */
 const HELPED = 0.015;
-/** Milliseconds of such runs in one turn of the event loop: where other threads help, and wait for the next message; and where none does. */
-const SLICE = 0.3;
-const SLICE_ALONE = 2;
-/** Runs that are worth a message. */
-const WORTH = 8;
+/** Milliseconds of the longest run that may be on the calling thread while runs crowd, and of all of them in one turn of the event loop. */
+const CROWDED = 0.5;
+const SLICE = 2;
+/** Milliseconds for which runs crowd after one has found another: callers that are answered come again one by one. */
+const LULL = 5;
+/** Threads of a run on the calling thread, at most: there is too little in it for more to share. */
+const MOST_THREADS = 8;
+/** Microseconds for which they look for the next run's work. From one run to the next it is a few, and a thread that sleeps takes as long as a run to wake. */
+const SPIN_US = 50;
 /** Runs that found another one under way, until copies are added. */
 const OVERLAPS = 16;
 /** Bytes of a model's copies that nobody asked for. */
@@ -84,28 +88,28 @@ class OpenModel implements Executable {
   #shared: readonly Stream[];
   /** How many those may be. */
   readonly #most: number;
-  /** Of runs on those, and on the calling thread. */
-  readonly #paces: Paces;
+  readonly #sharedPaces: Paces;
   readonly #here: Here;
+  readonly #herePaces = new Paces();
+  readonly #ways = new Ways("here");
+  #crowdedAt = Number.NEGATIVE_INFINITY;
   #underWay = 0;
   #overlaps = 0;
   #adding: Promise<void> | undefined;
   #disposed: Promise<void> | undefined;
-  /** Of the runs that wait, how many go to another thread along with the one before. */
-  #along = 0;
 
   constructor(artifact: Artifact, context: OpenContext, copies: Copies) {
     this.#artifact = artifact;
     this.#context = context;
     this.#wide = copies.wide;
     this.#widePaces = copies.paces;
-    this.#paces = copies.wide === undefined ? copies.paces : new Paces();
+    this.#sharedPaces = copies.wide === undefined ? copies.paces : new Paces();
     this.#shared = copies.wide === undefined ? copies.shared : [];
     this.#first = copies.wide ?? copies.shared[0];
     this.#most = copies.wide === undefined ? this.#shared.length : copies.most;
     const first = this.#first;
-    // What is so short has nothing for several threads to share.
-    this.#here = new Here(artifact, () => first.options(copies.wide === undefined ? undefined : 1), first.loadedMs);
+    const threads = Math.min(first.threads, MOST_THREADS);
+    this.#here = new Here(artifact, () => first.options({ threads, spinUs: threads > 1 ? SPIN_US : 0 }), first.loadedMs);
     this.here = this.#callingThread();
   }
 
@@ -114,67 +118,71 @@ class OpenModel implements Executable {
   }
 
   run(inputs: readonly TensorLike[], options: RunOptions = {}): Promise<readonly Tensor[]> {
-    const wide = this.#wide;
-    const helpers = this.#helpers(inputs);
-    if (wide === undefined) return leastBusy(helpers ?? this.#shared).run(inputs, options);
     const alone = this.#underWay === 0 && options.overlaps !== true;
-    if (!alone) this.#crowded(this.#paces.of(inputs).ms ?? this.#widePaces.of(inputs).ms);
-
-    const done = leastBusy(helpers ?? (alone || this.#shared.length === 0 ? [wide] : this.#shared)).run(inputs, options);
+    if (!alone) this.#crowded(this.#elsewhere(inputs));
+    const wide = this.#wide !== undefined && (alone || this.#shared.length === 0);
+    // Feeds that are handed over are empty afterwards.
+    const share = work(inputs);
+    const done = leastBusy(wide ? [this.#first] : this.#shared).run(inputs, options);
     this.#underWay++;
-    done.then(this.#ended, this.#ended);
+    const ended = (): void => {
+      this.#underWay--;
+      this.#ways.did(share);
+    };
+    done.then(ended, ended);
     return done;
-  }
-  readonly #ended = (): void => {
-    this.#underWay--;
-  };
-  /** Who takes short runs that do not stay on the calling thread, as that takes the others. */
-  #helpers(inputs: readonly TensorLike[]): readonly Stream[] | undefined {
-    if (this.#shared.length < 2 || (this.#paces.of(inputs).ms ?? Number.POSITIVE_INFINITY) > SHORT || !this.#here.ready) return undefined;
-    return this.#shared.slice(1);
   }
 
   #callingThread(): CallingThread {
     const here = this.#here;
     let pace: Pace = { ms: undefined };
     let now = 0;
+    let preferred = false;
     return {
       place: (inputs, waiting, busy): Place => {
-        pace = this.#paces.of(inputs);
-        let { ms } = pace;
-        const alone = waiting === 1 && busy === 0;
-        const most = alone ? ALONE : SHORT;
-        if (this.#wide !== undefined && !(ms !== undefined && ms <= most)) ms = this.#guessed(pace, inputs, alone);
-        if (ms === undefined || ms > most || !here.ready) return "engine";
-        let helped = false;
-        if (ms >= HELPED) {
-          if (waiting >= 2 * WORTH && this.#along === 0) this.#sendAlong(ms, waiting);
-          if (this.#along > 0) {
-            this.#along--;
-            return "engine";
-          }
-          helped = this.#shared.some((s, i) => i > 0 && !s.worker.late);
-        }
+        pace = this.#herePaces.of(inputs);
         now = performance.now();
-        return here.spent(now) < (helped ? SLICE : SLICE_ALONE) ? "here" : "later";
+        preferred = this.#belongsHere(pace, inputs, waiting > 1 || busy > 0, now);
+        if (!preferred) return "engine";
+        return here.spent(now) < SLICE ? "here" : "later";
       },
-      run: (inputs) => here.run(inputs, pace, now),
+      run: (inputs) => {
+        if (this.#ways.counting) this.#ways.did(work(inputs));
+        // The first run there is slow: code and weights come from afar.
+        pace.ms ??= this.#elsewhere(inputs);
+        return here.run(inputs, pace, now);
+      },
+      get preferred() {
+        return preferred;
+      },
       get ms() {
         return here.ms;
       },
     };
   }
-  /** What was seen with all processors stands for what one thread has not done yet. */
-  #guessed(pace: Pace, inputs: readonly TensorLike[], alone: boolean): number | undefined {
-    const { ms } = this.#widePaces.of(inputs);
-    if (alone && pace.ms !== undefined && ms !== undefined && ms <= ALONE) pace.ms *= FADE;
-    return pace.ms ?? ms;
-  }
-  #sendAlong(ms: number, waiting: number): void {
+  #belongsHere(pace: Pace, inputs: readonly TensorLike[], others: boolean, now: number): boolean {
+    if (pace.ms !== undefined && pace.ms < HELPED) return this.#here.ready;
+    const { fresh } = this.#here;
+    if (others) this.#crowdedAt = now;
+    const crowded = now - this.#crowdedAt <= LULL;
+    const most = crowded ? CROWDED : ALONE;
+    const ms = this.#expected(pace, inputs, most);
+    if (ms === undefined || ms > most || !this.#here.ready) return false;
+    if (!crowded || ms < HELPED) return true;
     this.#crowded(ms);
-    const helpers = this.#shared.slice(1);
-    if (helpers.some((s) => !s.worker.late) && leastBusy(helpers).worker.hungry)
-      this.#along = Math.min(waiting >> 1, MESSAGE_RUNS, Math.floor(MESSAGE_MS / ms));
+    // Of a turn's further runs nobody knows who waits behind them.
+    return this.#ways.ask(now, fresh ? others : undefined) === "here";
+  }
+  /** Milliseconds on the calling thread; what was seen elsewhere stands for what was not done there yet. */
+  #expected(pace: Pace, inputs: readonly TensorLike[], most: number): number | undefined {
+    if (pace.ms !== undefined && pace.ms <= most) return pace.ms;
+    const elsewhere = this.#elsewhere(inputs);
+    if (pace.ms !== undefined && elsewhere !== undefined && elsewhere <= most) pace.ms *= FADE;
+    return pace.ms ?? elsewhere;
+  }
+  /** Milliseconds on a worker thread. */
+  #elsewhere(inputs: readonly TensorLike[]): number | undefined {
+    return this.#sharedPaces.of(inputs).ms ?? this.#widePaces.of(inputs).ms;
   }
 
   /** A run of so long has found another one under way. */
@@ -186,7 +194,7 @@ class OpenModel implements Executable {
     const { onRemark } = this.#context;
     try {
       const context = { threads: Math.floor(availableParallelism() / this.#most), onRemark };
-      this.#shared = await open(this.#artifact, context, wide.level, this.#paces, this.#most);
+      this.#shared = await open(this.#artifact, context, wide.level, this.#sharedPaces, this.#most);
     } catch (error) {
       onRemark?.({
         severity: "warning",
@@ -215,3 +223,10 @@ class OpenModel implements Executable {
 
 const leastBusy = (of: readonly Stream[]): Stream =>
   of.find((s) => s.worker.filling) ?? of.reduce((a, b) => (b.worker.load < a.worker.load ? b : a));
+
+/** What of it there is in a run, by what it is fed: of one model, in proportion to its time. */
+function work(inputs: readonly TensorLike[]): number {
+  let elements = 0;
+  for (const { data } of inputs) elements += data.length;
+  return elements;
+}

@@ -74,13 +74,8 @@ interface SmallReply {
 }
 const RUN = { op: "run" };
 /** Milliseconds of work that one message of small runs holds, and the most runs. */
-export const MESSAGE_MS = 1;
-export const MESSAGE_RUNS = 32;
-/** Milliseconds after which the answer to a message of small runs is late. */
-const LATE_MS = 2;
-/** Milliseconds until a late thread counts as idle again: twice as many each time, up to a most, until so many answers were in time. */
-const AGAIN_MS = { least: 250, most: 8000 };
-const IN_TIME = 256;
+const MESSAGE_MS = 1;
+const MESSAGE_RUNS = 32;
 /** Milliseconds of work that are worth a message while other threads have nothing to do. */
 const WORTH_MS = 0.04;
 
@@ -91,11 +86,7 @@ export class HostWorker {
   readonly #waiting: Call[] = [];
   readonly #soon = new Soon(() => this.#pump());
   /** Messages that are out, by number: one, or two of small runs, that the thread has the next at hand. */
-  readonly #out = new Map<number, { readonly calls: readonly Call[]; readonly since: number }>();
-  /** Whether an answer to small runs came late a moment ago: there was no processor for the thread. */
-  late = false;
-  #again = AGAIN_MS.least;
-  #inTime = 0;
+  readonly #out = new Map<number, readonly Call[]>();
   /** Calls in them. */
   #outside = 0;
   /** Grows when the thread is replaced: sessions made before are gone. */
@@ -151,10 +142,6 @@ export class HostWorker {
     for (const { small } of this.#waiting) ms += small?.run.pace.ms ?? WORTH_MS;
     return ms < WORTH_MS;
   }
-  /** Whether it would start another message of small runs at once. */
-  get hungry(): boolean {
-    return this.#waiting.length === 0 && this.#out.size < 2;
-  }
 
   #pump(): void {
     for (;;) {
@@ -179,7 +166,7 @@ export class HostWorker {
       }
       worker.ref();
       const id = this.#next++;
-      this.#out.set(id, { calls, since: performance.now() });
+      this.#out.set(id, calls);
       this.#outside += calls.length;
       try {
         worker.postMessage(...this.#message(id, calls));
@@ -194,7 +181,7 @@ export class HostWorker {
   #mayStart({ small }: Call): boolean {
     if (this.#out.size === 0) return true;
     if (this.#out.size > 1 || small?.run.pace.ms === undefined || small.run.pace.ms > MESSAGE_MS) return false;
-    for (const { calls } of this.#out.values()) return calls[0]?.small !== undefined;
+    for (const calls of this.#out.values()) return calls[0]?.small !== undefined;
     return true;
   }
   /** Small runs that wait behind the first and fit into one message with it. */
@@ -224,17 +211,6 @@ export class HostWorker {
     return [{ op: "runs", id, sessions, of, packed }, [packed.buffer]];
   }
 
-  #punctual(inTime: boolean): void {
-    this.#inTime = inTime ? this.#inTime + 1 : 0;
-    if (this.#inTime >= IN_TIME) this.#again = AGAIN_MS.least;
-    if (inTime || this.late) return;
-    this.late = true;
-    setTimeout(() => {
-      this.late = false;
-    }, this.#again).unref();
-    this.#again = Math.min(2 * this.#again, AGAIN_MS.most);
-  }
-
   #start(): Worker {
     // A missing package is told apart from a failing one here, where the error has a code.
     try {
@@ -249,9 +225,8 @@ export class HostWorker {
       execArgv: [],
     });
     worker.on("message", (reply: Reply) => {
-      const sent = this.#out.get(reply.id);
-      if (sent === undefined) return;
-      const { calls, since } = sent;
+      const calls = this.#out.get(reply.id);
+      if (calls === undefined) return;
       this.#out.delete(reply.id);
       this.#outside -= calls.length;
       const failed = (call: Call, error: string): void => call.reject(ortFailed({ native: error, while_: String(call.message["op"]) }));
@@ -259,7 +234,6 @@ export class HostWorker {
       else if (calls[0]?.small === undefined) calls[0]?.resolve(reply.result as never);
       else {
         const { packed, large, errors, ms }: SmallReply = reply.result as never;
-        this.#punctual(performance.now() - since <= LATE_MS);
         const results: (readonly TensorLike[])[] = unpack(packed, true);
         for (const [i, tensors] of large) results[i] = tensors.map(([type, data, dims]) => ({ type, data, dims }));
         const wrong = new Map(errors);
@@ -282,7 +256,7 @@ export class HostWorker {
       const out = [...this.#out.values()];
       this.#out.clear();
       this.#outside = 0;
-      for (const [k, { calls }] of out.entries())
+      for (const [k, calls] of out.entries())
         for (const call of calls) {
           // Which of several runs it was nobody knows: each is made again, in a message of its own.
           if (call.small !== undefined) call.small.run.pace.ms = undefined;
