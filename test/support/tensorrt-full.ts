@@ -130,9 +130,13 @@ export interface Subject {
   readonly batch?: ((rows: number) => Readonly<Record<string, Tensor>>) | undefined;
 }
 
-/** What ONNX Runtime makes of a file, by name, without anything of Partita's. */
+/**
+ * What ONNX Runtime makes of a file, by name, without anything of Partita's. At its basic level: what its extended one makes of yolo8_nms is wrong by
+ * four fifths of the largest value.
+ */
 export async function onnxRuntime(model: string | Uint8Array, feeds: Readonly<Record<string, Tensor>>): Promise<Record<string, Tensor>> {
-  const session = typeof model === "string" ? await InferenceSession.create(model) : await InferenceSession.create(model);
+  const basic = { graphOptimizationLevel: "basic" } as const;
+  const session = typeof model === "string" ? await InferenceSession.create(model, basic) : await InferenceSession.create(model, basic);
   try {
     const given = Object.entries(feeds).map(
       ([name, t]) => [name, new OrtTensor(t.type as "float32", t.data as Float32Array, t.dims)] as const,
