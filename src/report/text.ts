@@ -55,7 +55,7 @@ export function renderText(r: ReportData, options: TextOptions = {}): string {
   else {
     const say = (text: string): void => void lines.push(...wrap(text, width, "", "  "));
     say(
-      `${percent(q.flopsCovered)} of the FLOPs and ${percent(q.nodesCovered)} of the nodes in ${counted(q.engineSegments, "engine segment")} (lower bound ${q.lowerBound}); the rest in ${counted(q.segments - q.engineSegments, "host part")}.`,
+      `${percent(q.flopsCovered)} of the FLOPs and ${percent(q.nodesCovered)} of the nodes in ${counted(q.engineSegments, "engine segment")} (lower bound ${q.lowerBound})${q.segments === q.engineSegments ? "" : `; the rest in ${counted(q.segments - q.engineSegments, "host part")}`}.`,
     );
     say(
       `${counted(q.cutTensors, "tensor")} ${q.cutTensors === 1 ? "crosses" : "cross"} (${human(q.boundaryBytes, "B")} a run), at most ${counted(q.crossings, "change")} of side on a path.`,
