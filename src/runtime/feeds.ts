@@ -7,7 +7,7 @@ import type { Plan, Port, SessionFeeds } from "./ports.js";
 
 const missingFeed = defineError<{ name: string; known: readonly string[] }>("P3102", "an input was not fed", ({ name, known }) => ({
   what: `input '${name}' is missing`,
-  fix: `feed all of ${known.map((k) => `'${k}'`).join(", ")}`,
+  fix: `feed all of ${known.map((k) => `'${k}'`).join(", ")} (--input NAME=FILE)`,
 }));
 export const unknownFeed = defineError<{ name: string; near: string | undefined; known: readonly string[] }>(
   "P3103",
