@@ -5,7 +5,7 @@
 import { defineError } from "../diagnostics.js";
 import { isResident } from "../engines/cuda/resident.js";
 import { symbolsOf } from "../ir/dims.js";
-import { Tensor, type TensorDType, type TensorLike } from "../tensor.js";
+import { Tensor, type TensorDType, type TensorLike, typedArrayOf } from "../tensor.js";
 import { isSymbol, type Values } from "./feeds.js";
 import type { Plan } from "./ports.js";
 import type { Choice, Ticket } from "./queue.js";
@@ -72,7 +72,8 @@ export function joining(plan: Plan, values: Values): Pick<Joinable, "key" | "ite
     const [first] = t?.dims ?? [];
     if (t === undefined || isResident(t) || first === undefined || first === 0) return { key: undefined, items: 0 };
     items ??= first;
-    key += `${t.dims.slice(1).join("x")} `;
+    for (let i = 1; i < t.dims.length; i++) key += `${t.dims[i]}x`;
+    key += " ";
   }
   return { key, items: items ?? 0 };
 }
@@ -110,8 +111,36 @@ export function chooseBatch<J extends Joinable, R>({ maxBatch, maxDelayMs = 0 }:
   };
 }
 
+/** Buffers that are kept for the next batch of the same size, and bytes of the largest. */
+const KEPT = 4;
+const MOST_BYTES = 4 << 20;
+
+/** Memory of joined inputs whose run is over: batches under load are of one size, and new memory for each costs as much as filling it. */
+export class Scratch {
+  readonly #free: ArrayBuffer[] = [];
+
+  take(bytes: number): ArrayBuffer {
+    const at = this.#free.findIndex((b) => b.byteLength === bytes);
+    return (at < 0 ? undefined : this.#free.splice(at, 1)[0]) ?? new ArrayBuffer(bytes);
+  }
+  /** The joined inputs among these are nobody's any more, but those that a result lies in; what has moved to another thread is empty. */
+  give(plan: Plan, values: Values): void {
+    const results = new Set(plan.outputs.map(({ name }) => bufferOf(values, name)));
+    for (const { name } of plan.inputs) {
+      const buffer = bufferOf(values, name);
+      if (buffer === undefined || results.has(buffer) || buffer.byteLength === 0 || buffer.byteLength > MOST_BYTES) continue;
+      if (this.#free.push(buffer) > KEPT) this.#free.shift();
+    }
+  }
+}
+function bufferOf(values: Values, name: string): ArrayBuffer | undefined {
+  const t = values.get(name);
+  if (t === undefined || isResident(t) || !ArrayBuffer.isView(t.data)) return undefined;
+  return t.data.buffer instanceof ArrayBuffer ? t.data.buffer : undefined;
+}
+
 /** Inputs of several runs in one array each, in the order of the runs. */
-export function join(plan: Plan, runs: readonly Joinable[]): Values {
+export function join(plan: Plan, runs: readonly Joinable[], scratch: Scratch): Values {
   const items = runs.reduce((n, r) => n + r.items, 0);
   const joined: Values = new Map();
   for (const { name } of plan.inputs) {
@@ -131,10 +160,11 @@ export function join(plan: Plan, runs: readonly Joinable[]): Values {
       );
       continue;
     }
+    const Kind = typedArrayOf(type) as Float32ArrayConstructor;
     // The tensor's own constructor gives arrays of other kinds the kind of the type.
-    const arrays = parts.map((p) => new Tensor(type, p.data as never, p.dims).data as Float32Array);
-    const Kind = (arrays[0] as Float32Array).constructor as Float32ArrayConstructor;
-    const data = new Kind(arrays.reduce((n, a) => n + a.length, 0));
+    const arrays = parts.map((p) => (p.data instanceof Kind ? p.data : (new Tensor(type, p.data as never, p.dims).data as Float32Array)));
+    const length = arrays.reduce((n, a) => n + a.length, 0);
+    const data = new Kind(scratch.take(length * Kind.BYTES_PER_ELEMENT), 0, length);
     let at = 0;
     for (const a of arrays) {
       data.set(a, at);
@@ -148,10 +178,12 @@ export function join(plan: Plan, runs: readonly Joinable[]): Values {
 /** The rows `from` to `from + items` of a result, over the same memory. Undefined when the result is not of so many rows in all. */
 export function cut(t: TensorLike, from: number, items: number, all: number): Tensor | undefined {
   if (t.dims[0] !== all) return undefined;
-  const inner = t.dims.slice(1).reduce((a, d) => a * d, 1);
+  const [, ...rest] = t.dims;
+  let inner = 1;
+  for (const d of rest) inner *= d;
   const data = t.data as Float32Array | readonly string[];
   const part = Array.isArray(data)
     ? data.slice(from * inner, (from + items) * inner)
     : (data as Float32Array).subarray(from * inner, (from + items) * inner);
-  return new Tensor(t.type as TensorDType, part as never, [items, ...t.dims.slice(1)]);
+  return new Tensor(t.type as TensorDType, part as never, [items, ...rest]);
 }

@@ -5,7 +5,7 @@ import type { DeviceTensor, HostCopies } from "../engines/engine.js";
 import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { NumericDType, Tensor, TensorLike } from "../tensor.js";
-import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining } from "./batching.js";
+import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining, Scratch } from "./batching.js";
 import { badSession, demandNamed } from "./errors.js";
 import { Interface, type Values, wrongFeed } from "./feeds.js";
 import type { Lane } from "./lane.js";
@@ -80,6 +80,9 @@ export class Session {
   readonly #batching: Batching | undefined;
   /** Whether runs may be on the calling thread. */
   readonly #mayBeHere: boolean;
+  readonly #scratch = new Scratch();
+  /** Whether outputs are inputs or constants. */
+  readonly #hasDirect: boolean;
   #batches = 0;
   #batchedRuns = 0;
   #retriedBatches = 0;
@@ -100,6 +103,7 @@ export class Session {
     this.#interface = new Interface(plan);
     this.#batching = batching;
     if (batching !== undefined) checkBatchable(plan);
+    this.#hasDirect = Object.keys(plan.direct).length > 0;
     this.#mayBeHere = batching === undefined && lanes.some((l) => l.hasHere);
     // Runs that could be joined wait outside.
     const [only] = lanes;
@@ -268,10 +272,11 @@ export class Session {
     this.#batchedRuns += jobs.length;
     let values: Values;
     try {
-      values = join(this.#plan, jobs);
+      values = join(this.#plan, jobs, this.#scratch);
       // The joined feeds are this run's own: what is not small moves. Small tensors go with others in one message.
       const how = { transfer: !isSmall(values), overlaps: jobs.length > 1, placed: !lane.hasHere };
       await lane.run(values, { run: batch, session: this.id, ...how });
+      this.#scratch.give(this.#plan, values);
     } catch {
       this.#retriedBatches++;
       for (const t of tickets) if (!t.settled) await this.#alone(t, lane);
@@ -287,11 +292,11 @@ export class Session {
   }
   /** What a run gets of a joined one's results; undefined where they turn out not to be of so many items. */
   #part(values: Values, job: Job, from: number, all: number): Values | undefined {
-    const part: Values = new Map(job.values);
+    // An output that is an input is the run's own feed.
+    const part: Values = this.#hasDirect ? new Map(job.values) : new Map();
     for (const { name } of this.outputs) {
       const whole = values.get(name);
-      // An output that is an input is the run's own feed.
-      if (Object.hasOwn(this.#plan.direct, name)) continue;
+      if (this.#hasDirect && Object.hasOwn(this.#plan.direct, name)) continue;
       const rows = whole === undefined || isResident(whole) ? undefined : cut(whole, from, job.items, all);
       if (rows === undefined) return undefined;
       part.set(name, rows);

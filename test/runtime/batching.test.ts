@@ -104,6 +104,33 @@ describe("runs that wait", () => {
     expect(session.stats()).toMatchObject({ completed: 6, batches: 1, batchedRuns: 3, retriedBatches: 0 });
     await session.dispose();
   });
+  it.each([false, true])("are joined in memory that serves the next batch of that size, unless results lie in it: %s", async (inPlace) => {
+    const plan: Plan = {
+      inputs: [port("x", ["N", 2])],
+      outputs: [port("y", ["N", 2])],
+      steps: [{ segment: "host_0", inputs: ["x"], outputs: ["y"] }],
+      direct: {},
+      joins: "",
+    };
+    const buffers = new Set<unknown>();
+    const executable: Executable = {
+      async run([x]) {
+        const data = x?.data as Float32Array;
+        buffers.add(data.buffer);
+        return [new Tensor("float32", inPlace ? data : data.slice(), x?.dims)];
+      },
+      async dispose() {},
+    };
+    const session = new Session(plan, [new Lane(plan, [executable])], { batching: { maxBatch: 2 } });
+    const results: (readonly [number, Tensor | undefined])[] = [];
+    for (let i = 0; i < 6; i += 2) {
+      const pair = [i, i + 1].map(async (v) => [v, (await session.run({ x: new Tensor("float32", [v, -v], [1, 2]) }))["y"]] as const);
+      results.push(...(await Promise.all(pair)));
+    }
+    for (const [v, y] of results) expect(y?.data).toEqual(Float32Array.of(v, -v));
+    expect([session.stats().batches, buffers.size]).toEqual([3, inPlace ? 3 : 1]);
+    await session.dispose();
+  });
   it("keep the outputs that each asked for, and views of one buffer hold them", async () => {
     const { executable, flow } = adder();
     const session = new Session(PLAN, [new Lane(PLAN, [executable])], { batching: { maxBatch: 8 } });
