@@ -1,4 +1,5 @@
-// Throughput of 64 concurrent callers on the host engine: a session, a session that joins runs, and bare onnxruntime-node driven the same way.
+// Throughput of 64 concurrent callers on the host engine: a session of defaults, one of a copy of one thread for each core, one of defaults that joins runs,
+// and bare onnxruntime-node driven the same way.
 // Rounds are interleaved and medians reported. `node bench/serving.mjs [seconds of a round] [rounds]`, after `npm run build`.
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -73,7 +74,7 @@ async function compared(path, dims) {
   const sessions = {
     defaults: await program.createSession(),
     session: await program.createSession({ streams: cores, threads: 1 }),
-    batching: await program.createSession({ streams: cores, threads: 1, batching: { maxBatch: CALLERS } }),
+    batching: await program.createSession({ batching: { maxBatch: CALLERS } }),
   };
   const bare = {
     bare: await ort.InferenceSession.create(path),

@@ -11,7 +11,7 @@ export interface SessionOptions {
    * (`session.stats().host`).
    */
   readonly streams?: number | undefined;
-  /** Threads of one run on the host. Default: all cores, and one where the session finds out that this is better; see `streams`. */
+  /** Threads of one run on the host, in workers and on the calling thread. Default: all cores, and one where the session finds out that this is better; see `streams`. */
   readonly threads?: number | undefined;
   /** CUDA devices by number: each gets the program once, and a run goes to the least busy. Default: the first. */
   readonly devices?: readonly number[] | undefined;

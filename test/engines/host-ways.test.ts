@@ -66,7 +66,7 @@ describe("of two ways", () => {
     // The trial is under way: what comes now comes alone, then nothing for a second.
     machine.go(60, false, () => 1);
     expect(machine.ways.counting).toBe(false);
-    machine.go(520);
+    machine.go(1020);
     expect(machine.ways.counting).toBe(true);
     machine.now += 1000;
     machine.go(10, true);

@@ -22,7 +22,7 @@ const CROWDED = 0.5;
 const SLICE = 2;
 /** Milliseconds for which runs crowd after one has found another: callers that are answered come again one by one. */
 const LULL = 5;
-/** Threads of a run on the calling thread, at most: there is too little in it for more to share. */
+/** Threads of a run on the calling thread, at most, and no more than there are processors: there is too little in it for more to share. */
 const MOST_THREADS = 8;
 /** Microseconds for which they look for the next run's work. From one run to the next it is a few, and a thread that sleeps takes as long as a run to wake. */
 const SPIN_US = 50;
@@ -108,7 +108,7 @@ class OpenModel implements Executable {
     this.#first = copies.wide ?? copies.shared[0];
     this.#most = copies.wide === undefined ? this.#shared.length : copies.most;
     const first = this.#first;
-    const threads = Math.min(first.threads, MOST_THREADS);
+    const threads = Math.min(first.threads, MOST_THREADS, availableParallelism());
     this.#here = new Here(artifact, () => first.options({ threads, spinUs: threads > 1 ? SPIN_US : 0 }), first.loadedMs);
     this.here = this.#callingThread();
   }

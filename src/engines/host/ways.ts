@@ -12,7 +12,7 @@ const COUNTED = 30;
 /** Whose the moments of a trial are, the kept way's or its rival's: what the machine does meanwhile meets both. Each way's middle one speaks for it. */
 const MOMENTS = ["kept", "rival", "rival", "kept", "kept", "rival"] as const;
 /** Milliseconds from one trial to the next: twice as many each time that the outcome is the same, up to a most. */
-const AGAIN = { least: 500, most: 16_000 };
+const AGAIN = { least: 1000, most: 16_000 };
 /** How much more the other way must get done: between equals nothing changes. */
 const BETTER = 1.05;
 
