@@ -1,8 +1,8 @@
 /**
  * Where ONNX Runtime 1.30 needs help.
  *
- * A known wrong result: at full optimisation a Transpose is folded into a MatMul that has a 1-D operand, which then multiplies the wrong
- * axis. A vector operand beside a transposed one is made a matrix, which is not affected, and squeezed back.
+ * A wrong result: from level "extended" on a Transpose is folded into a MatMul by a vector, which then multiplies the wrong axis (vectors.ts). The
+ * vector is made a matrix of one column, which is not affected, and the result squeezed back.
  *
  * A crash: LSTM, GRU and RNN read three dims of their input, and Einsum as many as its term has letters, before they look whether the input
  * has them, and end the process.
@@ -16,11 +16,12 @@
 import { Editor } from "../../ir/edit.js";
 import { shapeOfType, typeAt } from "../../ir/graph.js";
 import { int64Constant } from "../../ir/payload.js";
-import type { Attr, Graph, Node, ValueId } from "../../ir/types.js";
+import type { Attr, Dim, Graph, Node, TensorType, ValueId } from "../../ir/types.js";
 import { deep } from "../../passes/pass.js";
+import { flag, vectorProducts } from "./vectors.js";
 
 export function guarded(g: Graph): Graph {
-  return deep(g, (inner) => ranked(ellipses(distinctOutputs(scalarRanges(vectorProducts(inner))))));
+  return deep(g, (inner) => ranked(ellipses(distinctOutputs(scalarRanges(columns(inner))))));
 }
 
 /** Operators that trust their inputs' ranks read those of unknown rank through a Transpose in place, which refuses every other rank. */
@@ -117,37 +118,23 @@ function scalarRanges(g: Graph): Graph {
   return draft.finish();
 }
 
-function vectorProducts(g: Graph): Graph {
-  if (!g.nodes.some((n) => n.op === "MatMul" && n.domain === "") || !g.nodes.some((n) => n.op === "Transpose")) return g;
+function columns(g: Graph): Graph {
   const draft = new Editor(g);
-  // ONNX Runtime looks through Cast, and may move a Transpose through other operators before it fuses; any transposed operand counts.
-  const transposed = (v: ValueId | undefined, depth = 0): boolean => {
-    const p = draft.producer(v);
-    if (p === undefined || depth > 4) return false;
-    return p.op === "Transpose" || (p.ins.length > 0 && p.ins.some((i) => transposed(i, depth + 1)));
-  };
-  const rank = (v: ValueId | undefined): number | undefined => (v === undefined ? undefined : shapeOfType(draft.type(v))?.length);
-  for (const n of draft.nodes()) {
-    if (n.op !== "MatMul" || n.domain !== "") continue;
-    const [a, b] = n.ins;
-    if (a === undefined || b === undefined) continue;
-    // An unknown rank may be 1, but then nothing can be rewritten safely here; ONNX Runtime does not fuse without a known shape either.
-    if (rank(b) === 1 && rank(a) !== 1 && transposed(a)) widen(draft, n, 1);
-    else if (rank(a) === 1 && rank(b) !== 1 && transposed(b)) widen(draft, n, 0);
+  for (const { node, a, b, rank } of vectorProducts(g)) {
+    // A rank that is not known may be another: that optimizer is left out then (avoid.ts).
+    if (rank !== 1) continue;
+    const origin = node.origin ?? [node.name];
+    const type = draft.type(b) as TensorType;
+    const [length] = type.shape as readonly [Dim];
+    // FusedMatMul transposes no vector; it would the matrix.
+    const row = flag(node, "transB");
+    const axis = draft.addConstant(`${node.name}/axis`, int64Constant([row ? 0 : 1]));
+    const last = draft.addConstant(`${node.name}/axis`, int64Constant([-1]));
+    const column = draft.declare(`${node.name}/vector`, { ...type, shape: row ? [1, length] : [length, 1] });
+    draft.add({ op: "Unsqueeze", ins: [b, axis], outs: [column], name: `${node.name}/vector`, origin });
+    const product = draft.declare(`${node.name}/matrix`);
+    draft.patch(node.id, { ins: [a, column], outs: [product] });
+    draft.add({ op: "Squeeze", ins: [product, last], outs: node.outs, name: `${node.name}/squeeze`, origin });
   }
   return draft.finish();
-}
-
-/** MatMul(a, v) as Squeeze(MatMul(a, [v])): the vector becomes a column (side 1) or a row (side 0). */
-function widen(draft: Editor, n: Node, side: 0 | 1): void {
-  const [out] = n.outs;
-  const vector = n.ins[side];
-  if (out === undefined || vector === undefined) return;
-  const axis = side === 1 ? -1 : -2;
-  const axes = draft.addConstant(`${n.name}/axis`, int64Constant([side === 1 ? 1 : 0]));
-  const back = draft.addConstant(`${n.name}/axis`, int64Constant([axis]));
-  const wide = draft.add({ op: "Unsqueeze", ins: [vector, axes], outs: 1, name: `${n.name}/vector`, origin: n.origin ?? [n.name] }).outs[0];
-  const product = draft.declare(`${n.name}/matrix`);
-  draft.patch(n.id, { ins: side === 1 ? [n.ins[0], wide] : [wide, n.ins[1]], outs: [product] });
-  draft.add({ op: "Squeeze", ins: [product, back], outs: [out], name: `${n.name}/squeeze`, origin: n.origin ?? [n.name] });
 }

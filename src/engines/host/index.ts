@@ -16,7 +16,7 @@ import { inferGraph } from "../../ops/infer.js";
 import { isTensorDType } from "../../tensor.js";
 import { byShape } from "../by-shape.js";
 import type { Engine } from "../engine.js";
-import { halvesTransposed, NCHWC } from "./avoid.js";
+import { halvesTransposed, maybeByVector, NCHWC, TRANSPOSE_FUSION } from "./avoid.js";
 import { carried, isBfloat16 } from "./bfloat16.js";
 import { noCrossing, tooLarge } from "./errors.js";
 import { guarded } from "./guard.js";
@@ -30,7 +30,7 @@ import { type Level, PAD_FUSION } from "./stream.js";
 /** Models above this go to ONNX Runtime as files. */
 const IN_MEMORY = 1 << 30;
 /** Bump when the way a segment is written changes: caches hold artifacts by key. */
-const VERSION = "host/3";
+const VERSION = "host/4";
 
 const anyDims: Engine = {
   name: "host",
@@ -63,6 +63,7 @@ const anyDims: Engine = {
       ...(graph === spelled ? [] : [FUSIONS_THAT_ROUND]),
       ...(padsPools(graph) ? [PAD_FUSION] : []),
       ...(halvesTransposed(graph) ? [NCHWC] : []),
+      ...(maybeByVector(graph) ? [TRANSPOSE_FUSION] : []),
     ];
     const key = graphHash(graph, `${VERSION} ${level}`);
     const bfloat16 = segment.outputs.flatMap((v, i) => (isBfloat16(segment, v) ? [i] : []));
