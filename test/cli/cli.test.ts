@@ -471,7 +471,10 @@ describe("exit codes and errors", () => {
   it("--json tells errors as data, on stdout", async () => {
     const r = await partita(["run", net, "--json"]);
     expect(r.code).toBe(1);
-    expect(r.json()).toMatchObject({ schema: "partita.error/1", error: { code: "P3102", where: { value: "x" }, fix: "feed all of 'x' (--input NAME=FILE)" } });
+    expect(r.json()).toMatchObject({
+      schema: "partita.error/1",
+      error: { code: "P3102", where: { value: "x" }, fix: "feed all of 'x' (--input NAME=FILE)" },
+    });
   });
   it("a failed compilation leaves no bundle", async () => {
     expect((await partita(["compile", net, "--outputs", "nope", "-o", at("never.partita")])).code).toBe(1);
