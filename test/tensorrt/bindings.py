@@ -78,7 +78,9 @@ class Recorder(trt.IErrorRecorder):
 class Allocator(trt.IOutputAllocator):
     def __init__(self):
         trt.IOutputAllocator.__init__(self)
-        self.memory = (ctypes.c_float * 64)()
+        # As aligned as TensorRT asks for.
+        self.room = (ctypes.c_char * (2 * 512))()
+        self.memory = (ctypes.c_float * 64).from_buffer(self.room, -ctypes.addressof(self.room) % 512)
         self.calls = []
 
     def reallocate_output(self, tensor, memory, size, alignment):

@@ -116,7 +116,7 @@ describe.skipIf(why !== undefined)(`NVIDIA's bindings${why === undefined ? "" : 
       // The stand-in keeps the rows that do not begin with zero: one of the two.
       allocator: [true, true],
       allocated: [
-        ["memory", "y", 12, 256],
+        ["memory", "y", 12, 512],
         ["dims", "y", [1, 3]],
       ],
       decided: Array.from(layerValues(Float32Array.from([-1, -2, -3]))),
