@@ -38,15 +38,16 @@ export async function referenceOf(
   }
 }
 
-/** The first output that differs, in words; undefined when all agree. */
+/** The first output that differs, in words; undefined when all agree. `rtolOfMax`: what may differ, as a share of the largest value. */
 export function describeDifference(
   ours: Readonly<Record<string, TensorLike>>,
   theirs: Readonly<Record<string, TensorLike>>,
+  rtolOfMax = 1e-3,
 ): string | undefined {
   for (const [name, expected] of Object.entries(theirs)) {
     const actual = ours[name];
     if (actual === undefined) return `no output '${name}'`;
-    const c = compareTensors(actual, expected, { rtolOfMax: 1e-3, atol: 1e-6 });
+    const c = compareTensors(actual, expected, { rtolOfMax, atol: 1e-6 });
     if (!c.ok) return `'${name}': ${c.message}`;
   }
   return undefined;
