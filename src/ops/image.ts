@@ -222,6 +222,8 @@ export const affineGrid = defineOp({
     yield { name: "plane", in: { theta: random("float32", 1, 2, 3), size: ints64(1, 1, 3, 4) } };
   },
 });
+/** Samples of one region in RoiAlign: far more than any model takes, and their weights fit into memory. */
+const MOST_SAMPLES = 2 ** 24;
 export const roiAlign = defineOp({
   name: "RoiAlign",
   doc: "Pools regions of interest to one size with bilinear samples.",
@@ -247,14 +249,17 @@ export const roiAlign = defineOp({
     spatial_scale: float(1),
   },
   role: "compute",
-  infer: (at) => [
-    fact(dtypeOf(at.in.x), [
-      shapeOf(at.in.rois)?.[0] ?? UNKNOWN,
-      shapeOf(at.in.x)?.[1] ?? UNKNOWN,
-      at.attrs.output_height,
-      at.attrs.output_width,
-    ]),
-  ],
+  infer: (at) => {
+    const { output_height: height, output_width: width, sampling_ratio: ratio } = at.attrs;
+    // ONNX Runtime counts a region's samples without looking for an overflow, and ends the process then.
+    const samples = height * width * Math.max(1, ratio) ** 2;
+    if (ratio < 0 || !(samples <= MOST_SAMPLES))
+      at.fail(
+        `sampling_ratio ${ratio} for ${height} by ${width} bins is ${ratio < 0 ? "negative" : `more than ${MOST_SAMPLES} samples of a region`}`,
+        "set it where the model is made: 0 goes by the region's size, 2 is usual",
+      );
+    return [fact(dtypeOf(at.in.x), [shapeOf(at.in.rois)?.[0] ?? UNKNOWN, shapeOf(at.in.x)?.[1] ?? UNKNOWN, height, width])];
+  },
   cost: perOutput(32),
   int8: absent("interpolation needs a scale of its own"),
   on: on(absent("region pooling has no kernel"), undefined),

@@ -149,6 +149,16 @@ it("the length of a range that counts down", () => {
   ).graph;
   expect(shapeOfType(typeAt(g, g.outputs[0] as ValueId))).toEqual(["n"]);
 });
+it.each(["9223372036854775807", "100000", "-1"])("a region's samples are counted before ONNX Runtime does: sampling_ratio %s", (ratio) => {
+  const g = parse(
+    [
+      'graph "g" opset {"": 18} (%x: float32[1, 1, 6, 6], %rois: float32[1, 4], %batch: int64[1]) -> (%y) {',
+      `%y = RoiAlign(%x, %rois, %batch) {output_height = 2, output_width = 2, sampling_ratio = ${ratio}}`,
+      "}",
+    ].join("\n"),
+  );
+  expect(() => inferGraph(g)).toThrow(expect.objectContaining({ code: "P1501", message: expect.stringContaining("sampling_ratio") }));
+});
 it("reads a spelling by operator set", () => {
   expect(readingOf("", "Clip", 6)?.reading.since).toBe(1);
   expect(readingOf("", "Clip", 20)?.reading.adapt).toBeUndefined();
