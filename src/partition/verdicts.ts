@@ -4,7 +4,7 @@ import { displayName, originOf, qualifiedOp, readsOf } from "../ir/graph.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { type EngineName, engineNames, type Fact, type Target } from "../ops/define.js";
 import { doneSite } from "../ops/infer.js";
-import { ofPart, type Parts } from "../passes/parts.js";
+import type { Parts } from "../passes/parts.js";
 
 /**
  * User control: nodes whose name, origin or operator matches go to `to`. Strings are exact names, operators, patterns with `*`, or regions:
@@ -110,11 +110,13 @@ function ask(g: Graph, n: Node, engine: EngineName, options: JudgeOptions): Verd
         ? no("what-if: taken as unsupported")
         : no(`what-if: taken as supported by '${assumed}' alone`);
   const parts = options.parts?.[engine];
-  for (const part of parts?.of(n.id) ?? []) {
-    const verdict = ofPart(part, answer(parts?.graph ?? g, part, engine, options.target, parts?.facts ?? options.facts));
-    if (!verdict.ok) return verdict;
+  const own = parts?.of(n.id);
+  if (parts === undefined || own === undefined) return answer(g, n, engine, options.target, options.facts);
+  for (const part of own) {
+    const verdict = answer(parts.graph, part, engine, options.target, parts.facts);
+    if (!verdict.ok) return no(`it is taken in parts, and of its ${qualifiedOp(part)}: ${verdict.why}`, verdict.fix);
   }
-  return parts?.of(n.id) === undefined ? answer(g, n, engine, options.target, options.facts) : yes;
+  return yes;
 }
 /** What the operator's own table says. */
 function answer(g: Graph, n: Node, engine: EngineName, target: Target, facts: (v: ValueId) => Fact): Verdict {

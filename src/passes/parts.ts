@@ -2,8 +2,6 @@
  * What an engine takes in parts: a graph that is planned for several engines keeps the operators that one of them takes whole, and the others are
  * asked about the nodes that such an operator is spelled out in, which is what they get when the segment is built.
  */
-import { no, type Verdict } from "../diagnostics.js";
-import { qualifiedOp } from "../ir/graph.js";
 import type { Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import type { Fact } from "../ops/define.js";
 import { inferGraph } from "../ops/infer.js";
@@ -27,7 +25,6 @@ export function partsOf(g: Graph, keeps: Keep, how: Parameters<typeof inferGraph
   // A part may be spelled out in turn: it is told of after the one that it belongs to.
   const spelled = spelledOut(g, keeps, (part, of) => void owners.set(part, owner(of)));
   if (spelled === g) return undefined;
-  const before = new Map(g.nodes.map((n) => [n.id, n]));
   const { graph, facts } = inferGraph(spelled, how);
   const parts = new Map<NodeId, Node[]>();
   for (const n of graph.nodes) {
@@ -36,13 +33,9 @@ export function partsOf(g: Graph, keeps: Keep, how: Parameters<typeof inferGraph
     if (known === undefined) parts.set(whole, [n]);
     else known.push(n);
   }
-  const changed = (id: NodeId): boolean => {
-    const [first, ...others] = parts.get(id) ?? [];
-    return first !== undefined && (others.length > 0 || first.op !== before.get(id)?.op || first.domain !== before.get(id)?.domain);
-  };
-  return { graph, facts, owner, of: (node) => (changed(node) ? parts.get(node) : undefined) };
+  for (const n of g.nodes) {
+    const [first, ...others] = parts.get(n.id) ?? [];
+    if (others.length === 0 && first?.op === n.op && first.domain === n.domain) parts.delete(n.id);
+  }
+  return { graph, facts, owner, of: (node) => parts.get(node) };
 }
-
-/** A verdict on a part, told of the whole. */
-export const ofPart = (part: Node, verdict: Verdict): Verdict =>
-  verdict.ok ? verdict : no(`it is taken in parts, and of its ${qualifiedOp(part)}: ${verdict.why}`, verdict.fix);

@@ -8,12 +8,10 @@ import { addonPaths } from "../../src/engines/cuda/native.js";
 import type { TensorRt } from "../../src/engines/tensorrt/native.js";
 import { manifestHash } from "../../src/runtime/bundle.js";
 
-const { damage } = (await import(join(import.meta.dirname, "tensorrt-damage.mjs"))) as {
-  readonly damage: (bytes: Uint8Array, seed: number, index: number) => Uint8Array;
-};
-
 /** The plan that `tryDamaged` tries as number `index` of the series `seed`. */
-export const damagedPlan = (plan: Uint8Array, seed: number, index: number): Uint8Array => damage(plan, seed, index);
+export const { damage: damagedPlan } = (await import(join(import.meta.dirname, "tensorrt-damage.mjs"))) as {
+  readonly damage: (plan: Uint8Array, seed: number, index: number) => Uint8Array;
+};
 
 export interface Outcomes {
   /** How many ended in what. */

@@ -118,11 +118,13 @@ function scalarRanges(g: Graph): Graph {
   return draft.finish();
 }
 
+/** Vectors that multiply what may be transposed become columns. */
 function columns(g: Graph): Graph {
+  // A rank that is not known may be another: that optimizer is left out then (avoid.ts).
+  const products = vectorProducts(g).filter(({ rank }) => rank === 1);
+  if (products.length === 0) return g;
   const draft = new Editor(g);
-  for (const { node, a, b, rank } of vectorProducts(g)) {
-    // A rank that is not known may be another: that optimizer is left out then (avoid.ts).
-    if (rank !== 1) continue;
+  for (const { node, a, b } of products) {
     const origin = node.origin ?? [node.name];
     const type = draft.type(b) as TensorType;
     const [length] = type.shape as readonly [Dim];
