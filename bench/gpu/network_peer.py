@@ -73,22 +73,23 @@ def milliseconds(f, samples):
     return times
 
 
-ready = {}
-for case in sys.argv[1].split(","):
-    name, batch = case.rsplit("-", 1)
-    model, inputs = network(name, int(batch))
-    for engine, make in (("eager in a CUDA graph", captured), ("torch.compile", compiled)):
-        said = {"case": case, "engine": engine, "torch": torch.__version__}
-        start = time.perf_counter()
-        try:
-            ready[case, engine] = make(model, inputs)
-            said["setupSeconds"] = round(time.perf_counter() - start, 1)
-        except Exception as error:
-            said["error"] = f"{type(error).__name__}: {error}"[:300]
-        print(json.dumps(said), flush=True)
-print(json.dumps({"ready": len(ready)}), flush=True)
-for line in sys.stdin:
-    asked = json.loads(line)
-    f = ready.get((asked["case"], asked["engine"]))
-    with torch.no_grad():
-        print(json.dumps({"ms": [] if f is None else milliseconds(f, asked["samples"])}), flush=True)
+if __name__ == "__main__":
+    ready = {}
+    for case in sys.argv[1].split(","):
+        name, batch = case.rsplit("-", 1)
+        model, inputs = network(name, int(batch))
+        for engine, make in (("eager in a CUDA graph", captured), ("torch.compile", compiled)):
+            said = {"case": case, "engine": engine, "torch": torch.__version__}
+            start = time.perf_counter()
+            try:
+                ready[case, engine] = make(model, inputs)
+                said["setupSeconds"] = round(time.perf_counter() - start, 1)
+            except Exception as error:
+                said["error"] = f"{type(error).__name__}: {error}"[:300]
+            print(json.dumps(said), flush=True)
+    print(json.dumps({"ready": len(ready)}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        f = ready.get((asked["case"], asked["engine"]))
+        with torch.no_grad():
+            print(json.dumps({"ms": [] if f is None else milliseconds(f, asked["samples"])}), flush=True)

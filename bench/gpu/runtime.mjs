@@ -1,8 +1,8 @@
 // The runtime on GPUs: a decoder whose cache stays on the device, beside ONNX Runtime's tokens and torch's eager generation; two sessions at once on one GPU;
-// one session on one GPU and on two, fed tensors on the GPUs, in pinned memory and in plain arrays, beside what the bus and the host's memory give. One call
-// does all of it, each part in a process and with a deadline of its own, and writes a line of JSON a figure as soon as it is there.
-//   node bench/gpu/runtime.mjs results.jsonl [floors,floats,bytes,large,decoder,sessions]   "part:seconds" for another deadline; SMALL=1: stand-in sizes
-//   on the host
+// one session on one GPU and on two, fed tensors on the GPUs, in pinned memory and in plain arrays, beside what the bus and the host's memory give; what one
+// caller waits for a run, beside the device's share of it and torch's. One call does all of it, each part in a process and with a deadline of its own, and writes a line of JSON a figure as soon as it is there.
+//   node bench/gpu/runtime.mjs results.jsonl [floors,floats,bytes,large,decoder,sessions,latency]   "part:seconds" for another deadline; SMALL=1: stand-in
+//   sizes on the host
 //   node bench/gpu/runtime.mjs --report results.jsonl gpu driver               writes bench/results/gpu-runtime.json
 import { spawnSync } from "node:child_process";
 import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
@@ -11,9 +11,9 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as ort from "onnxruntime-node";
 import { compile, Tensor } from "../../dist/index.js";
-import { writeOnnx } from "../../dist/ir.js";
+import { parse, writeOnnx } from "../../dist/ir.js";
 import { decoder } from "./decoder.mjs";
-import { resnet50 } from "./networks.mjs";
+import { bert, resnet50 } from "./networks.mjs";
 import { chosen, inParts, part, row, runPart, underWay } from "./parts.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -23,7 +23,7 @@ const TOKENS = small ? 24 : 160;
 const WARM = small ? 4 : 32;
 const PROMPT = 17n;
 
-const SECONDS = { floors: 20, floats: 60, bytes: 50, large: 65, decoder: 120, sessions: 80 };
+const SECONDS = { floors: 20, floats: 60, bytes: 50, large: 65, decoder: 120, sessions: 80, latency: 120 };
 const [, , first, second, third] = process.argv;
 if (part !== undefined)
   await runPart({
@@ -33,6 +33,7 @@ if (part !== undefined)
     large: () => twoDevices({ batch: 128 }),
     decoder: generation,
     sessions: twoSessions,
+    latency,
   });
 else if (first === "--report") report(second, third, process.argv[5]);
 else {
@@ -180,6 +181,116 @@ async function twoSessions() {
     await Promise.all([a.dispose(), b.dispose()]);
     row({ part: "sessions", network: "resnet50-fp16", batch, one, two, ratio: two.itemsPerSecond / one.itemsPerSecond });
   }
+}
+
+/** A network so short that what is around it is most of a run. */
+function shortest() {
+  const dims = [256, 512, 256];
+  const weights = dims.map((d, i) => Array.from({ length: d * (dims[i + 1] ?? 16) }, (_, k) => (Math.sin(k) / d).toFixed(4)));
+  const layers = weights.map((w, i) => [
+    `  const %w${i} = float32[${dims[i]}, ${dims[i + 1] ?? 16}] [${w.join(", ")}]`,
+    `  %p${i} = MatMul(${i === 0 ? "%x" : `%h${i - 1}`}, %w${i})\n  ${i === dims.length - 1 ? "%y" : `%h${i}`} = Relu(%p${i})`,
+  ]);
+  return parse(`graph "mlp" opset {"": 18} (%x: float32[1, 256]) -> (%y) {\n${layers.flat().join("\n")}\n}`);
+}
+
+/**
+ * What one caller waits for a run, call after call, from each kind of feeds: as it is, and with a thread that waits for each run, as runs that crowd have it.
+ * Beside it the device's share, copies and kernels in one CUDA graph; and what a second gets done from many callers.
+ */
+async function latency() {
+  const networks = { mlp: shortest(), "resnet50-fp16": resnet50(1), ...(small ? {} : { "bert-base-fp16": bert(1, 128) }) };
+  const { openDevice } = small ? {} : await import("../../dist/engines/cuda/device.js");
+  const torch = small ? {} : latencyPeer(Object.keys(networks).filter((n) => n !== "mlp"));
+  for (const [network, graph] of Object.entries(networks)) {
+    underWay(`compiling ${network}`);
+    const program = await compile(graph, { target, precision: small || network === "mlp" ? "fp32" : "fp16", strict: !small });
+    const feeds = {};
+    for (const p of program.inputs) {
+      const count = p.dims.reduce((a, b) => a * b, 1);
+      const data =
+        p.type === "int64"
+          ? BigInt64Array.from({ length: count }, (_, i) => (p.name.includes("mask") ? 1n : BigInt(i * 37) % 30000n))
+          : Float32Array.from({ length: count }, (_, i) => Math.sin(i));
+      feeds[p.name] = new Tensor(p.type, data, p.dims);
+    }
+    const figures = { part: "latency", network, batch: 1 };
+    const ways = small ? ["asItIs"] : ["asItIs", "threads"];
+    for (const streams of small ? [1] : [1, 4]) {
+      const session = await program.createSession({ threads: 1, streams });
+      const device = openDevice?.(0);
+      const kinds = { plain: feeds, pinned: {}, resident: {} };
+      for (const [name, t] of Object.entries(feeds)) {
+        kinds.pinned[name] = session.allocate(t.type, t.dims);
+        kinds.pinned[name].data.set(t.data);
+        if (!small) kinds.resident[name] = await session.upload(t);
+      }
+      if (small) delete kinds.resident;
+      for (const way of ways) {
+        // To a runner, a run of somebody else's.
+        if (way === "threads") device.underWay++;
+        try {
+          if (streams === 1)
+            for (const [kind, fed] of Object.entries(kinds)) {
+              underWay(`${network}, ${kind}, ${way}`);
+              figures[kind] ??= {};
+              figures[kind][way] = await microseconds(() => session.run(fed), small ? 50 : 1500);
+            }
+          underWay(`${network}, 16 callers, ${streams} streams, ${way}`);
+          const expected = Object.values(await session.run(feeds))[0].data;
+          figures[`callers16streams${streams}`] ??= {};
+          figures[`callers16streams${streams}`][way] = await throughput([session], () => feeds, 16, small ? 0.2 : 0.6, expected);
+        } finally {
+          if (way === "threads") device.underWay--;
+        }
+      }
+      await session.dispose();
+    }
+    if (!small) {
+      underWay(`${network}, the device's share`);
+      figures.device = await deviceShare(program);
+      figures.torch = torch[network];
+    }
+    row(figures);
+  }
+}
+async function microseconds(work, runs) {
+  for (let i = 0; i < runs / 4; i++) await work();
+  const times = [];
+  for (let i = 0; i < runs; i++) {
+    const start = performance.now();
+    await work();
+    times.push(1000 * (performance.now() - start));
+  }
+  times.sort((a, b) => a - b);
+  return {
+    p50: times[runs >> 1],
+    p10: times[Math.floor(runs / 10)],
+    p90: times[Math.floor(0.9 * runs)],
+    p99: times[Math.floor(0.99 * runs)],
+  };
+}
+/** Microseconds of a replay with the copies of all inputs and outputs, and without. */
+async function deviceShare(program) {
+  const { cudaEngine } = await import("../../dist/engines/cuda/index.js");
+  const folder = mkdtempSync(join(tmpdir(), "partita-bench-"));
+  try {
+    await program.save(join(folder, "bundle"));
+    const { artifacts } = await import("../../dist/runtime/bundle.js").then((m) => m.loadBundle(join(folder, "bundle")));
+    const executable = await cudaEngine.open(artifacts[0], { streams: 1, threads: 1 });
+    const [whole, kernels] = [await executable.timeGraph({ copies: true }), await executable.timeGraph()];
+    await executable.dispose();
+    return { withCopies: 1000 * whole.median, kernels: 1000 * kernels.median };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+/** Torch's networks in CUDA graphs: page-locked inputs copied in, a replay, the result copied out and waited for; and the device's share of that. */
+function latencyPeer(networks) {
+  const python = process.env.PEERS ?? "python3";
+  const child = spawnSync(python, [join(here, "latency_peer.py"), networks.join()], { encoding: "utf8", timeout: 60_000 });
+  if (child.status !== 0) return { failed: `${child.error ?? ""}${child.stderr}`.slice(-600) };
+  return JSON.parse(child.stdout.trim().split("\n").at(-1));
 }
 
 /** Gigabytes a second to each of the GPUs alone and to all at once, from pinned memory and from plain arrays, four uploads under way to each. */

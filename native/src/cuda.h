@@ -6,6 +6,7 @@
 namespace cuda {
 
 using Result = int;  // CUresult; 0 is success
+constexpr Result kNotReady = 600;  // CUDA_ERROR_NOT_READY
 using Device = int;
 using DevicePtr = unsigned long long;
 struct ContextT;

@@ -45,6 +45,7 @@ struct Driver {
   F(StreamCreate, "cuStreamCreate", (cuda::Stream*, unsigned))                                                                \
   F(StreamDestroy, "cuStreamDestroy_v2", (cuda::Stream))                                                                      \
   F(StreamSynchronize, "cuStreamSynchronize", (cuda::Stream))                                                                 \
+  F(StreamQuery, "cuStreamQuery", (cuda::Stream))                                                                             \
   F(StreamBeginCapture, "cuStreamBeginCapture_v2", (cuda::Stream, int))                                                       \
   F(StreamEndCapture, "cuStreamEndCapture", (cuda::Stream, cuda::Graph*))                                                     \
   F(EventCreate, "cuEventCreate", (cuda::Event*, unsigned))                                                                   \

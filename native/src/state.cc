@@ -84,6 +84,8 @@ Napi::Value Live(const Napi::CallbackInfo& info) {
 }  // namespace
 
 State::~State() {
+  for (auto& [id, run] : begun) run->abandon();
+  begun.clear();
   // The environment ends: what JavaScript left behind goes, graphs and streams before the memory they use, contexts last.
   Driver& d = driver();
   for (const Kind kind : {Kind::Graph, Kind::Execution, Kind::Engine, Kind::Event, Kind::Stream, Kind::Module, Kind::Memory, Kind::Host})

@@ -27,8 +27,16 @@ struct Handle {
   std::shared_ptr<void> object;               // TensorRT's engines and execution contexts, which end with it
 };
 
+// A run that is on its stream and that no thread waits for; its destructor does.
+struct Begun {
+  virtual ~Begun() = default;
+  // The environment ends: JavaScript's arrays are out of reach.
+  virtual void abandon() = 0;
+};
+
 struct State {
   std::unordered_map<uint64_t, Handle> handles;
+  std::unordered_map<uint64_t, std::unique_ptr<Begun>> begun;
   uint64_t next = 1;
   Apart apart;
 

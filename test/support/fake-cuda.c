@@ -1,7 +1,7 @@
 /*
  * A stand-in for libcuda.so.1 over host memory, for tests of the addon and of the executable where there is no GPU. It keeps the driver's rules that
- * callers break most easily: the context of a stream, event or graph must be current, capture records instead of running, kernel parameters must have their exact size, copies from
- * the host read it as late as they may, memory is finite, a fault inside a kernel poisons everything after it. "Kernels" are the functions below, found by name whatever the module holds.
+ * callers break most easily: the context of a stream, event or graph must be current, capture records instead of running, kernel parameters must have their exact size, graphs and
+ * copies from and to the host happen as late as they may (when somebody waits, or some time after somebody asked), memory is finite, a fault inside a kernel poisons everything after it. "Kernels" are the functions below, found by name whatever the module holds.
  * FAKE_CUDA_DEVICES, FAKE_CUDA_MEMORY (bytes), FAKE_CUDA_SM and FAKE_CUDA_VERSION change what it shows;
  * built with OLD_DRIVER it lacks a function that CUDA 11 lacks.
  */
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define API __attribute__((visibility("default")))
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, CAPTURE_INVALID = 901 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, CAPTURE_INVALID = 901 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static size_t used = 0;
@@ -69,8 +69,8 @@ typedef struct Op {
   struct Op* next;
 } Op;
 typedef struct { Op *first, *last; intptr_t context; } Graph;
-/* `waiting`: copies from the host that are under way. */
-typedef struct { int capturing; Graph* graph; intptr_t context; Op *waiting, *latest; } Stream;
+/* `waiting`: what is under way; `worker` does it where somebody has asked whether it is over. */
+typedef struct { int capturing; Graph* graph; intptr_t context; Op *waiting, *latest; pthread_mutex_t mutex; pthread_t worker; int working; atomic_int worked; } Stream;
 typedef struct { double at; intptr_t context; Stream* stream; } Event;
 
 /* An event is the time at which it was recorded, zero before that; time passes by half a millisecond from one to the next. */
@@ -90,21 +90,29 @@ static Op* keep(const Op* o) {
   kept->next = NULL;
   return kept;
 }
-static pthread_mutex_t copying = PTHREAD_MUTEX_INITIALIZER;
 static void flush(Stream* s) {
-  pthread_mutex_lock(&copying);
+  pthread_mutex_lock(&s->mutex);
   for (Op* o = s->waiting; o != NULL;) { Op* next = o->next; perform(o); free(o); o = next; }
   s->waiting = s->latest = NULL;
-  pthread_mutex_unlock(&copying);
+  pthread_mutex_unlock(&s->mutex);
+}
+static void* work(void* stream) {
+  flush(stream);
+  ((Stream*)stream)->worked = 1;
+  return NULL;
+}
+static void dismiss(Stream* s) {
+  if (s->working) pthread_join(s->worker, NULL);
+  s->working = s->worked = 0;
 }
 static int later(Stream* s, const Op* o) {
   NEED_OWN(s); NEED_HEALTH;
   Op* kept = keep(o);
-  pthread_mutex_lock(&copying);
+  pthread_mutex_lock(&s->mutex);
   if (s->latest != NULL) s->latest->next = kept;
   else s->waiting = kept;
   s->latest = kept;
-  pthread_mutex_unlock(&copying);
+  pthread_mutex_unlock(&s->mutex);
   return OK;
 }
 static int issue(Stream* s, const Op* o) {
@@ -212,24 +220,39 @@ API int cuMemFreeHost(void* p) { NEED_CONTEXT; free(p); objects--; return OK; }
 static int copy(void* to, const void* from, size_t n, Stream* s) { const Op o = {.kind = COPY, .to = to, .from = from, .bytes = n}; return issue(s, &o); }
 API int cuMemcpyHtoD_v2(uint64_t to, const void* from, size_t n) { NEED_CONTEXT; memcpy((void*)(uintptr_t)to, from, n); return OK; }
 API int cuMemcpyDtoH_v2(void* to, uint64_t from, size_t n) { NEED_CONTEXT; memcpy(to, (void*)(uintptr_t)from, n); return OK; }
-API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, Stream* s) {
-  const Op o = {.kind = COPY, .to = (void*)(uintptr_t)to, .from = from, .bytes = n};
+static int copyLater(void* to, const void* from, size_t n, Stream* s) {
+  const Op o = {.kind = COPY, .to = to, .from = from, .bytes = n};
   return s->capturing ? issue(s, &o) : later(s, &o);
 }
-API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, Stream* s) { return copy(to, (void*)(uintptr_t)from, n, s); }
+API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t n, Stream* s) { return copyLater((void*)(uintptr_t)to, from, n, s); }
+API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t n, Stream* s) { return copyLater(to, (void*)(uintptr_t)from, n, s); }
 API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, Stream* s) { return copy((void*)(uintptr_t)to, (void*)(uintptr_t)from, n, s); }
 API int cuMemsetD8Async(uint64_t p, unsigned char v, size_t n, Stream* s) { const Op o = {.kind = FILL, .to = (void*)(uintptr_t)p, .bytes = n, .value = v}; return issue(s, &o); }
 
 API int cuLaunchHostFunc(Stream* s, void (*f)(void*), void* data) { const Op o = {.kind = HOST, .host = f, .to = data}; return issue(s, &o); }
 
-API int cuStreamCreate(Stream** s, unsigned flags) { (void)flags; NEED_CONTEXT; NEED_HEALTH; *s = calloc(1, sizeof **s); (*s)->context = contexts[depth - 1]; objects++; return OK; }
+API int cuStreamCreate(Stream** s, unsigned flags) { (void)flags; NEED_CONTEXT; NEED_HEALTH; *s = calloc(1, sizeof **s); (*s)->context = contexts[depth - 1]; pthread_mutex_init(&(*s)->mutex, NULL); objects++; return OK; }
 static void clear(Graph* g) {
   if (g == NULL) return;
   for (Op* o = g->first; o != NULL;) { Op* next = o->next; free(o); o = next; }
   free(g);
 }
-API int cuStreamDestroy_v2(Stream* s) { NEED_OWN(s); flush(s); clear(s->graph); free(s); objects--; return OK; }
+API int cuStreamDestroy_v2(Stream* s) { NEED_OWN(s); flush(s); dismiss(s); clear(s->graph); free(s); objects--; return OK; }
 API int cuStreamSynchronize(Stream* s) { NEED_OWN(s); flush(s); NEED_HEALTH; return OK; }
+API int cuStreamQuery(Stream* s) {
+  NEED_OWN(s);
+  if (s->working && !s->worked) return NOT_READY;
+  dismiss(s);
+  pthread_mutex_lock(&s->mutex);
+  const int waiting = s->waiting != NULL;
+  pthread_mutex_unlock(&s->mutex);
+  if (waiting) {
+    s->working = pthread_create(&s->worker, NULL, work, s) == 0;
+    return NOT_READY;
+  }
+  NEED_HEALTH;
+  return OK;
+}
 API int cuStreamWaitEvent(Stream* s, void* e, unsigned flags) { (void)s; (void)e; (void)flags; return OK; }
 API int cuStreamBeginCapture_v2(Stream* s, int mode) {
   (void)mode; NEED_OWN(s);
@@ -266,8 +289,7 @@ API int cuGraphInstantiateWithFlags(Graph** exec, Graph* g, unsigned long long f
 API int cuGraphUpload(Graph* g, Stream* s) { (void)g; (void)s; NEED_CONTEXT; return OK; }
 API int cuGraphLaunch(Graph* g, Stream* s) {
   NEED_OWN(s); NEED_OWN(g); NEED_HEALTH;
-  flush(s);
-  for (const Op* o = g->first; o != NULL; o = o->next) perform(o);
+  for (const Op* o = g->first; o != NULL; o = o->next) later(s, o);
   return OK;
 }
 API int cuGraphDestroy(Graph* g) { clear(g); objects--; return OK; }

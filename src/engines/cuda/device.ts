@@ -55,6 +55,8 @@ export class Device {
   readonly properties: DeviceProperties;
   readonly context: ContextHandle;
   readonly addon: NativeAddon;
+  /** Runs of this thread's on the GPU. */
+  underWay = 0;
 
   constructor(ordinal: number, driver: DriverInfo, addon: NativeAddon) {
     this.ordinal = ordinal;

@@ -1,6 +1,6 @@
 /**
- * One stream's share of a plan: arena, inputs, outputs, pinned staging, and the CUDA graph that copies in, computes, and copies out. Large inputs are not in
- * the graph: they cross before it, in pieces, while the next pieces are being staged.
+ * One stream's share of a plan: arena, inputs, outputs, pinned staging, and the CUDA graph that copies in, computes, and copies out. Inputs that are not small
+ * are not in the graph: they cross before it, in pieces, while the next pieces are being staged.
  */
 import type { DeviceTensor } from "../engine.js";
 import { portBytes } from "./check.js";
@@ -10,8 +10,11 @@ import type { LoadedPlan } from "./loaded.js";
 import type { EventHandle, GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle, Upload } from "./native.js";
 import { packParameters } from "./parameters.js";
 import type { Arg, Buffer, Launch, Operation, PortSpec } from "./plan.js";
+import { Runner } from "./runner.js";
 
-/** Up to this, arrays are copied on the event loop: cheaper than telling another thread of them. */
+/** Up to this, inputs are copied into the graph's pinned memory on the event loop. A larger one goes to the device before the graph, from where it lies if it is page-locked. */
+const IN_GRAPH = 1 << 16;
+/** Up to this, outputs are copied on the event loop: cheaper than telling another thread of them. */
 const SMALL = 1 << 20;
 const ALIGNMENT = 256;
 /** Graphs over memory of others that an instance keeps. */
@@ -35,6 +38,7 @@ export class Instance {
   readonly #loaded: LoadedPlan;
   readonly #owned: Owned;
   readonly #memories: readonly (MemoryHandle | undefined)[];
+  readonly #runner: Runner;
   readonly #pinned: { readonly handle: PinnedHandle; readonly buffer: ArrayBuffer };
   readonly #inputs: readonly Staged[];
   readonly #outputs: readonly Staged[];
@@ -56,6 +60,7 @@ export class Instance {
     this.#owned = new Owned(device.addon);
     try {
       this.stream = this.#owned.own(device.addon.streamCreate(device.context));
+      this.#runner = new Runner(device, this.stream);
       const arena =
         plan.arenaBytes === 0 ? undefined : this.#owned.own(device.allocate("memory for intermediate results", plan.arenaBytes));
       this.#memories = plan.buffers.map((b) => {
@@ -75,7 +80,7 @@ export class Instance {
       this.pinnedBytes = end;
       this.#pinned = device.pin("pinned memory for inputs and outputs", end);
       this.#owned.own(this.#pinned.handle);
-      this.#graph = this.#captured(this.#inputs.filter(isSmall));
+      this.#graph = this.#captured(this.#inputs.filter(isInGraph));
     } catch (error) {
       this.#owned.release();
       throw error;
@@ -120,7 +125,7 @@ export class Instance {
   }
   /** With the copies of all inputs: it takes them from where `runWhole` puts them. */
   wholeGraph(): GraphHandle {
-    this.#whole ??= this.#inputs.every(isSmall) ? this.#graph : this.#captured(this.#inputs);
+    this.#whole ??= this.#inputs.every(isInGraph) ? this.#graph : this.#captured(this.#inputs);
     return this.#whole;
   }
   #captured(inputs: readonly Staged[]): GraphHandle {
@@ -270,17 +275,17 @@ export class Instance {
     const out: HostCopy[] = [];
     const results = this.#outputs.map((s) => this.#fetched(s, out));
     try {
-      await this.#loaded.device.addon.execute(this.stream, graph, into, out);
+      await this.#runner.execute(graph, into, out);
     } catch (error) {
       throw gpuError(error, "running the kernels");
     }
     return results.map((result) => result());
   }
-  /** Puts small arrays into the pinned memory, from where a graph takes them, and says how large ones go to the device before it. */
+  /** Puts small arrays into the pinned memory, from where a graph takes them, and says how others go to the device before it. */
   #fed(arrays: readonly (readonly [Staged, Uint8Array | undefined])[]): Upload[] {
     return arrays.flatMap(([s, bytes]): Upload[] => {
       if (bytes === undefined || s.bytes === 0) return [];
-      if (isSmall(s)) {
+      if (isInGraph(s)) {
         new Uint8Array(this.#pinned.buffer, s.offset, s.bytes).set(bytes);
         return [];
       }
@@ -290,7 +295,7 @@ export class Instance {
   }
   /** An output's bytes when the run is over: a large one is copied by another thread, by way of `out`. */
   #fetched(s: Staged, out: HostCopy[]): () => ArrayBuffer {
-    if (isSmall(s)) return () => this.#pinned.buffer.slice(s.offset, s.offset + s.bytes);
+    if (s.bytes <= SMALL) return () => this.#pinned.buffer.slice(s.offset, s.offset + s.bytes);
     const buffer = new ArrayBuffer(s.bytes);
     out.push([this.#pinned.handle, s.offset, buffer]);
     return () => buffer;
@@ -305,7 +310,6 @@ export class Instance {
     from: readonly (Uint8Array | Pick<DeviceTensor, "memory" | "room">)[],
     to: readonly (MemoryHandle | undefined)[],
   ): Promise<readonly (ArrayBuffer | undefined)[]> {
-    const { addon } = this.#loaded.device;
     const inputs = this.#inputs.map((s, i) => ({ s, there: from[i] }));
     const staged = inputs.flatMap(({ s, there }) => (there instanceof Uint8Array ? [{ s, bytes: there }] : []));
     const fetched = this.#outputs.filter((_, i) => to[i] === undefined);
@@ -328,12 +332,12 @@ export class Instance {
       if (own) instead.set(s.port.buffer, there);
       else given.set(s, there);
     });
-    const graph = this.#residentGraph(instead, { into: copied, out: given }, staged.map((x) => x.s).filter(isSmall), fetched);
+    const graph = this.#residentGraph(instead, { into: copied, out: given }, staged.map((x) => x.s).filter(isInGraph), fetched);
     const into = this.#fed(staged.map(({ s, bytes }) => [s, bytes]));
     const out: HostCopy[] = [];
     const results = this.#outputs.map((s, i) => (to[i] === undefined ? this.#fetched(s, out) : undefined));
     try {
-      await addon.execute(this.stream, graph, into, out);
+      await this.#runner.execute(graph, into, out);
     } catch (error) {
       throw gpuError(error, "running the kernels");
     }
@@ -398,6 +402,6 @@ export class Instance {
   }
 }
 
-const isSmall = (s: Staged): boolean => s.bytes <= SMALL;
+const isInGraph = (s: Staged): boolean => s.bytes <= IN_GRAPH;
 /** The addon takes no shared memory. */
 const own = (bytes: Uint8Array): HostArray => (bytes.buffer instanceof ArrayBuffer ? (bytes as Uint8Array<ArrayBuffer>) : bytes.slice());

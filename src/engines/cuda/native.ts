@@ -14,6 +14,8 @@ export type PinnedHandle = Brand<number, "pinned memory">;
 export type StreamHandle = Brand<number, "cuda stream">;
 export type GraphHandle = Brand<number, "cuda graph">;
 export type EventHandle = Brand<number, "cuda event">;
+/** A run that `begin` has put on its stream. */
+export type RunNumber = Brand<number, "run">;
 export type AnyHandle =
   | ContextHandle
   | ModuleHandle
@@ -104,6 +106,20 @@ export interface NativeAddon {
     into: readonly (HostCopy | Upload)[],
     out: readonly HostCopy[],
   ): Promise<void>;
+  /**
+   * As `execute`, put on the stream before it returns, without the wait: `ended` or `wait` must follow. Undefined, and nothing has happened, where a thread
+   * had to wait for an array that is not page-locked, or to copy more than 1 MiB.
+   */
+  begin(
+    stream: StreamHandle,
+    graph: GraphHandle | undefined,
+    into: readonly (HostCopy | Upload)[],
+    out: readonly HostCopy[],
+  ): RunNumber | undefined;
+  /** Whether a run that has begun is over: its arrays are written then, and its number is gone. Throws what failed; the number is gone then, too. */
+  ended(run: RunNumber): boolean;
+  /** The rest of a run that has begun, off the event loop; its number is gone at once. */
+  wait(run: RunNumber): Promise<void>;
   /** Off the event loop: milliseconds of each of `count` replays after `warmup` more, between two events. */
   timeGraph(stream: StreamHandle, graph: GraphHandle, warmup: number, count: number): Promise<Float64Array>;
   eventCreate(context: ContextHandle): EventHandle;

@@ -1,17 +1,18 @@
 /**
- * What one run needs for itself: an execution context, a stream, device memory for every input and output, pinned memory for small ones, and a
- * CUDA graph of the dims that came last, once they came twice.
+ * What one run needs for itself: an execution context, a stream, device memory for every input and output, pinned memory by way of which their arrays cross,
+ * and a CUDA graph of the dims that came last, once they came twice.
  */
 import { Tensor, type TensorDType, type TensorLike, typedArrayOf } from "../../tensor.js";
 import { type Device, Owned } from "../cuda/device.js";
 import { gpuError } from "../cuda/errors.js";
-import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle } from "../cuda/native.js";
+import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle, Upload } from "../cuda/native.js";
 import { isResident, type ResidentPool } from "../cuda/resident.js";
+import { Runner } from "../cuda/runner.js";
 import type { DeviceTensor } from "../engine.js";
 import { badInput, planIncomplete } from "./errors.js";
 import type { Context, Engine, InputBinding, IoTensor, IoType, LayerTime, OutputBinding, RunRequest, RunResult } from "./native.js";
 
-/** Up to this, arrays go through pinned memory: a copy here costs less than a staged one in the driver. */
+/** Up to this, outputs are copied on the event loop: cheaper than telling another thread of them. */
 const SMALL = 1 << 20;
 /** Rows of dims whose outputs' dims are remembered. */
 const REMEMBERED = 64;
@@ -61,6 +62,7 @@ export class Slot {
   readonly #parts: SlotParts;
   readonly #owned: Owned;
   readonly #stream: StreamHandle;
+  readonly #runner: Runner;
   readonly #room = new Map<string, Room>();
   readonly #pinned = new Map<string, Pinned>();
   readonly #outputDims = new Map<string, readonly (readonly number[])[]>();
@@ -76,6 +78,7 @@ export class Slot {
     this.#graphs = parts.graphs && [...parts.inputs, ...parts.outputs].every((t) => t.location === "device");
     try {
       this.#stream = this.#owned.own(parts.device.addon.streamCreate(parts.device.context));
+      this.#runner = new Runner(parts.device, this.#stream);
     } catch (error) {
       throw gpuError(error, "creating a stream");
     }
@@ -141,13 +144,14 @@ export class Slot {
     return ports.map((port, i) => {
       const t = feeds[i] as TensorLike | DeviceTensor;
       this.#fits(port, t);
-      if (isResident(t)) return { name: port.name, dims: t.dims, memory: t.memory, host: undefined };
+      if (isResident(t)) return { name: port.name, dims: t.dims, memory: t.memory, host: undefined, copies: [] };
       const { data } = new Tensor(tensorTypeOf(port), t.data as never, t.dims);
       const view = data as Uint8Array;
-      const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-      if (port.location === "host") return { name: port.name, dims: t.dims, memory: undefined, host: hostArray(bytes) };
-      const { memory } = this.#roomFor(port.name, bytes.length);
-      return { name: port.name, dims: t.dims, memory, host: this.#staged(port.name, bytes) };
+      const host = hostArray(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
+      if (port.location === "host") return { name: port.name, dims: t.dims, memory: undefined, host, copies: [] };
+      const { memory } = this.#roomFor(port.name, host.byteLength);
+      const copies: Upload[] = host.byteLength === 0 ? [] : [[memory, 0, host, this.#pinnedFor(port.name, host.byteLength).handle, 0]];
+      return { name: port.name, dims: t.dims, memory, host, copies };
     });
   }
 
@@ -198,25 +202,39 @@ export class Slot {
   #outputs(dims: readonly (readonly number[])[], keep: readonly boolean[] = [], pool?: ResidentPool): readonly Output[] {
     return this.#parts.outputs.map((port, i): Output => {
       const own = dims[i] ?? [];
-      if (isOpen(own)) return { name: port.name, memory: undefined, host: undefined, tensor: (found, at) => foundTensor(port, found, at) };
+      if (isOpen(own))
+        return { name: port.name, memory: undefined, host: undefined, copies: [], tensor: (found, at) => foundTensor(port, found, at) };
       if (keep[i] === true && pool !== undefined && port.location === "device") {
         const kept = pool.take(tensorTypeOf(port), own);
         const none = (): Tensor => {
           throw new Error(`'${port.name}' stays on the device`);
         };
-        return { name: port.name, memory: kept.memory, host: undefined, kept, tensor: none };
+        return { name: port.name, memory: kept.memory, host: undefined, copies: [], kept, tensor: none };
       }
       const Typed = typedArrayOf(tensorTypeOf(port));
       const bytes = own.reduce((a, d) => a * d, Typed.BYTES_PER_ELEMENT);
       const tensor = (buffer: ArrayBuffer): Tensor => new Tensor(tensorTypeOf(port), new Typed(buffer) as never, own);
-      if (port.location === "device" && bytes <= SMALL && bytes > 0) {
-        const { buffer } = this.#pinnedFor(port.name, bytes);
-        const host = new Uint8Array(buffer, 0, bytes);
-        return { name: port.name, memory: this.#roomFor(port.name, bytes).memory, host, tensor: () => tensor(host.slice().buffer) };
+      if (port.location === "host" || bytes === 0) {
+        const host = new ArrayBuffer(bytes);
+        const memory = port.location === "host" ? undefined : this.#roomFor(port.name, bytes).memory;
+        return { name: port.name, memory, host, copies: [], tensor: () => tensor(host) };
       }
-      const buffer = new ArrayBuffer(bytes);
-      const memory = port.location === "host" ? undefined : this.#roomFor(port.name, bytes).memory;
-      return { name: port.name, memory, host: buffer, tensor: () => tensor(buffer) };
+      const { memory } = this.#roomFor(port.name, bytes);
+      const pinned = this.#pinnedFor(port.name, bytes);
+      const view = new Uint8Array(pinned.buffer, 0, bytes);
+      if (bytes <= SMALL)
+        return { name: port.name, memory, host: view, copies: [[memory, 0, view]], tensor: () => tensor(view.slice().buffer) };
+      const host = new ArrayBuffer(bytes);
+      return {
+        name: port.name,
+        memory,
+        host,
+        copies: [
+          [memory, 0, view],
+          [pinned.handle, 0, host],
+        ],
+        tensor: () => tensor(host),
+      };
     });
   }
 
@@ -225,12 +243,12 @@ export class Slot {
   }
 
   async #replay(graph: GraphHandle, inputs: readonly Input[], outputs: readonly Output[]): Promise<void> {
-    const copies = (list: readonly (Input | Output)[]): HostCopy[] =>
-      list.flatMap(({ memory, host }): HostCopy[] =>
-        memory === undefined || host === undefined || host.byteLength === 0 ? [] : [[memory, 0, host]],
-      );
     try {
-      await this.#parts.device.addon.execute(this.#stream, graph, copies(inputs), copies(outputs));
+      await this.#runner.execute(
+        graph,
+        inputs.flatMap((i) => i.copies),
+        outputs.flatMap((o) => o.copies),
+      );
     } catch (error) {
       throw gpuError(error, "running a TensorRT engine");
     }
@@ -274,14 +292,6 @@ export class Slot {
     this.#pinned.set(name, pinned);
     return pinned;
   }
-  /** Small arrays in pinned memory, large ones as they are. */
-  #staged(name: string, bytes: Uint8Array): HostArray {
-    if (bytes.length > SMALL || bytes.length === 0) return hostArray(bytes);
-    const { buffer } = this.#pinnedFor(name, bytes.length);
-    const copy = new Uint8Array(buffer, 0, bytes.length);
-    copy.set(bytes);
-    return copy;
-  }
 }
 
 interface Input {
@@ -290,12 +300,16 @@ interface Input {
   readonly memory: MemoryHandle | undefined;
   /** Undefined for a tensor that is on the device already. */
   readonly host: HostArray | undefined;
+  /** Its array on the way to the memory, before a graph. */
+  readonly copies: readonly Upload[];
 }
 interface Output {
   readonly name: string;
   readonly memory: MemoryHandle | undefined;
   /** Undefined for one that stays on the device. */
   readonly host: HostArray | undefined;
+  /** The memory on the way to what `tensor` reads, behind a graph. */
+  readonly copies: readonly HostCopy[];
   readonly kept?: DeviceTensor | undefined;
   /** `result` and the output's place in it are for those whose dims came with the run. */
   readonly tensor: (result: RunResult | undefined, at: number) => Tensor;

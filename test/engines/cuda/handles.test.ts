@@ -1,7 +1,7 @@
 /** The addon's handles and memory over the stand-in driver: what is stale, foreign, busy or out of bounds is an error, never a wild pointer. */
 import { Worker } from "node:worker_threads";
 import { beforeAll, describe, expect, it } from "vitest";
-import { type ContextHandle, type NativeAddon, native, type StreamHandle } from "../../../src/engines/cuda/native.js";
+import { type ContextHandle, type NativeAddon, native, type RunNumber, type StreamHandle } from "../../../src/engines/cuda/native.js";
 import { craftCubin, useFakeDriver } from "../../support/fake-cuda.js";
 
 const missing = useFakeDriver({ devices: 2, memory: 64 << 20 });
@@ -45,6 +45,7 @@ describe.skipIf(missing !== undefined)(`handles on a stand-in driver${missing ==
     expect(out[99]).toBe(99);
     addon.fill(stream, m, 10, 80, 7);
     addon.copy(stream, handle, 0, m, 0, 50);
+    await addon.execute(stream, undefined, [], []);
     expect(Array.from(new Uint8Array(buffer).subarray(8, 12))).toEqual([8, 9, 7, 7]);
     addon.release(m);
     addon.release(handle);
@@ -100,6 +101,46 @@ describe.skipIf(missing !== undefined)(`handles on a stand-in driver${missing ==
     expect(() => addon.launch(stream, slow.handle, [1, 1, 1], [1, 1, 1], 0, new Uint8Array(8), undefined, false)).toThrow(
       new TypeError(`expected a live function handle, got ${slow.handle}`),
     );
+  });
+  it("a run that has begun: asked until it is over, or left to a thread; what it uses stays, and its number is used once", async () => {
+    const module = addon.moduleLoad(context, craftCubin());
+    const slow = addon.functionGet(module, "slow", 0);
+    const m = addon.memAlloc(context, 1 << 20);
+    const ring = addon.hostAlloc(context, 1 << 20);
+    addon.captureBegin(stream);
+    addon.launch(stream, slow.handle, [1, 1, 1], [1, 1, 1], 0, new Uint8Array(8), undefined, false);
+    const graph = addon.captureEnd(stream);
+    // Several pieces, the last one short; and what comes back lies in pinned memory.
+    const array = Uint8Array.from({ length: (1 << 18) + 5 }, (_, i) => i % 251);
+    const back = addon.hostAlloc(context, array.length);
+    const view = new Uint8Array(back.buffer);
+    const whole = [[[m, 0, array, ring.handle, 0]], [[m, 0, view]]] as const;
+    const run = addon.begin(stream, graph, ...whole) as RunNumber;
+    for (const h of [stream, graph, m, ring.handle, back.handle]) expect(() => addon.release(h)).toThrow("in use by a run");
+    let asked = 0;
+    for (; !addon.ended(run); asked++) await new Promise((resolve) => setImmediate(resolve));
+    expect(asked).toBeGreaterThan(2);
+    expect(Buffer.from(view).equals(Buffer.from(array))).toBe(true);
+    expect(() => addon.ended(run)).toThrow(new TypeError(`expected a run that has begun, got ${run}`));
+    expect(() => addon.wait(run)).toThrow(TypeError);
+
+    view.fill(0);
+    const left = addon.begin(stream, graph, ...whole) as RunNumber;
+    expect(addon.ended(left)).toBe(false);
+    const waited = addon.wait(left);
+    expect(() => addon.ended(left)).toThrow(TypeError);
+    expect(() => addon.release(m)).toThrow("in use by a run");
+    await waited;
+    expect(Buffer.from(view).equals(Buffer.from(array))).toBe(true);
+
+    // An array that the driver itself would wait for, and one that is too large to copy here.
+    expect(addon.begin(stream, graph, [[m, 0, array]], [])).toBeUndefined();
+    expect(addon.begin(stream, graph, [], [[m, 0, new Uint8Array(8)]])).toBeUndefined();
+    const large = new Uint8Array((1 << 20) + 1);
+    const [more, its] = [addon.memAlloc(context, large.length), addon.hostAlloc(context, large.length)];
+    expect(addon.begin(stream, graph, [[more, 0, large, its.handle, 0]], [])).toBeUndefined();
+    expect(addon.begin(stream, graph, [], [[its.handle, 0, large]])).toBeUndefined();
+    for (const h of [graph, m, ring.handle, back.handle, module, more, its.handle]) addon.release(h);
   });
   it("a context with anything alive in it stays", () => {
     const other = addon.contextCreate(0);
@@ -196,15 +237,17 @@ describe.skipIf(missing !== undefined)(`handles on a stand-in driver${missing ==
       addon.captureBegin(stream);
       addon.captureEnd(stream);
       parentPort.postMessage({ foreign, free: addon.memoryInfo(context).freeBytes, live: addon.live() });
-      if (workerData.busy) { addon.execute(stream, undefined, [[memory, 0, new Uint8Array(1 << 20)]], []); parentPort.close(); }`;
+      if (workerData.busy === "thread") addon.execute(stream, undefined, [[memory, 0, new Uint8Array(1 << 20)]], []);
+      if (workerData.busy === "begun") addon.begin(stream, undefined, [[memory, 0, new Uint8Array(1000), pinned.handle, 0]], []);
+      if (workerData.busy !== "no") parentPort.close();`;
     const memory = addon.memAlloc(context, 10);
-    for (const busy of [false, true]) {
+    for (const busy of ["no", "thread", "begun"]) {
       const worker = new Worker(code, { eval: true, workerData: { path: native().path, library: library(), memory, busy } });
       const told = await new Promise<{ foreign: string; free: number; live: Record<string, number> }>((resolve, reject) => {
         worker.once("message", resolve);
         worker.once("error", reject);
       });
-      if (busy) await worker.terminate();
+      if (busy !== "no") await worker.terminate();
       else await new Promise((done) => worker.once("exit", done));
       expect(told.foreign).toMatch(/^expected a (live )?device memory handle, got/);
       expect(told.free).toBeLessThan(before - (1 << 20));

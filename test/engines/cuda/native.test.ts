@@ -50,11 +50,13 @@ describe.runIf(linux)("the addon without a driver", () => {
     expect(functions.map(([name]) => name).sort()).toEqual(
       (
         [
+          "begin",
           "captureBegin",
           "captureEnd",
           "contextCreate",
           "copy",
           "deviceInfo",
+          "ended",
           "eventCreate",
           "eventElapsed",
           "eventRecord",
@@ -81,6 +83,7 @@ describe.runIf(linux)("the addon without a driver", () => {
           "tensorMapIm2col",
           "tensorMapTiled",
           "timeGraph",
+          "wait",
         ] satisfies (keyof NativeAddon)[]
       ).sort(),
     );
