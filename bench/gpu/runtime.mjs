@@ -3,7 +3,7 @@
 // caller waits for a run, beside the device's share of it and torch's. One call does all of it, each part in a process and with a deadline of its own, and writes a line of JSON a figure as soon as it is there.
 //   node bench/gpu/runtime.mjs results.jsonl [floors,floats,bytes,large,decoder,sessions,latency]   "part:seconds" for another deadline; SMALL=1: stand-in
 //   sizes on the host
-//   node bench/gpu/runtime.mjs --report results.jsonl gpu driver               writes bench/results/gpu-runtime.json
+//   node bench/gpu/runtime.mjs --report results.jsonl gpu driver               writes bench/results/gpu-runtime.json, and gpu-latency.json
 import { spawnSync } from "node:child_process";
 import { appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -400,6 +400,10 @@ function report(path, gpu, driver) {
     .map((line) => JSON.parse(line))
     // A row of two devices that was followed by its complete one.
     .filter((r, i, all) => r.part !== "devices" || !all.slice(i + 1).some((o) => sameFigures(o, r)));
-  const figures = { name: "gpu-runtime", date: new Date().toISOString().slice(0, 10), gpu, driver, rows };
-  writeFileSync(join(here, "../results/gpu-runtime.json"), `${JSON.stringify(figures, null, 1)}\n`);
+  const files = { "gpu-runtime": rows.filter((r) => r.part !== "latency"), "gpu-latency": rows.filter((r) => r.part === "latency") };
+  for (const [name, own] of Object.entries(files)) {
+    if (own.length === 0) continue;
+    const figures = { name, date: new Date().toISOString().slice(0, 10), gpu, driver, rows: own };
+    writeFileSync(join(here, `../results/${name}.json`), `${JSON.stringify(figures, null, 1)}\n`);
+  }
 }

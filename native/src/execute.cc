@@ -88,9 +88,8 @@ class Work : public Napi::AsyncWorker {
 constexpr size_t kPiece = 1 << 20;
 constexpr size_t kRing = 4;
 constexpr unsigned kRings = 4;
-// Bytes that JavaScript's thread copies itself, as telling another thread of them takes as long; and of a piece of them.
+// Bytes that JavaScript's thread copies itself: telling another thread of them takes as long.
 constexpr size_t kSmall = 1 << 20;
-constexpr size_t kSmallPiece = 1 << 17;
 
 // Everything that one run does on its stream. Made, settled and destroyed on JavaScript's thread; `start` and `finish` may be called on any.
 class Inference : public Begun {
@@ -138,7 +137,7 @@ class Inference : public Begun {
       if (c.kind == Copy::Pinned)
         std::memcpy(reinterpret_cast<void*>(static_cast<uintptr_t>(c.address)), c.host, c.bytes);
       else if (c.kind == Copy::Ring)
-        c.bytes <= kSmall ? small(c) : upload(c);
+        upload(c);
       else
         failure_.step(d.MemcpyHtoDAsync(c.address, c.host, c.bytes, stream_), "cuMemcpyHtoDAsync");
       if (failure_.happened()) break;
@@ -171,14 +170,6 @@ class Inference : public Begun {
   }
 
  private:
-  // Each piece has a place of its own: nothing is waited for.
-  void small(const Copy& c) {
-    for (size_t at = 0; at < c.bytes; at += kSmallPiece) {
-      const size_t bytes = std::min(kSmallPiece, c.bytes - at);
-      std::memcpy(c.ring + at, c.host + at, bytes);
-      if (!failure_.step(driver().MemcpyHtoDAsync(c.address + at, c.ring + at, bytes, stream_), "cuMemcpyHtoDAsync")) return;
-    }
-  }
   void upload(const Copy& c) {
     const Helpers helpers(std::min<size_t>(kRings, std::max<size_t>(1, c.bytes / (kRing * kPiece))) - 1);
     const size_t rings = helpers.count() + 1;

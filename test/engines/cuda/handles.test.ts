@@ -110,7 +110,7 @@ describe.skipIf(missing !== undefined)(`handles on a stand-in driver${missing ==
     addon.captureBegin(stream);
     addon.launch(stream, slow.handle, [1, 1, 1], [1, 1, 1], 0, new Uint8Array(8), undefined, false);
     const graph = addon.captureEnd(stream);
-    // Several pieces, the last one short; and what comes back lies in pinned memory.
+    // By way of pinned memory, and back into some.
     const array = Uint8Array.from({ length: (1 << 18) + 5 }, (_, i) => i % 251);
     const back = addon.hostAlloc(context, array.length);
     const view = new Uint8Array(back.buffer);
