@@ -153,10 +153,8 @@ class Inference : public Begun {
   bool over() {
     const Current current(context_);
     if (!failure_.step(current.status(), "cuCtxPushCurrent")) return true;
-    const cuda::Result status = driver().StreamQuery(stream_);
-    if (status == cuda::kNotReady) return false;
-    // The wait, which is none now, says what has failed.
-    return true;
+    // What has failed is over, too: the wait, which is none then, says so.
+    return driver().StreamQuery(stream_) != cuda::kNotReady;
   }
   // Waits, and fetches what waits in pinned memory. Also after a failure: the memory may be freed once this has returned.
   void finish() {
