@@ -39,7 +39,8 @@ function sliced(d: Dim, start: Dim, end: Dim, step: number): Dim {
     const low = step > 0 ? 0 : -1;
     const high = step > 0 ? d : d - 1;
     const clamp = (i: number): number => Math.max(low, Math.min(high, i < 0 ? i + d : i));
-    const s = clamp(start);
+    // Unlike NumPy, ONNX walks backwards from the first element where the start lies before it.
+    const s = Math.max(Math.min(0, high), clamp(start));
     // A very negative end walks past the first element; -1 itself means the last one.
     const e = step < 0 && end < -d ? -1 : clamp(end);
     return Math.max(0, Math.ceil((e - s) / step));
@@ -110,6 +111,10 @@ export const slice = defineOp({
     yield {
       name: "backwards",
       in: { x: random("float32", 5), starts: ints64(-1), ends: ints64(-1000), axes: ints64(0), steps: ints64(-2) },
+    };
+    yield {
+      name: "backwards from before the first",
+      in: { x: random("float32", 5), starts: ints64(-9), ends: ints64(-9), axes: ints64(0), steps: ints64(-1) },
     };
     yield { name: "empty", in: { x: random("float32", 5), starts: ints64(3), ends: ints64(1) } };
   },

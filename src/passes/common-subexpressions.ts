@@ -5,6 +5,7 @@ import { constantHash } from "../ir/hash.js";
 import { payloadLength } from "../ir/payload.js";
 import type { Attr, Graph, ValueId } from "../ir/types.js";
 import { lookup } from "../ops/registry.js";
+import { draws } from "./fold-constants.js";
 import { deep, definePass } from "./pass.js";
 
 /** Constants up to this size are compared by content; bigger ones by identity, hashing them would read every weight. */
@@ -31,8 +32,7 @@ function merged(g: Graph): Graph {
   const seen = new Map<string, readonly (ValueId | undefined)[]>();
   for (const n of g.nodes) {
     const def = lookup(n.domain, n.op);
-    if (def === undefined || def.random === true || bodiesOf(n).length > 0 || n.outs.some((v) => v !== undefined && outputs.has(v)))
-      continue;
+    if (def === undefined || draws(g, n, def) || bodiesOf(n).length > 0 || n.outs.some((v) => v !== undefined && outputs.has(v))) continue;
     const of = (v: ValueId | undefined): string => (v === undefined ? "_" : String(same.get(v) ?? v));
     const key = `${n.domain}.${n.op}(${n.ins.map(of).join(",")})${n.outs.length}${attributes(n.attrs)}`;
     const first = seen.get(key);

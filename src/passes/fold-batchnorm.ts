@@ -35,8 +35,10 @@ function folded(g: Graph): Graph {
     const axis = outputAxis(producer, weight, channels);
     if (axis === undefined) continue;
     const epsilon = bn.attrs["epsilon"]?.kind === "float" ? bn.attrs["epsilon"].value : 1e-5;
-    const oldBias = producer.ins[2] === undefined ? undefined : floats(draft.constant(producer.ins[2]));
-    if (producer.ins[2] !== undefined && (oldBias === undefined || oldBias.length !== channels)) continue;
+    const biasIn = draft.constant(producer.ins[2]);
+    const oldBias = floats(biasIn);
+    // A Gemm's addend of as many rows is one number per row.
+    if (producer.ins[2] !== undefined && (oldBias?.length !== channels || biasIn?.dims.at(-1) !== channels)) continue;
     const beta = producer.op === "Gemm" && producer.attrs["beta"]?.kind === "float" ? producer.attrs["beta"].value : 1;
     // In double precision: the factor is rounded once.
     const factor = Float64Array.from({ length: channels }, (_, c) => (s[c] ?? 0) / Math.sqrt((v[c] ?? 0) + epsilon));

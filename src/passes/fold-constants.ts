@@ -3,8 +3,9 @@ import { isStaticShape } from "../ir/dims.js";
 import { byteLength } from "../ir/dtypes.js";
 import { Editor } from "../ir/edit.js";
 import { bodiesOf, readsOf } from "../ir/graph.js";
-import { elementCount, payloadLength } from "../ir/payload.js";
+import { elementCount, payloadLength, smallNumbers } from "../ir/payload.js";
 import type { Constant, Graph, Node, ValueId } from "../ir/types.js";
+import type { AnyOp } from "../ops/define.js";
 import { lookup } from "../ops/registry.js";
 import { deepAsync, definePass, type PassContext } from "./pass.js";
 
@@ -40,7 +41,7 @@ async function folded(g: Graph, context: PassContext): Promise<Graph> {
   const region: Node[] = [];
   for (const n of g.nodes) {
     const def = lookup(n.domain, n.op);
-    if (def === undefined || def.random === true || n.domain === "com.microsoft" || bodiesOf(n).length > 0) continue;
+    if (def === undefined || draws(g, n, def) || n.domain === "com.microsoft" || bodiesOf(n).length > 0) continue;
     // A dequantized weight is how integer kernels are recognised: it stays.
     if (n.op === "QuantizeLinear" || n.op === "DequantizeLinear") continue;
     if (!readsOf(n).every((v) => constant[v] === 1)) continue;
@@ -89,6 +90,13 @@ async function folded(g: Graph, context: PassContext): Promise<Graph> {
     draft.replaceUses(v, folded);
   });
   return draft.finish();
+}
+
+/** Whether a node's results differ from run to run. */
+export function draws(g: Graph, n: Node, def: AnyOp): boolean {
+  if (def.random === true) return true;
+  const training = n.op === "Dropout" && n.domain === "" ? n.ins[2] : undefined;
+  return training !== undefined && smallNumbers(g.constants.get(training))?.[0] !== 0;
 }
 
 const lengthOf = (c: Constant | undefined): number => (c === undefined ? 0 : payloadLength(c.data));

@@ -89,10 +89,11 @@ function perChannel(c: Constant | undefined, w: Weighted, n: Node): Float64Array
 function biasOf(draft: Editor, n: Node, channels: number): Float64Array | undefined {
   if (n.op === "MatMul") return undefined;
   const [, , old] = n.ins;
+  // A factor of the bias is there also where there is no bias yet.
+  if (n.attrs["beta"]?.kind === "float" && n.attrs["beta"].value !== 1) return undefined;
   if (old === undefined) return new Float64Array(channels);
   const values = floats(draft.constant(old));
-  const beta = n.attrs["beta"]?.kind === "float" ? n.attrs["beta"].value : 1;
-  if (values === undefined || beta !== 1) return undefined;
+  if (values === undefined) return undefined;
   return values.length === channels && draft.constant(old)?.dims.at(-1) === channels ? Float64Array.from(values) : undefined;
 }
 /** Dims under which one number per channel broadcasts over the operator's result. */

@@ -45,9 +45,13 @@ const ints = (n: Node, name: string): readonly number[] | undefined => {
 };
 const written = (n: Node, name: string, value: number): Attrs => ({ ...n.attrs, [name]: { kind: "int", value } satisfies Attr });
 
+/** Constants whose elements are whole bytes can be written in another order. */
+const writable = (c: Constant | undefined): boolean =>
+  c === undefined || (c.data.kind !== "strings" && c.data.kind !== "sparse" && dtypeBits(c.dtype) % 8 === 0);
+
 /** The node's turn; undefined where it holds on to its layout. */
 export function rulesOf(n: Node, c: TurnContext): Turn | undefined {
-  if (n.domain !== "") return undefined;
+  if (n.domain !== "" || !n.ins.every((v) => writable(c.constant(v)))) return undefined;
   const [x] = n.ins;
   const [y] = n.outs;
   if (x === undefined || y === undefined) return undefined;

@@ -258,6 +258,10 @@ describe("dead-code", () => {
 });
 
 describe("common-subexpressions", () => {
+  it("keeps apart what draws: two Dropouts in training", async () => {
+    const two = ["%a = Dropout(%x, %r, %on)", "%b = Dropout(%x, %r, %on)", "%y = Sub(%a, %b)"];
+    await leaves(commonSubexpressions, graph("%x: float32[2, 2]", "%y", "const %r = float32[] [0.5]", "const %on = bool[] [1]", ...two));
+  });
   it("keeps nodes apart that differ in attribute, operand order, number of outputs, or name an output", async () => {
     await leaves(
       commonSubexpressions,

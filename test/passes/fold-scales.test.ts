@@ -73,6 +73,7 @@ describe("fold-scales", () => {
     ["a difference the other way", image, ["%c = Conv(%x, %w)", "%y = Sub(%t, %c)"]],
     ["a Gemm that scales", "4, 3", ["%c = Gemm(%x, %m) {alpha = 2.0}", "%y = Mul(%c, %v)"]],
     ["a Gemm that scales its bias", "4, 3", ["%c = Gemm(%x, %m, %bias) {beta = 2.0}", "%y = Add(%c, %v)"]],
+    ["a Gemm that would scale the bias it gets", "4, 3", ["%c = Gemm(%x, %m) {beta = 0.5}", "%y = Add(%c, %v)"]],
     ["sums of constants of other dims", "4, 2", ["%o = Add(%x, %u)", "%y = Add(%o, %rows)"]],
     ["a row behind a vector", "3", ["%c = MatMul(%x, %m)", "%y = Mul(%c, %row)"]],
   ])("leaves %s", async (_, x, lines) => {

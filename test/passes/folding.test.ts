@@ -84,6 +84,10 @@ describe("fold-constants", () => {
     );
     expect((await run(t, { evaluate })).nodes).toHaveLength(4);
   });
+  it("leaves what draws: a Dropout in training", async () => {
+    const lines = ["const %k = float32[2] [1.0, 2.0]", "const %r = float32[] [0.5]", "const %on = bool[] [1]"];
+    await leaves(foldConstants, graph("%x: float32[2]", "%y", ...lines, "%d = Dropout(%k, %r, %on)", "%y = Mul(%x, %d)"));
+  });
   it("folds in bodies", async () => {
     const t = `graph "g" opset {"": 18} (%x: float32[2], %n: int64[]) -> (%y) {
   const %go = bool[] [1]
@@ -297,6 +301,18 @@ describe("fold-batchnorm", () => {
         ...bn,
         "const %w = float32[3, 2] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]",
         "%c = Gemm(%x, %w) {alpha = 2.0}",
+        "%y = BatchNormalization(%c, %s, %b, %m, %v)",
+      ),
+    ],
+    [
+      "a Gemm whose addend is a column",
+      graph(
+        "%x: float32[2, 3]",
+        "%y",
+        ...bn,
+        "const %w = float32[3, 2] [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]",
+        "const %column = float32[2, 1] [1.0, 2.0]",
+        "%c = Gemm(%x, %w, %column)",
         "%y = BatchNormalization(%c, %s, %b, %m, %v)",
       ),
     ],

@@ -1,9 +1,10 @@
 /** The layout pass as text: what turns, what stays, and that it never adds transposes; numerically against ONNX Runtime. */
 import { describe, expect, it } from "vitest";
 import { evaluate } from "../../src/engines/host/index.js";
+import { Editor } from "../../src/ir/edit.js";
 import { shapeOfType, UNKNOWN_TYPE } from "../../src/ir/graph.js";
 import { parse } from "../../src/ir/parse.js";
-import { typedOf } from "../../src/ir/payload.js";
+import { makeConstant, typedOf } from "../../src/ir/payload.js";
 import type { Constant, Graph, ValueId } from "../../src/ir/types.js";
 import { verify } from "../../src/ir/verify.js";
 import { inferGraph } from "../../src/ops/infer.js";
@@ -188,6 +189,26 @@ describe("what does not gain stays as it is", () => {
     );
     expect(count(await turned(g), "Transpose")).toBe(1);
   });
+});
+it("constants that are no whole bytes stay where they are", async () => {
+  const packed = new Editor({ name: "packed", opsets: { "": 21 } });
+  const bytes = Uint8Array.from({ length: 12 }, (_, i) => i * 17 + 1);
+  const q = packed.addConstant("q", { dtype: "int4", dims: [2, 2, 2, 3], data: { kind: "bytes", bytes } });
+  const scale = packed.addConstant("scale", makeConstant("float32", [], [0.5]));
+  const [x] = packed.add({ op: "DequantizeLinear", ins: [q, scale], outs: 1 }).outs as [ValueId];
+  const perm = { perm: { kind: "ints", value: [0, 3, 1, 2] } } as const;
+  packed.setOutputs(packed.add({ op: "Transpose", ins: [x], outs: 1, attrs: perm }).outs as [ValueId]);
+  const g = inferGraph(packed.finish()).graph;
+  expect(await turned(g, [])).toBe(g);
+  const texts = inferGraph(
+    parse(`graph "g" opset {"": 18} (%x: string[1, 2, 1, 2], %c: bool[1, 1, 2, 2]) -> (%y) {
+      const %s = string[1, 1, 2, 2] ["a", "b", "c", "d"]
+      %x1 = Transpose(%x) {${LAST}}
+      %w = Where(%c, %s, %x1)
+      %y = Transpose(%w) {${FIRST}}
+    }`),
+  ).graph;
+  expect(await layout.run(texts, passContext({ evaluate }))).toBe(texts);
 });
 it("outputs keep their names and their layout", async () => {
   const g = await turned(

@@ -16,6 +16,9 @@ const params: Readonly<Record<string, string>> = {
   minusHalf: "float32[] [-0.5]",
   eps: "float32[] [0.00001]",
   tiny: "float32[] [0.000000000001]",
+  tinier: "float32[] [1e-24]",
+  epsTwo: "float32[2, 1, 1] [1e-5, 1e-5]",
+  tinyTwo: "float32[2, 1, 1] [1e-12, 1e-12]",
   w: `float32[8] ${floats(...eight)}`,
   b: `float32[8] ${floats(...eight.map((x) => x / 2))}`,
   w111: `float32[1, 1, 8] ${floats(...eight)}`,
@@ -236,7 +239,14 @@ describe("raise-normalizations: L2 and pools", () => {
     ["the root of a sum", ["%s = Mul(%x, %x)", "%t = ReduceSum(%s, %axes)", "%n = Sqrt(%t)", "%y = Div(%x, %n)"]],
     [
       "TensorFlow",
-      ["%s = Mul(%x, %x)", "%t = ReduceSum(%s, %axes)", "%c = Max(%t, %tiny)", "%n = Sqrt(%c)", "%i = Reciprocal(%n)", "%y = Mul(%x, %i)"],
+      [
+        "%s = Mul(%x, %x)",
+        "%t = ReduceSum(%s, %axes)",
+        "%c = Max(%t, %tinier)",
+        "%n = Sqrt(%c)",
+        "%i = Reciprocal(%n)",
+        "%y = Mul(%x, %i)",
+      ],
     ],
     [
       "PyTorch, expanded",
@@ -250,6 +260,16 @@ describe("raise-normalizations: L2 and pools", () => {
   it("leaves a norm over two axes, and one that is kept from zero by much", async () => {
     await leaves(raise, text("float32[2, 3, 8]", "%n = ReduceL2(%x, %lastTwo)", "%y = Div(%x, %n)"));
     await leaves(raise, text("float32[2, 3, 8]", "%n = ReduceL2(%x, %axes)", "%c = Max(%n, %half)", "%y = Div(%x, %c)"));
+  });
+  it("leaves a sum of squares that is kept above a number: norms of a millionth are below it", async () => {
+    const root = ["%s = Mul(%x, %x)", "%t = ReduceSum(%s, %axes)", "%c = Max(%t, %tiny)", "%n = Sqrt(%c)", "%i = Reciprocal(%n)"];
+    await leaves(raise, text("float32[2, 3, 8]", ...root, "%y = Mul(%x, %i)"));
+  });
+  it.each([
+    ["an epsilon", ["%s = Mul(%x, %x)", "%t = ReduceMean(%s, %axes)", "%e = Add(%t, %epsTwo)", "%n = Sqrt(%e)", "%y = Div(%x, %n)"]],
+    ["a guard", ["%n = ReduceL2(%x, %axes)", "%c = Max(%n, %tinyTwo)", "%y = Div(%x, %c)"]],
+  ])("leaves %s that makes the result wider than the input", async (_, lines) => {
+    await leaves(raise, text("float32[1, 3, 8]", ...lines));
   });
   it("a mean over all spatial dims is a global pool", async () => {
     await raisesTo(raise, "GlobalAveragePool", text("float32[2, 4, 3, 5]", "%y = ReduceMean(%x, %plane)"));

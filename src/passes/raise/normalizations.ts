@@ -75,6 +75,19 @@ const scaledRootMeanSquare = (p: Pattern): Pattern => {
 const intAttr = (value: number): Attr => ({ kind: "int", value });
 const floatAttr = (value: number): Attr => ({ kind: "float", value });
 
+/** Whether the result has the input's dims: nothing but scale and bias, whose dims are looked at elsewhere, may broadcast. */
+function keepsShape(found: Match, draft: Draft): boolean {
+  const [before, after] = [dimsOf(draft, found.value("x")), dimsOf(draft, found.root.outs[0])];
+  if (before?.length !== after?.length) return false;
+  if (before?.every((d, i) => sameDim(d, after?.[i] ?? "?") === true) === true) return true;
+  const known = [found.maybe("scale"), found.maybe("bias")];
+  const single = (v: ValueId | undefined): boolean => {
+    const c = draft.constant(v);
+    return c === undefined || known.includes(v) || elementCount(c.dims) === 1;
+  };
+  return found.nodes.every((n) => n.op.startsWith("Reduce") || (n.op !== "Expand" && n.ins.every(single)));
+}
+
 /** Axes as natural numbers in order, when they are constants and the rank is known. */
 function axesOf(found: Match, name: string, rank: number): readonly number[] | undefined {
   return found
@@ -136,7 +149,7 @@ function centredNorm(found: Match, draft: Draft, narrow: boolean): Replacement |
   const [dims, dtype] = [dimsOf(draft, v), dtypeOf(draft, v)];
   if (dtype === undefined || y === undefined) return undefined;
   if (dims === undefined) return "the rank of its input is not known";
-  if (dtypeOf(draft, y) !== dtype || dimsOf(draft, y)?.length !== dims.length) return undefined;
+  if (dtypeOf(draft, y) !== dtype || !keepsShape(found, draft)) return undefined;
   const [axes, axes2] = [axesOf(found, "axes", dims.length), axesOf(found, "axes2", dims.length)];
   const eps = found.number("epsilon");
   if (axes === undefined || eps === undefined || axes.length === 0) return undefined;
@@ -185,7 +198,7 @@ function rmsNorm(found: Match, draft: Draft): Replacement | string | undefined {
   if (dims === undefined) return "the rank of its input is not known";
   const axes = axesOf(found, "axes", dims.length);
   const eps = found.number("epsilon");
-  if (axes === undefined || eps === undefined || axes.length === 0 || dimsOf(draft, y)?.length !== dims.length) return undefined;
+  if (axes === undefined || eps === undefined || axes.length === 0 || !keepsShape(found, draft)) return undefined;
   if (!run(axes, dims.length - axes.length, axes.length)) return "its mean is not over the last dims";
   const wanted = dims.slice(dims.length - axes.length);
   const scaleIn = found.maybe("scale");
@@ -227,22 +240,23 @@ function groupNorm(found: Match, draft: Draft): Replacement | string | undefined
   };
 }
 
-/** Guards against a zero norm; so small that no norm but zero meets them. */
-const tiny = scalar((e) => e >= 0 && e <= 1e-10, "guard");
+/** Guards against a zero norm; so small that no norm but zero meets them. Those of its square are as small as their squares. */
+const SMALL = 1e-10;
+const tiny = scalar((e) => e >= 0 && e <= SMALL, "guard");
+const tinySquare = scalar((e) => e >= 0 && e <= SMALL * SMALL, "guard");
 const sumOfSquares = either(sumOf(squared(x), "axes"), op("ReduceSumSquare", [x, constant("axes")], keepsDims));
 const norm = either(op("ReduceL2", [x, constant("axes")], keepsDims), op("Sqrt", [sumOfSquares]));
 const guarded = either(norm, op("Clip", [norm, tiny]), op("Clip", [norm, tiny, undefined]), op("Max", [norm, tiny]));
 const l2 = either(
   op("Div", [x, either(guarded, op("Expand", [guarded, any()]))]),
-  mul(x, op("Reciprocal", [op("Sqrt", [either(op("Max", [sumOfSquares, tiny]), sumOfSquares)])])),
+  mul(x, op("Reciprocal", [op("Sqrt", [either(op("Max", [sumOfSquares, tinySquare]), sumOfSquares)])])),
 );
 function l2Norm(found: Match, draft: Draft): Replacement | undefined {
   const v = found.value("x");
-  const [dims, y] = [dimsOf(draft, v), dimsOf(draft, found.root.outs[0])];
+  const dims = dimsOf(draft, v);
   const axes = dims === undefined ? undefined : axesOf(found, "axes", dims.length);
   const [axis] = axes ?? [];
-  if (dims === undefined || axis === undefined || axes?.length !== 1 || y?.length !== dims.length || dtypeOf(draft, v) === undefined)
-    return undefined;
+  if (axis === undefined || axes?.length !== 1 || !keepsShape(found, draft) || dtypeOf(draft, v) === undefined) return undefined;
   return { op: "LpNormalization", ins: [v], attrs: { axis: intAttr(axis), p: intAttr(2) } };
 }
 
