@@ -157,7 +157,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   const calibration = rest.length > PROBED ? rest.split(PROBED / rest.length)[1] : rest;
   const { facts, keepFloat, runner, signal } = context;
   const key = createHash("sha256")
-    .update(`${graphHash(graph, "trials/3")} ${feeds.hash} ${context.method ?? ""}`)
+    .update(`${graphHash(graph, "trials/4")} ${feeds.hash} ${context.method ?? ""}`)
     .digest("hex");
   const path = context.trials;
   const state = path === undefined ? undefined : readTrials(path, key);
@@ -195,7 +195,7 @@ export async function choose(graph: Graph, feeds: FeedStore, context: ChooseCont
   return { ...found, held };
 }
 
-const SCHEMA = "partita.trials/3";
+const SCHEMA = "partita.trials/4";
 const amount = v.pipe(v.number(), v.minValue(0));
 const trials = v.strictObject({
   schema: v.literal(SCHEMA),
@@ -213,6 +213,7 @@ const trials = v.strictObject({
       }),
       /** Null: the outputs were not finite. */
       loss: v.nullable(amount),
+      noise: v.optional(v.nullable(amount)),
       agreement: v.optional(amount),
       likely: v.optional(amount),
       rows: amount,
@@ -237,6 +238,7 @@ function readTrials(path: string, key: string): SearchState | undefined {
       ...t,
       configuration: { ...t.configuration, alpha: t.configuration.alpha, inputs: t.configuration.inputs },
       loss: t.loss ?? Number.POSITIVE_INFINITY,
+      noise: t.noise === null ? Number.POSITIVE_INFINITY : t.noise,
       agreement: t.agreement,
       likely: t.likely,
     })),

@@ -13,9 +13,11 @@ export type Outputs = readonly Readonly<Record<string, TensorLike>>[];
 export interface Score {
   /**
    * What is minimised: the sum over outputs of the mean divergence of softened rows (nats) or the noise-to-signal ratio. Infinite when an output is not finite
-   * where the float graph's is.
+   * where the float graph's is; where the float graph's is not, nothing is compared.
    */
   readonly loss: number;
+  /** Noise over signal of the ranked rows about their means: the divergence of small numbers (embeddings of length 1) is small whatever they lose. */
+  readonly noise?: number | undefined;
   /** Share of the ranked rows (logits along the last axis) whose largest element is where the float graph has it; undefined without such outputs. */
   readonly agreement: number | undefined;
   /** The share that agreement tends to on many rows: by the noise of the leads and their density (`overtaken`). */
@@ -56,7 +58,9 @@ export function marginsOf(record: Outputs[number]): readonly number[] {
   return Object.values(record).flatMap((t) => {
     const x = numbers(t);
     const classes = t.dims.at(-1) ?? 1;
-    return x === undefined || !ranks(t) ? [] : Array.from({ length: x.length / classes }, (_, i) => marginOf(x, i * classes, classes));
+    if (x === undefined || !ranks(t)) return [];
+    const starts = Array.from({ length: x.length / classes }, (_, i) => i * classes);
+    return starts.filter((at) => comparable(x, at, classes)).map((at) => marginOf(x, at, classes));
   });
 }
 
@@ -64,7 +68,9 @@ export function marginsOf(record: Outputs[number]): readonly number[] {
 export function scoreOf(expected: Outputs, actual: Outputs, crowd?: Crowd): Score {
   const totals = new Map<string, { ranked: boolean; sum: number; weight: number }>();
   const leads: Lead[] = [];
+  const spread = { noise: 0, signal: 0 };
   let agreed = 0;
+  let [given, compared] = [0, 0];
   for (const [i, record] of expected.entries()) {
     for (const [name, want] of Object.entries(record)) {
       const got = actual[i]?.[name];
@@ -72,6 +78,7 @@ export function scoreOf(expected: Outputs, actual: Outputs, crowd?: Crowd): Scor
       if (x === undefined || x.length === 0) continue;
       const total = totals.get(name) ?? { ranked: ranks(want), sum: 0, weight: 0 };
       totals.set(name, total);
+      given += x.length;
       if (y === undefined || y.length !== x.length) {
         total.sum = Number.POSITIVE_INFINITY;
         continue;
@@ -79,25 +86,33 @@ export function scoreOf(expected: Outputs, actual: Outputs, crowd?: Crowd): Scor
       if (total.ranked) {
         const classes = want.dims.at(-1) ?? 1;
         for (let at = 0; at < x.length; at += classes) {
+          if (!comparable(x, at, classes)) continue;
+          compared += classes;
+          const { noise, signal } = variances(x, y, at, classes);
+          spread.noise += noise;
+          spread.signal += signal;
           total.sum += divergence(x, y, at, classes);
           total.weight += 1;
           leads.push(leadOf(x, y, at, classes));
           if (largest(x, at, classes) === largest(y, at, classes)) agreed += 1;
         }
       } else {
-        const { noise, signal } = energies(x, y);
+        const { noise, signal, count } = energies(x, y);
+        compared += count;
         total.sum += noise;
         total.weight += signal;
       }
     }
   }
-  const losses = [...totals.values()].map(({ ranked, sum, weight }) =>
-    ranked ? sum / weight : weight === 0 ? (sum === 0 ? 0 : Number.POSITIVE_INFINITY) : sum / weight,
+  // Noise where there is no signal at all counts as much as the signal would: an infinite loss could not tell trials apart.
+  const losses = [...totals.values()].map(({ sum, weight }) =>
+    weight > 0 ? sum / weight : sum > 0 && sum < Number.POSITIVE_INFINITY ? 1 : sum,
   );
   const loss = losses.reduce((a, b) => a + b, 0);
   const rows = leads.length;
   return {
-    loss: Number.isNaN(loss) ? Number.POSITIVE_INFINITY : loss,
+    loss: Number.isNaN(loss) || (given > 0 && compared === 0) ? Number.POSITIVE_INFINITY : loss,
+    noise: rows === 0 || !(spread.signal > 0) ? undefined : spread.noise / spread.signal,
     agreement: rows === 0 ? undefined : agreed / rows,
     likely: rows === 0 ? undefined : 1 - overtaken(crowd ?? crowdOf(leads.map((l) => l.margin)), noiseOf(leads)),
     rows,
@@ -135,14 +150,36 @@ function softened(logits: Float64Array): Float64Array {
   const log = Math.log(cooled.reduce((a, v) => a + Math.exp(v), 0));
   return cooled.map((v) => v - log);
 }
-/** Sums of squares of the difference and of the reference. */
-export function energies(x: ArrayLike<number>, y: ArrayLike<number>): { readonly noise: number; readonly signal: number } {
-  let [noise, signal] = [0, 0];
+/** Whether two classes of a row are numbers, and none a NaN or above all: a lead stands between two. */
+function comparable(x: ArrayLike<number>, at: number, n: number): boolean {
+  let finite = 0;
+  for (let i = at; i < at + n; i++) {
+    const v = x[i] as number;
+    if (v - v === 0) finite += 1;
+    else if (v !== Number.NEGATIVE_INFINITY) return false;
+  }
+  return finite > 1;
+}
+/** As `energies`, of one row, each about its own mean: what all classes share moves none. */
+function variances(x: ArrayLike<number>, y: ArrayLike<number>, at: number, n: number): ReturnType<typeof energies> {
+  const finite = Array.from({ length: n }, (_, i) => at + i).filter((i) => (x[i] as number) > Number.NEGATIVE_INFINITY);
+  const mean = (of: ArrayLike<number>): number => finite.reduce((a, i) => a + (of[i] as number), 0) / finite.length;
+  const [a, b] = [mean(x), mean(y)];
+  return energies(
+    finite.map((i) => (x[i] as number) - a),
+    finite.map((i) => (y[i] as number) - b),
+  );
+}
+/** Sums of squares of the difference and of the reference, where that is finite. */
+export function energies(x: ArrayLike<number>, y: ArrayLike<number>): Readonly<Record<"noise" | "signal" | "count", number>> {
+  let [noise, signal, count] = [0, 0, 0];
   for (let i = 0; i < x.length; i++) {
     const v = x[i] as number;
+    if (v - v !== 0) continue;
     const d = v - (y[i] as number);
     noise += d * d;
     signal += v * v;
+    count += 1;
   }
-  return { noise, signal };
+  return { noise, signal, count };
 }

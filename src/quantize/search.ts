@@ -8,6 +8,8 @@ import type { Fact } from "../ops/define.js";
 import { type BiasShift, biasShifts, correctBias } from "./bias.js";
 import { type Alphas, type ChannelRanges, equalizable, equalize } from "./equalize.js";
 import type { Observations } from "./histogram.js";
+import { Judging } from "./judged.js";
+import { exposing } from "./layers.js";
 import { type Crowd, crowdOf, wilson } from "./leads.js";
 import { place } from "./place.js";
 import { learnRounding } from "./rounding.js";
@@ -112,6 +114,13 @@ export async function search(context: SearchContext, options: SearchOptions): Pr
   return await new Searching(context, options).run();
 }
 
+/** The float graph on the feeds held out: values that are compared, what it gives there, and the leads of its rows on all feeds. */
+interface Reference {
+  readonly judged: readonly ValueId[];
+  readonly outputs: Outputs;
+  readonly crowd: Crowd;
+}
+
 class Searching {
   readonly #c: SearchContext;
   readonly #o: SearchOptions;
@@ -123,7 +132,7 @@ class Searching {
   readonly #observed = new Map<string, Observations>();
   readonly #shifts = new Map<string, readonly BiasShift[]>();
   readonly #rounded = new Map<string, ReadonlyMap<NodeId, Int8Array>>();
-  #float: { readonly outputs: Outputs; readonly crowd: Crowd } | undefined;
+  #float: Reference | undefined;
   #best: Trial | undefined;
   #stopped: string | undefined;
 
@@ -198,8 +207,8 @@ class Searching {
     if (done !== undefined || (known === undefined && !this.#mayGoOn())) return done;
     const score = known ?? (await this.#score(configuration));
     const kept = this.#best === undefined || score.loss < this.#best.loss * share;
-    const { loss, agreement, likely, rows } = score;
-    const trial: Trial = { name, configuration, loss, agreement, likely, rows, kept };
+    const { loss, noise, agreement, likely, rows } = score;
+    const trial: Trial = { name, configuration, loss, noise, agreement, likely, rows, kept };
     this.#trials.push(trial);
     if (kept) this.#best = trial;
     this.#o.onTrial?.(trial, { trials: this.#trials });
@@ -207,7 +216,7 @@ class Searching {
   }
 
   async #score(configuration: Configuration): Promise<Score> {
-    this.#float ??= await this.#reference();
+    const float = (this.#float ??= await this.#reference());
     const graph = await this.#graphOf(configuration);
     const observed = await this.#observations(configuration);
     const floats = new Set(configuration.floats);
@@ -216,20 +225,26 @@ class Searching {
       keepFloat: (n) => this.#c.keepFloat(n) ?? (floats.has(n.name) ? LEFT_FLOAT : undefined),
     });
     return scoreOf(
-      this.#float.outputs,
-      await this.#opened(placed.graph, (open) => outputsOf(open, this.#c.held, this.#o.signal)),
-      this.#float.crowd,
+      float.outputs,
+      await this.#opened(exposing(placed.graph, float.judged), (open) => outputsOf(open, this.#c.held, this.#o.signal)),
+      float.crowd,
     );
   }
-  /** What the float graph gives on the feeds held out, and the leads of its rows on all feeds: no quantized graph was fitted to these. */
-  #reference(): Promise<{ readonly outputs: Outputs; readonly crowd: Crowd }> {
-    const { graph, held, calibration } = this.#c;
-    return this.#opened(graph, async (open) => {
-      const outputs = await outputsOf(open, held, this.#o.signal);
-      const margins = outputs.flatMap(marginsOf);
-      const more = margins.length === 0 || held === calibration ? [] : await marginsOver(open, calibration, this.#o.signal);
-      return { outputs, crowd: crowdOf([...margins, ...more]) };
-    });
+  /** No quantized graph was fitted to any of this. */
+  async #reference(): Promise<Reference> {
+    const { graph, facts, held, calibration } = this.#c;
+    const judging = new Judging(graph, facts(graph), new Set(this.#c.quantizable(graph)));
+    for (;;) {
+      const judged = judging.values();
+      const found = await this.#opened(exposing(graph, judged), async (open) => {
+        const outputs = await outputsOf(open, held, this.#o.signal);
+        if (await judging.refuses(judged, outputs, held)) return undefined;
+        const margins = outputs.flatMap(marginsOf);
+        const more = margins.length === 0 || held === calibration ? [] : await marginsOver(open, calibration, this.#o.signal);
+        return { judged, outputs, crowd: crowdOf([...margins, ...more]) };
+      });
+      if (found !== undefined) return found;
+    }
   }
   async #opened<T>(g: Graph, use: (open: OpenGraph) => Promise<T>): Promise<T> {
     const open = await this.#c.runner.open(g);
@@ -306,7 +321,7 @@ class Searching {
    * Without ranked rows: all, unless there is no noise.
    */
   #pointsLost(t: Trial): number {
-    if (!(t.loss > NOTHING)) return 0;
+    if (!(t.loss > NOTHING || (t.noise ?? 0) > NOTHING)) return 0;
     if (t.likely === undefined || t.agreement === undefined) return 100;
     return 100 * Math.max(1 - t.likely, wilson(1 - t.agreement, t.rows).low);
   }

@@ -8,7 +8,7 @@ const map = (...values: number[]) => ({ y: new Tensor("float32", Float32Array.fr
 
 describe("logits", () => {
   it("that are the same cost nothing, shifted ones neither", () => {
-    expect(scoreOf([row(1, 2, 3)], [row(1, 2, 3)])).toEqual({ loss: 0, agreement: 1, likely: 1, rows: 1 });
+    expect(scoreOf([row(1, 2, 3)], [row(1, 2, 3)])).toEqual({ loss: 0, noise: 0, agreement: 1, likely: 1, rows: 1 });
     expect(scoreOf([row(1, 2, 3)], [row(5, 6, 7)]).loss).toBeCloseTo(0, 12);
   });
   it("cost the KL divergence of their softened distributions, by the formula", () => {
@@ -46,9 +46,22 @@ describe("other outputs", () => {
   it("cost noise over signal", () => {
     expect(scoreOf([map(3, 4)], [map(3, 5)])).toEqual({ loss: 1 / 25, agreement: undefined, likely: undefined, rows: 0 });
   });
-  it("cost nothing where both are zero, and all where only the reference is", () => {
+  it("cost nothing where both are zero, and as much as a signal would where only the reference is", () => {
     expect(scoreOf([map(0, 0)], [map(0, 0)]).loss).toBe(0);
-    expect(scoreOf([map(0, 0)], [map(0, 1)]).loss).toBe(Number.POSITIVE_INFINITY);
+    expect(scoreOf([map(0, 0)], [map(0, 1)]).loss).toBe(1);
+  });
+  it("are compared where the reference is finite", () => {
+    const [inf, nan] = [Number.POSITIVE_INFINITY, Number.NaN];
+    expect(scoreOf([map(-inf, 3, nan, 4)], [map(-inf, 3, 0, 5)]).loss).toBe(1 / 25);
+    expect(scoreOf([map(nan, inf)], [map(nan, inf)]).loss).toBe(inf);
+    // A row whose second class is masked has no lead that noise could turn.
+    expect(scoreOf([row(1, -inf, 2), row(-inf, 5, -inf), row(nan, 1, 2)], [row(1, -inf, 2), row(-inf, 5, -inf), row(0, 1, 2)])).toEqual({
+      loss: 0,
+      noise: 0,
+      agreement: 1,
+      likely: 1,
+      rows: 1,
+    });
   });
   it("that are missing, of another size or not finite are the worst", () => {
     expect(scoreOf([map(1, 2)], [{}]).loss).toBe(Number.POSITIVE_INFINITY);
