@@ -47,9 +47,20 @@ const arrays = {
 } as const;
 export type NumericDType = Exclude<TensorDType, "string">;
 export const typedArrayOf = (type: NumericDType): (typeof arrays)[NumericDType] => arrays[type];
+/** The kind of a typed array, "Uint8Array" of a Buffer and of one that another realm made; undefined for what is none. */
+export const arrayKind = (data: unknown): string | undefined =>
+  ArrayBuffer.isView(data) ? (data as Uint8Array)[Symbol.toStringTag] : undefined;
+/** A copy in memory of its own: a Buffer's `slice` is a view. */
+export const copyOf = <A extends ArrayBufferView>(data: A): A => Uint8Array.prototype.slice.call(data) as unknown as A;
 export const isTensorDType = (type: string): type is TensorDType => type === "string" || Object.hasOwn(arrays, type);
 
 export const badTensor = defineError<{ what: string; fix: string }>("P3101", "a tensor is malformed", ({ what, fix }) => ({ what, fix }));
+
+/** Dims as a list. Throws P3101 for what is none. */
+export function listOfDims(dims: Iterable<number>): readonly number[] {
+  if (typeof (dims as Iterable<number> | null | undefined)?.[Symbol.iterator] === "function") return [...dims];
+  throw badTensor({ what: `the dims are ${dims === null ? "null" : typeof dims}`, fix: "give a list of whole, non-negative dims" });
+}
 
 /** A dense tensor on the host. `data.length` equals the product of `dims`. Throws P3101. */
 export class Tensor<T extends TensorDType = TensorDType> implements TensorLike {
@@ -62,7 +73,7 @@ export class Tensor<T extends TensorDType = TensorDType> implements TensorLike {
       throw badTensor({ what: `tensor type '${String(type)}' is unknown`, fix: `use one of ${Object.keys(arrays).join(", ")}, string` });
     this.type = type;
     this.data = convert(type, data) as TensorDataByType[T];
-    this.dims = dims === undefined ? [this.data.length] : [...dims];
+    this.dims = dims === undefined ? [this.data.length] : listOfDims(dims);
     let count = 1;
     for (const d of this.dims) {
       if (!Number.isSafeInteger(d) || d < 0)
@@ -91,18 +102,32 @@ function convert(type: TensorDType, data: unknown): TensorData {
     throw badTensor({ what: "a string tensor was given data other than an array of strings", fix: "pass string[]" });
   }
   const Wanted = arrays[type];
-  if (data instanceof Wanted) return data;
-  if (Array.isArray(data)) {
-    if (Wanted === BigInt64Array) return BigInt64Array.from(data, (x) => BigInt(x));
-    if (Wanted === BigUint64Array) return BigUint64Array.from(data, (x) => BigInt(x));
-    return (Wanted as Float32ArrayConstructor).from(data, Number) as TensorData;
+  if (data instanceof Wanted && data.constructor === Wanted) return data;
+  if (Array.isArray(data)) return converted(type, Wanted, data);
+  // Others over the same bytes: a Buffer, an array of another realm, a Uint8ClampedArray, a native Float16Array.
+  const kind = arrayKind(data);
+  if (kind === Wanted.name || (type === "uint8" && kind === "Uint8ClampedArray") || (type === "float16" && kind === "Float16Array")) {
+    const { buffer, byteOffset, length } = data as Uint8Array;
+    return new Wanted(buffer as ArrayBuffer, byteOffset, length) as TensorData;
   }
-  // A Uint8ClampedArray or a native Float16Array shares its bytes without conversion.
-  if (
-    ArrayBuffer.isView(data) &&
-    ((type === "uint8" && data instanceof Uint8ClampedArray) || (type === "float16" && data.constructor.name === "Float16Array"))
-  )
-    return new Wanted(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength / Wanted.BYTES_PER_ELEMENT) as TensorData;
-  const found = data === null || typeof data !== "object" ? typeof data : data.constructor.name;
+  const found = data === null ? "null" : typeof data === "object" ? (data.constructor?.name ?? "object") : typeof data;
   throw badTensor({ what: `a ${type} tensor was given a ${found}`, fix: `pass a ${Wanted.name} (data is never converted silently)` });
+}
+
+function converted(type: TensorDType, Wanted: (typeof arrays)[NumericDType], data: readonly unknown[]): TensorData {
+  const number = (x: unknown): number | bigint | boolean => {
+    if (typeof x === "number" || typeof x === "bigint" || typeof x === "boolean") return x;
+    throw new TypeError(`${x === null ? "null" : typeof x === "string" ? `'${x}'` : `a ${typeof x}`} is no number`);
+  };
+  try {
+    if (Wanted === BigInt64Array || Wanted === BigUint64Array)
+      return (Wanted as BigInt64ArrayConstructor).from(data as readonly bigint[], (x) => BigInt(number(x)));
+    return (Wanted as Float32ArrayConstructor).from(data as readonly number[], (x) => Number(number(x))) as TensorData;
+  } catch (cause) {
+    throw badTensor(
+      { what: `a ${type} tensor was given a list: ${(cause as Error).message}`, fix: "give numbers of that type" },
+      {},
+      cause,
+    );
+  }
 }

@@ -9,7 +9,7 @@ import { defineError, didYouMean, type Remarks } from "../diagnostics.js";
 import { valueAt } from "../ir/graph.js";
 import type { Graph } from "../ir/types.js";
 import { readNpy, readNpz } from "../npz.js";
-import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
+import { copyOf, isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import { IMAGE_EXTENSIONS, imageFeeds, type Preprocessing, preprocessingText } from "./images.js";
 import type { FeedPort, Feeds } from "./types.js";
 
@@ -208,10 +208,11 @@ function checkedTensor(t: TensorLike, port: FeedPort, feed: number, file: string
   if (!fits(t.dims, port.dims))
     throw badFeed({ feed, what: `it is ${found}, the graph takes ${wanted}`, fix: "feed tensors of those dims" }, where);
   if (count === 0) throw badFeed({ feed, what: `it is ${found}: empty`, fix: "leave empty feeds out" }, where);
-  if (t.type === "float32" || t.type === "float64") demandFinite(t.data as Float32Array, (x) => x - x !== 0, feed, where);
-  else if (t.type === "float16") demandFinite(t.data as unknown as Uint16Array, (x) => (x & 0x7c00) === 0x7c00, feed, where);
+  const { data } = new Tensor(t.type as NumericDType, t.data as never, t.dims);
+  if (t.type === "float32" || t.type === "float64") demandFinite(data as Float32Array, (x) => x - x !== 0, feed, where);
+  else if (t.type === "float16") demandFinite(data as Uint16Array, (x) => (x & 0x7c00) === 0x7c00, feed, where);
   // Arrays of files are their feed's own. Whoever makes feeds may fill an array again while this one waits for its run.
-  return file === undefined ? { type: t.type, data: (t.data as Uint8Array).slice(), dims: [...t.dims] } : t;
+  return file === undefined ? { type: t.type, data: ArrayBuffer.isView(data) ? copyOf(data) : [...data], dims: [...t.dims] } : t;
 }
 
 function demandFinite(

@@ -1,6 +1,7 @@
 /** Throughput, latency, memory, energy and accuracy of a program, and of bare onnxruntime-node on the same file in the same run, round by round. */
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { openDevice } from "../engines/cuda/device.js";
+import { fed } from "../engines/host/native.mjs";
 import { presentGpu } from "../engines/tensorrt/load.js";
 import { detect } from "../import/index.js";
 import { boundTensors } from "../ir/bound.js";
@@ -185,7 +186,7 @@ async function openBare(
     const given = Object.fromEntries(
       Object.entries({ ...fixed, ...feeds }).map(([name, t]) => [
         name,
-        new ort.Tensor(t.type as "float32", t.data as Float32Array, t.dims),
+        t.type === "float16" ? (fed(t.type, t.data, t.dims) as never) : new ort.Tensor(t.type as "float32", t.data as Float32Array, t.dims),
       ]),
     );
     return (await session.run(given, named)) as never;

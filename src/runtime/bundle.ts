@@ -23,7 +23,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import * as v from "valibot";
 import { isRunning, temporariesOf, temporaryFor } from "../atomic.js";
-import { defineError } from "../diagnostics.js";
+import { defineError, PartitaError } from "../diagnostics.js";
 import type { Artifact } from "../engines/engine.js";
 import { operatorCalled, operatorNeeded } from "../engines/host/operators.js";
 import { decodeOnnx } from "../import/onnx/index.js";
@@ -153,13 +153,15 @@ export async function saveBundle(folder: string | URL, content: BundleContent): 
     } catch {
       // Where no folder could be made there is none to remove; the first failure is the one to tell.
     }
-    if (cause instanceof Error && "syscall" in cause) throw cannotSave({ what: cause.message }, { file: path }, cause);
+    if (isFileFailure(cause)) throw cannotSave({ what: cause.message }, { file: path }, cause);
     throw cause;
   }
 }
 
 /** Somebody else saves to the same place at the same moment when these come; one of the two is last. */
 const RACE: ReadonlySet<unknown> = new Set(["ENOENT", "ENOTEMPTY", "EEXIST"]);
+/** What Node.js says of a file, or of a path that no file can have. */
+const isFileFailure = (error: unknown): error is Error => error instanceof Error && !(error instanceof PartitaError) && "code" in error;
 const codeOf = (error: unknown): unknown => (error instanceof Error && "code" in error ? error.code : undefined);
 
 /** Puts the new folder in the old one's place; the old one steps aside first, as a rename does not replace a full folder. */
@@ -266,8 +268,7 @@ export async function loadBundle(path: string): Promise<BundleContent> {
     if (stat.size > MAX_MANIFEST) throw bundleDamaged({ what: `its manifest has ${stat.size} bytes` }, { file: path });
     text = readFileSync(manifestPath, "utf8");
   } catch (cause) {
-    if (cause instanceof Error && "syscall" in cause)
-      throw notABundle({ what: `it has no readable manifest.json: ${cause.message}` }, { file: path }, cause);
+    if (isFileFailure(cause)) throw notABundle({ what: `it has no readable manifest.json: ${cause.message}` }, { file: path }, cause);
     throw cause;
   }
   let raw: unknown;

@@ -20,3 +20,23 @@ export function demandNamed(options: object, names: readonly string[], of: strin
     throw badSession({ name, what: `is no option of ${of}`, fix });
   }
 }
+
+/** Of a timer, milliseconds. */
+export const MAX_DELAY = 2 ** 31 - 1;
+
+/** Throws P3130 for options of a run that do not exist or are none of their kind; `of` says whose they are: "a run". */
+export function demandRun(options: object, names: readonly string[], of: string): void {
+  demandNamed(options, names, of);
+  const { outputs, signal, transfer, deadlineMs } = options as Readonly<Record<string, unknown>>;
+  const refuse = (name: string, value: unknown, fix: string): never => {
+    throw badSession({ name, what: `is ${typeof value === "object" && value !== null ? "an object" : String(value)}`, fix });
+  };
+  if (outputs !== undefined && !(Array.isArray(outputs) && outputs.every((name) => typeof name === "string")))
+    refuse("outputs", outputs, "give a list of names");
+  // Those of other realms and of libraries serve as well.
+  if (signal !== undefined && typeof (signal as AbortSignal | null)?.addEventListener !== "function")
+    refuse("signal", signal, "give an AbortSignal, or leave it out");
+  if (transfer !== undefined && typeof transfer !== "boolean") refuse("transfer", transfer, "give true or false");
+  if (deadlineMs !== undefined && !(typeof deadlineMs === "number" && deadlineMs > 0 && deadlineMs <= MAX_DELAY))
+    refuse("deadlineMs", deadlineMs, `give milliseconds from now, more than 0 and at most ${MAX_DELAY}`);
+}

@@ -2,7 +2,7 @@
 import { defineError, didYouMean } from "../diagnostics.js";
 import { isResident } from "../engines/cuda/resident.js";
 import type { DeviceTensor } from "../engines/engine.js";
-import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
+import { arrayKind, isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import type { Plan, Port, SessionFeeds } from "./ports.js";
 
 const missingFeed = defineError<{ name: string; known: readonly string[] }>("P3102", "an input was not fed", ({ name, known }) => ({
@@ -35,11 +35,19 @@ export const isSymbol = (dim: string): boolean => /^[A-Za-z_][\w.]*$/.test(dim);
 /** Whether a tensor's data is of the kind of array that its type asks for; Float16Array and clamped bytes hold the same bits. */
 function holds(t: TensorLike): boolean {
   if (t instanceof Tensor) return true;
-  if (t.type === "string") return Array.isArray(t.data);
+  if (t.type === "string") return Array.isArray(t.data) && isText(t.data);
   if (!isTensorDType(t.type)) return true;
-  const wanted = typedArrayOf(t.type as NumericDType).name;
-  const found = t.data.constructor.name;
-  return found === wanted || (t.type === "float16" && found === "Float16Array") || (t.type === "uint8" && found === "Uint8ClampedArray");
+  const found = arrayKind(t.data);
+  return (
+    found === typedArrayOf(t.type as NumericDType).name ||
+    (t.type === "float16" && found === "Float16Array") ||
+    (t.type === "uint8" && found === "Uint8ClampedArray")
+  );
+}
+function isText(list: readonly unknown[]): boolean {
+  // Methods of lists pass over what is missing.
+  for (let i = 0; i < list.length; i++) if (typeof list[i] !== "string") return false;
+  return true;
 }
 const dimsText = (dims: readonly (number | string)[]): string => `[${dims.join(", ")}]`;
 
@@ -124,7 +132,8 @@ export class Interface {
     if (wrong === "released") told = `${found} on a GPU, and was released`;
     if (wrong === "count" && "data" in t)
       told = `${found} of ${t.data.length} elements${t.data.length === 0 ? " (its buffer was transferred, or is empty)" : ""}`;
-    if (wrong === "array" && "data" in t) told = `${t.type} in a ${t.data.constructor.name}`;
+    if (wrong === "array" && "data" in t)
+      told = t.type === "string" && Array.isArray(t.data) ? "string with what is no text" : `${t.type} in a ${t.data.constructor?.name}`;
     if (typeof wrong === "number")
       told = `${found}, but ${this.#symbols[wrong]} is ${sizes[wrong]} in input '${this.#saidBy(check, t, wrong, sizes[wrong])}'`;
     throw wrongFeed({ expected: `${port.type}${port.dims === undefined ? "" : dimsText(port.dims)}`, found: told }, { value: port.name });
@@ -159,6 +168,7 @@ export class Interface {
 
   /** The name itself, port 0 of the node it names, or what it is another name of. */
   #named(name: string, known: readonly string[]): string {
+    if (typeof name !== "string") throw unknownFeed({ name: String(name), near: undefined, known });
     for (const said of [name, `${name}:0`]) {
       if (known.includes(said)) return said;
       const alias = Object.hasOwn(this.#plan.aliases ?? {}, said) ? this.#plan.aliases?.[said] : undefined;

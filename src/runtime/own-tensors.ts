@@ -1,15 +1,16 @@
 /** Tensors that a session makes for its callers: page-locked memory on the host, from which a GPU reads without a copy, and memory of its GPUs. */
-import { markAsUntransferable } from "node:worker_threads";
-import { Owned, openDevice } from "../engines/cuda/device.js";
+import * as threads from "node:worker_threads";
+import { openDevice } from "../engines/cuda/device.js";
+import type { NativeAddon, PinnedHandle } from "../engines/cuda/native.js";
 import { ResidentPool, upload } from "../engines/cuda/resident.js";
 import type { DeviceTensor } from "../engines/engine.js";
-import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
+import { badTensor, isTensorDType, listOfDims, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import { badSession } from "./errors.js";
 
 export class OwnTensors {
   /** GPUs of the session. */
   readonly #devices: readonly number[];
-  #pinned: Owned | undefined;
+  readonly #pinned: { readonly addon: NativeAddon; readonly handle: PinnedHandle; readonly buffer: ArrayBuffer }[] = [];
   readonly #pools = new Map<number, ResidentPool>();
   readonly #uploaded = new Set<DeviceTensor>();
 
@@ -18,19 +19,30 @@ export class OwnTensors {
   }
 
   /** Zeros, in page-locked memory where there is a GPU. Throws P3130, P3101, P2104. */
-  allocate<T extends NumericDType>(type: T, dims: readonly number[]): Tensor<T> {
+  allocate<T extends NumericDType>(type: T, given: readonly number[]): Tensor<T> {
     const Kind = typedArrayOf(demandNumbers(type));
+    const dims = listOfDims(given);
+    const plain = (length: number): Tensor<T> => new Tensor(type, new Kind(length) as never, dims);
     const count = dims.reduce((a, d) => a * d, 1);
-    const [ordinal] = this.#devices;
     // What is wrong with dims is told with the tensor.
-    if (ordinal === undefined || !Number.isSafeInteger(count) || count <= 0)
-      return new Tensor(type, new Kind(Number.isSafeInteger(count) && count > 0 ? count : 0) as never, dims);
+    if (!(count > 0 && Number.isInteger(count))) return plain(0);
+    const bytes = count * Kind.BYTES_PER_ELEMENT;
+    const [ordinal] = this.#devices;
+    try {
+      if (ordinal === undefined || !Number.isSafeInteger(bytes)) return plain(count);
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw badTensor(
+        { what: `dims [${dims.join(", ")}] take ${bytes} bytes, which cannot be had here`, fix: "give smaller dims" },
+        {},
+        cause,
+      );
+    }
     const device = openDevice(ordinal);
-    const { handle, buffer } = device.pin("pinned memory for a tensor", count * Kind.BYTES_PER_ELEMENT);
-    this.#pinned ??= new Owned(device.addon);
-    this.#pinned.own(handle);
-    // It ends with the session, whoever has it.
-    markAsUntransferable(buffer);
+    const { handle, buffer } = device.pin("pinned memory for a tensor", bytes);
+    this.#pinned.push({ addon: device.addon, handle, buffer });
+    // It ends with the session, whoever has it. Versions of Node.js that can tell mark such memory themselves; marked once more it could not end.
+    if (!("isMarkedAsUntransferable" in threads)) threads.markAsUntransferable(buffer);
     new Uint8Array(buffer).fill(0);
     return new Tensor(type, new Kind(buffer) as never, dims);
   }
@@ -43,7 +55,7 @@ export class OwnTensors {
         what: ordinal === undefined ? "is to be a GPU, and the session uses none" : `is ${ordinal}`,
         fix: this.#devices.length === 0 ? "feed the tensor as it is" : `give one of the session's: ${this.#devices.join(", ")}`,
       });
-    const { type, dims, data } = new Tensor(demandNumbers(tensor.type), tensor.data as never, tensor.dims);
+    const { type, dims, data } = new Tensor(demandNumbers(tensor?.type), tensor.data as never, tensor.dims);
     const device = openDevice(ordinal);
     const pool = this.#pools.get(ordinal) ?? new ResidentPool(device, "memory for a tensor on the GPU");
     this.#pools.set(ordinal, pool);
@@ -62,11 +74,13 @@ export class OwnTensors {
   end(): void {
     for (const t of this.#uploaded) t.release();
     for (const pool of this.#pools.values()) pool.end();
-    this.#pinned?.release();
+    // What was moved into another array all the same is left to that: freed memory must not be read.
+    for (const { addon, handle, buffer } of this.#pinned) if (buffer.byteLength > 0) addon.release(handle);
+    this.#pinned.length = 0;
   }
 }
 
-function demandNumbers(type: string): NumericDType {
-  if (isTensorDType(type) && type !== "string") return type;
+function demandNumbers(type: string | undefined): NumericDType {
+  if (type !== undefined && isTensorDType(type) && type !== "string") return type;
   throw badSession({ name: "the type of a tensor", what: `is ${String(type)}`, fix: "give a type of numbers" });
 }

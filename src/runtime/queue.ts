@@ -43,8 +43,10 @@ export interface Ticket<J, R> {
 }
 export interface SubmitOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Milliseconds from now. */
+  /** Milliseconds from `since`. */
   readonly deadlineMs?: number | undefined;
+  /** Milliseconds of `performance.now()`. Default: now. */
+  readonly since?: number | undefined;
 }
 /** What starts next, of those that wait in the order they came, with so many calls free: some of them, or none for so many milliseconds. */
 export type Choice<J, R> = (waiting: ReadonlySet<Ticket<J, R>>, now: number, free: number) => readonly Ticket<J, R>[] | number;
@@ -121,7 +123,7 @@ export class RunQueue<J, R> {
   /** Resolves with what `finish` makes of the job's result. Rejects with P3105, P3106, P3107, the signal's reason, or what `work` or `finish` say. */
   submit(job: J, options?: SubmitOptions): Promise<R>;
   submit<T>(job: J, options: SubmitOptions, finish: (result: R) => T | Promise<T>): Promise<T>;
-  submit(job: J, { signal, deadlineMs }: SubmitOptions = {}, finish: (result: R) => unknown = (result) => result): Promise<unknown> {
+  submit(job: J, { signal, deadlineMs, since }: SubmitOptions = {}, finish: (result: R) => unknown = (result) => result): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#closed) throw disposedError({});
       const entry = new Entry<J, R>(this, job, (result) => resolve(finish(result)), reject);
@@ -136,7 +138,7 @@ export class RunQueue<J, R> {
         this.#tell("reject", entry);
         throw queueFull({ waiting: this.#waiting.size + this.#holds, running: this.#running });
       }
-      entry.watch(signal, deadlineMs);
+      entry.watch(signal, deadlineMs, since);
       this.#waiting.add(entry);
       this.#unsettled++;
       // What is chosen among is everything that comes in this turn of the event loop, those too that answers of this turn set off.
@@ -347,7 +349,7 @@ class Entry<J, R> implements Ticket<J, R> {
     this.#failed = failed;
   }
 
-  watch(signal: AbortSignal | undefined, deadlineMs: number | undefined): void {
+  watch(signal: AbortSignal | undefined, deadlineMs: number | undefined, since = this.since): void {
     if (deadlineMs === undefined) {
       if (signal === undefined) return;
       this.signal = signal;
@@ -369,7 +371,7 @@ class Entry<J, R> implements Ticket<J, R> {
         this.#drop("expired", error);
         either.abort(error);
       },
-      Math.max(0, deadlineMs),
+      Math.max(0, deadlineMs - (this.since - since)),
     );
     signal?.addEventListener("abort", cancel, { once: true });
     this.#forget = () => {

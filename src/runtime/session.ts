@@ -6,7 +6,7 @@ import { SMALL } from "../engines/host/packing.mjs";
 import { addCounters, type CacheCounters, noCounters } from "../engines/shape-cache.js";
 import type { NumericDType, Tensor, TensorLike } from "../tensor.js";
 import { type Batching, checkBatchable, chooseBatch, cut, type Joinable, join, joining, Scratch } from "./batching.js";
-import { badSession, demandNamed } from "./errors.js";
+import { badSession, demandNamed, demandRun } from "./errors.js";
 import { Interface, type Values, wrongFeed } from "./feeds.js";
 import type { Lane } from "./lane.js";
 import { randomFeeds } from "./measure.js";
@@ -14,7 +14,7 @@ import { OwnTensors } from "./own-tensors.js";
 import { Pace } from "./pace.js";
 import type { Feeds, Plan, Port, SessionFeeds, SessionRunOptions } from "./ports.js";
 import { type Origins, type Profile, profileSegments } from "./profile.js";
-import { disposedError, type QueueOptions, type QueueStats, RunQueue, type Ticket } from "./queue.js";
+import { disposedError, type QueueOptions, type QueueStats, RunQueue, type SubmitOptions, type Ticket } from "./queue.js";
 import { type Pinned, Stream, type StreamOptions } from "./stream.js";
 import { type Recording, record } from "./trace.js";
 
@@ -131,7 +131,7 @@ export class Session {
     try {
       if (this.#disposed !== undefined) throw disposedError({});
       // Runs without options, which are the shortest, are not looked at.
-      if (options !== DEFAULT) demandNamed(options, RUN_OPTIONS, "a run");
+      if (options !== DEFAULT) demandRun(options, RUN_OPTIONS, "a run");
       const wanted = this.#interface.wanted(options.outputs);
       const inputs = this.#mayBeHere ? this.#interface.inOrder(feeds) : undefined;
       const short = inputs === undefined ? undefined : this.#short(inputs, wanted, options);
@@ -166,14 +166,13 @@ export class Session {
   }
 
   /** What `finish` makes of the values of a run, when it has been through the queue. */
-  #submit<T>(values: Values, options: SessionRunOptions, finish: (v: Values) => T | Promise<T>, pinned?: Pinned): Promise<T> {
-    const { signal, deadlineMs, transfer } = options;
-    if (deadlineMs !== undefined && !(deadlineMs > 0 && deadlineMs <= MAX_DELAY))
-      throw badSession({
-        name: "deadlineMs",
-        what: `is ${deadlineMs}`,
-        fix: `give milliseconds from now, more than 0 and at most ${MAX_DELAY}`,
-      });
+  #submit<T>(
+    values: Values,
+    options: SessionRunOptions & SubmitOptions,
+    finish: (v: Values) => T | Promise<T>,
+    pinned?: Pinned,
+  ): Promise<T> {
+    const { signal, deadlineMs, since, transfer } = options;
     const run = nextNumber();
     const { key, items } = this.#batching === undefined || pinned !== undefined ? ALONE : joining(this.#plan, values);
     const job: Job = { run, values, transfer, overlaps: this.#queue.busy, lane: this.#holding(values, pinned), pinned, key, items };
@@ -181,7 +180,7 @@ export class Session {
     return traced(
       runChannel,
       () => ({ run, session: this.id, inputs: this.#dims(values), outputs: options.outputs, batch: this.#first(values) }),
-      () => this.#queue.submit(job, { signal, deadlineMs }, finish),
+      () => this.#queue.submit(job, { signal, deadlineMs, since }, finish),
     );
   }
   /** Runs that are shorter than the way to another thread stay on this one. Those that somebody watches, or that belong to a stream, take the usual way. */
@@ -411,8 +410,6 @@ export class Session {
 
 const isSmall = (values: Values): boolean =>
   [...values.values()].every((t) => !isResident(t) && ArrayBuffer.isView(t.data) && t.data.byteLength <= SMALL / values.size);
-/** Of a timer, milliseconds. */
-export const MAX_DELAY = 2 ** 31 - 1;
 const watched = (): boolean => runChannel.hasSubscribers || segmentChannel.hasSubscribers || queueChannel.hasSubscribers;
 const ALONE = { key: undefined, items: 0 };
 const DEFAULT: SessionRunOptions = {};

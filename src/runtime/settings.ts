@@ -1,8 +1,8 @@
 /** Options of a session: their defaults, and what they must be. */
 import type { Remark } from "../diagnostics.js";
 import type { Batching } from "./batching.js";
-import { badSession, demandNamed } from "./errors.js";
-import { MAX_DELAY, type QueueSettings } from "./session.js";
+import { badSession, demandNamed, MAX_DELAY } from "./errors.js";
+import type { QueueSettings } from "./session.js";
 
 export interface SessionOptions {
   /**
@@ -55,6 +55,8 @@ const names = [
   "allowHostCode",
 ] as const satisfies readonly (keyof SessionOptions)[];
 
+const BATCHING = ["maxBatch", "maxDelayMs"] as const satisfies readonly (keyof Batching)[];
+
 /** More threads or streams than this are a slip: a process cannot start them. */
 const MOST = 1024;
 
@@ -80,9 +82,14 @@ export function settleSession(options: SessionOptions): SessionSettings {
   if (maxConcurrency !== undefined) whole("maxConcurrency", maxConcurrency, 1);
   if (maxQueue !== undefined) whole("maxQueue", maxQueue, 0);
   if (batching !== undefined) {
+    demandNamed(batching, BATCHING, "batching");
     whole("batching.maxBatch", batching.maxBatch, 2);
-    within("batching.maxDelayMs", batching.maxDelayMs ?? 0, 0, MAX_DELAY);
+    if (batching.maxDelayMs !== undefined) within("batching.maxDelayMs", batching.maxDelayMs, 0, MAX_DELAY);
   }
+  if (onRemark !== undefined && typeof onRemark !== "function")
+    throw badSession({ name: "onRemark", what: "is no function", fix: "give a function, or leave it out" });
+  if (allowHostCode !== undefined && typeof allowHostCode !== "boolean")
+    throw badSession({ name: "allowHostCode", what: `is ${String(allowHostCode)}`, fix: "give true or false" });
   if (gpuMemoryFraction !== undefined) within("gpuMemoryFraction", gpuMemoryFraction, Number.MIN_VALUE, 1);
   const queue = { maxConcurrency, maxQueue, batching };
   const adapt = options.streams === undefined && options.threads === undefined;

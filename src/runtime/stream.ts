@@ -3,13 +3,15 @@
  * run on the device they stay there, and only what the caller asks for crosses to the host.
  */
 
+import { performance } from "node:perf_hooks";
 import { isResident } from "../engines/cuda/resident.js";
+import type { DeviceTensor } from "../engines/engine.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
-import { badSession, demandNamed } from "./errors.js";
+import { badSession, demandNamed, demandRun } from "./errors.js";
 import { type Interface, isSymbol, type Values } from "./feeds.js";
 import type { Lane } from "./lane.js";
-import type { Feeds, Plan, Port, SessionFeeds, SessionRunOptions } from "./ports.js";
-import { disposedError } from "./queue.js";
+import type { Plan, Port, SessionFeeds, SessionRunOptions } from "./ports.js";
+import { deadlinePassed, disposedError, type SubmitOptions } from "./queue.js";
 
 /** A run of a stream, on the lane that its state lives on. */
 export interface Pinned {
@@ -27,7 +29,7 @@ export interface StreamOptions {
    * The state before the first run, by input name. Default: zeros, where an open dim that another input of the first run does not set is 0: a cache
    * that is still empty.
    */
-  readonly initial?: Feeds | undefined;
+  readonly initial?: SessionFeeds | undefined;
 }
 export type StreamRunOptions = Pick<SessionRunOptions, "outputs" | "signal" | "deadlineMs">;
 
@@ -36,7 +38,7 @@ export interface StreamHost {
   readonly plan: Plan;
   readonly interface: Interface;
   readonly lane: Lane;
-  submit(values: Values, options: SessionRunOptions, pinned: Pinned): Promise<Values>;
+  submit(values: Values, options: SessionRunOptions & SubmitOptions, pinned: Pinned): Promise<Values>;
   ended(stream: Stream): void;
 }
 
@@ -48,6 +50,8 @@ export class Stream {
   readonly #keep: readonly (readonly boolean[])[];
   readonly #taken: ReadonlySet<string>;
   #state: Values;
+  /** What its runs left on the device. Tensors that the caller fed are the caller's. */
+  readonly #own = new Set<DeviceTensor>();
   #tail: Promise<unknown> = Promise.resolve();
   #disposed: Promise<void> | undefined;
 
@@ -55,6 +59,13 @@ export class Stream {
   constructor(host: StreamHost, options: StreamOptions) {
     demandNamed(options ?? {}, ["carry", "initial"], "a stream");
     const { carry = {}, initial = {} }: Partial<StreamOptions> = options ?? {};
+    for (const [name, by] of Object.entries({ carry, initial }))
+      if (by === null || typeof by !== "object" || Array.isArray(by))
+        throw badSession({
+          name,
+          what: `is ${by === null ? "null" : `a ${Array.isArray(by) ? "list" : typeof by}`}`,
+          fix: "give an object by input name",
+        });
     this.#host = host;
     this.#carry = new Map(Object.entries(carry).map(([input, output]) => [host.interface.input(input), host.interface.output(output)]));
     if (this.#carry.size === 0)
@@ -72,16 +83,57 @@ export class Stream {
   /** Runs on `feeds`, which are the inputs that are not carried; one that is carried may be fed to set its state anew. Gives the other outputs. */
   run(feeds: SessionFeeds, options: StreamRunOptions = {}): Promise<Record<string, Tensor>> {
     if (this.#disposed !== undefined) return Promise.reject(disposedError({}));
-    const result = this.#tail.then(() => this.#run(feeds, options));
+    try {
+      demandRun(options, ["outputs", "signal", "deadlineMs"], "a stream's run");
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const { signal, deadlineMs } = options;
+    if (signal === undefined && deadlineMs === undefined) return this.#next(() => this.#run(feeds, options));
+    return this.#patient(feeds, options);
+  }
+  /** A run that may be given up while others are before it. */
+  #patient(feeds: SessionFeeds, options: StreamRunOptions): Promise<Record<string, Tensor>> {
+    const { signal, deadlineMs } = options;
+    const since = performance.now();
+    return new Promise((resolve, reject) => {
+      let gone = false;
+      let timer: NodeJS.Timeout | undefined;
+      const stop = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", cancel);
+      };
+      const giveUp = (reason: unknown): void => {
+        gone = true;
+        stop();
+        reject(reason);
+      };
+      const cancel = (): void => giveUp(signal?.reason);
+      if (signal?.aborted === true) {
+        cancel();
+        return;
+      }
+      signal?.addEventListener("abort", cancel, { once: true });
+      if (deadlineMs !== undefined) timer = setTimeout(() => giveUp(deadlinePassed({ deadlineMs, ran: false })), deadlineMs);
+      this.#next(async () => {
+        if (gone) return;
+        stop();
+        resolve(await this.#run(feeds, { ...options, since }));
+      }).catch(reject);
+    });
+  }
+  /** Does its work when all that was asked for before is over. */
+  #next<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#tail.then(work);
     this.#tail = result.catch(() => undefined);
     return result;
   }
-  async #run(feeds: SessionFeeds, options: StreamRunOptions): Promise<Record<string, Tensor>> {
+  async #run(feeds: SessionFeeds, options: StreamRunOptions & Pick<SubmitOptions, "since">): Promise<Record<string, Tensor>> {
     const { plan, lane, interface: face } = this.#host;
-    demandNamed(options, ["outputs", "signal", "deadlineMs"], "a stream's run");
     const wanted =
       options.outputs === undefined ? plan.outputs.flatMap((p) => (this.#taken.has(p.name) ? [] : [p.name])) : face.wanted(options.outputs);
-    const values = face.checked(feeds, this.#complete(feeds));
+    const values = face.checked(feeds, this.#complete(feeds ?? {}));
+    const fed = new Set(values.values());
     let started: Promise<void> | undefined;
     const pinned: Pinned = {
       lane,
@@ -101,7 +153,9 @@ export class Stream {
     const after: Values = new Map();
     for (const [input, output] of this.#carry) {
       const t = face.valueOf(output, values);
-      if (t !== undefined) after.set(input, t);
+      if (t === undefined) continue;
+      after.set(input, t);
+      if (isResident(t) && !fed.has(t)) this.#own.add(t);
     }
     const results = await face.results(wanted, values);
     this.#replace(after);
@@ -132,7 +186,11 @@ export class Stream {
 
   #replace(state: Values): void {
     const kept = new Set(state.values());
-    for (const t of this.#state.values()) if (isResident(t) && !kept.has(t)) t.release();
+    for (const t of this.#own)
+      if (!kept.has(t)) {
+        t.release();
+        this.#own.delete(t);
+      }
     this.#state = state;
   }
 

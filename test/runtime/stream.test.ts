@@ -207,6 +207,48 @@ describe.skipIf(missing !== undefined)(`on devices${missing === undefined ? "" :
     await session.dispose();
     expect(addon.live()).toEqual(start);
   });
+  it("a tensor that the caller put there is the caller's: streams begin with it, and leave it as it is", async () => {
+    const { addon } = native();
+    const start = addon.live();
+    const session = await program.createSession();
+    const there = await session.upload(a);
+    for (let i = 0; i < 2; i++) {
+      const stream = session.stream({ carry: { a: "y" }, initial: { a: there } });
+      await stream.run({});
+      await stream.run({});
+      await stream.run({ a: there });
+      expect(floats((await stream.state())["a"])).toEqual(step(step(floats(a))));
+      await stream.dispose();
+      expect(there.released).toBe(false);
+    }
+    expect(floats(await there.fetch())).toEqual(floats(a));
+    await session.dispose();
+    expect(addon.live()).toEqual(start);
+  });
+  it("a run that waits for others is given up at once, its deadline counting from the call", async () => {
+    const session = await program.createSession();
+    const stream = session.stream({ carry: { a: "y" }, initial: { a } });
+    let open = (): void => {};
+    gate = new Promise((resolve) => {
+      open = resolve;
+    });
+    log.length = 0;
+    const first = stream.run({});
+    const controller = new AbortController();
+    const [cancelled, late] = [messageOf(stream.run({}, { signal: controller.signal })), messageOf(stream.run({}, { deadlineMs: 20 }))];
+    const last = stream.run({}, { deadlineMs: 60_000, signal: controller.signal });
+    const ended = messageOf(last);
+    controller.abort(new Error("enough"));
+    expect(await cancelled).toBe("enough");
+    expect(await late).toMatch(/^P3107 there was no result after 20 ms: the run still waited, and was not started/);
+    expect(await ended).toBe("enough");
+    open();
+    gate = undefined;
+    await first;
+    expect(floats((await stream.state())["a"])).toEqual(step(step(floats(a))));
+    expect(log.filter((line) => line.startsWith("first"))).toHaveLength(1);
+    await session.dispose();
+  });
   it("a cancelled run gives back what it held", async () => {
     const { addon } = native();
     const start = addon.live();

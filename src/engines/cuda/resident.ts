@@ -98,4 +98,4 @@ export async function upload(device: Device, memory: MemoryHandle, bytes: Uint8A
   }
 }
 
-export const isResident = (t: object): t is DeviceTensor => "memory" in t && "release" in t;
+export const isResident = (t: unknown): t is DeviceTensor => typeof t === "object" && t !== null && "memory" in t && "release" in t;

@@ -4,7 +4,7 @@
  * once is short again.
  */
 import { performance } from "node:perf_hooks";
-import { Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
+import { copyOf, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import type { Artifact } from "../engine.js";
 import { narrowed, widened } from "./bfloat16.js";
 import { ortFailed } from "./errors.js";
@@ -120,5 +120,5 @@ function plain(t: TensorLike): TensorLike {
   const own = t instanceof Tensor ? t : new Tensor(t.type as TensorDType, t.data as never, t.dims);
   const { data } = own;
   const shared = ArrayBuffer.isView(data) && data.buffer instanceof SharedArrayBuffer;
-  return shared ? new Tensor(own.type, (data as Float32Array).slice() as never, own.dims) : own;
+  return shared ? new Tensor(own.type, copyOf(data as Float32Array) as never, own.dims) : own;
 }

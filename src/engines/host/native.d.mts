@@ -20,5 +20,5 @@ export class NativeSession {
 export function fetchesOf(names: readonly string[]): Readonly<Record<string, null>>;
 /** A run's results in the order of `names`. Throws where one holds no tensor. */
 export function tensorsOf(results: Readonly<Record<string, NativeTensor>>, names: readonly string[]): readonly NativeTensor[];
-/** A tensor for `run`'s feeds, over memory that is not shared. There must have been a session. */
+/** A tensor for `run`'s feeds, over memory that is not shared. */
 export function fed(type: string, data: unknown, dims: readonly number[]): unknown;

@@ -169,7 +169,7 @@ export class HostWorker {
       this.#out.set(id, calls);
       this.#outside += calls.length;
       try {
-        worker.postMessage(...this.#message(id, calls));
+        post(worker, ...this.#message(id, calls));
       } catch (error) {
         this.#out.delete(id);
         this.#outside -= calls.length;
@@ -267,6 +267,16 @@ export class HostWorker {
     worker.on("error", (error) => ended(error instanceof Error ? error.message : String(error), error));
     worker.on("exit", (code) => ended(`exit code ${code}`));
     return worker;
+  }
+}
+
+/** What cannot move to another thread (memory of WebAssembly, page-locked memory) is copied there. */
+function post(worker: Worker, message: unknown, transfer: readonly ArrayBuffer[]): void {
+  try {
+    worker.postMessage(message, transfer);
+  } catch (error) {
+    if (transfer.length === 0 || !(error instanceof Error && error.name === "DataCloneError")) throw error;
+    worker.postMessage(message);
   }
 }
 

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { PartitaError } from "../../diagnostics.js";
-import { Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
+import { copyOf, Tensor, type TensorDType, type TensorLike } from "../../tensor.js";
 import type { Artifact, LayerFacts, OpenContext, RunOptions } from "../engine.js";
 import { narrowed, widened } from "./bfloat16.js";
 import { noCrossing, ortFailed } from "./errors.js";
@@ -220,7 +220,7 @@ export class Stream {
       if (ArrayBuffer.isView(data) && data.buffer instanceof ArrayBuffer) {
         const whole = data.byteLength === data.buffer.byteLength;
         // A message holds the whole buffer of a view: of one that is a part, a copy goes; others may read the rest.
-        if (!whole) data = (data as Float32Array).slice();
+        if (!whole) data = copyOf(data as Float32Array);
         const { buffer } = data as Float32Array<ArrayBuffer>;
         if ((options.transfer === true || !whole) && !transfer.includes(buffer)) transfer.push(buffer);
       }

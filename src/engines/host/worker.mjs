@@ -20,7 +20,8 @@ const own = (data) => (ArrayBuffer.isView(data) && data.buffer instanceof Shared
 function feedsOf(given) {
   // Any name may be an input's, "__proto__" among them.
   const feeds = Object.create(null);
-  for (const [name, type, data, dims] of given) feeds[name] = new ort.Tensor(type, own(data), dims);
+  for (const [name, type, data, dims] of given)
+    feeds[name] = type === "float16" ? fed(type, own(data), dims) : new ort.Tensor(type, own(data), dims);
   return feeds;
 }
 /** ONNX Runtime's output buffers belong to their call alone; they move to the caller without a copy. */
