@@ -181,9 +181,11 @@ const writeGraph =
 export const graphDef = (nodes: readonly NodeSpec[], functions: readonly FunctionSpec[] = []): Uint8Array =>
   bytesOf(writeGraph(nodes, functions));
 
+/** A tensor of a signature: its name alone, or with what a writer says of it; no name: a sparse one. */
+export type SignatureTensor = string | { readonly name?: string; readonly dtype: number; readonly dims: readonly number[] };
 export interface SignatureSpec {
-  readonly inputs: Readonly<Record<string, string>>;
-  readonly outputs: Readonly<Record<string, string>>;
+  readonly inputs: Readonly<Record<string, SignatureTensor>>;
+  readonly outputs: Readonly<Record<string, SignatureTensor>>;
 }
 const writeMetaGraph =
   (
@@ -199,11 +201,16 @@ const writeMetaGraph =
       w.message(5, () => {
         w.string(1, key);
         w.message(2, () => {
-          const side = (field: number, tensors: Readonly<Record<string, string>>): void => {
+          const side = (field: number, tensors: Readonly<Record<string, SignatureTensor>>): void => {
             for (const [name, t] of Object.entries(tensors))
               w.message(field, () => {
                 w.string(1, name);
-                w.message(2, () => w.string(1, t));
+                w.message(2, () => {
+                  if (typeof t === "string") return w.string(1, t);
+                  if (t.name !== undefined) w.string(1, t.name);
+                  w.uint(2, t.dtype);
+                  w.message(3, () => shapeFields(t.dims)(w));
+                });
               });
           };
           side(1, s.inputs);
@@ -244,6 +251,8 @@ export interface VariableSpec {
   /** Written instead of the right checksum. */
   readonly crc?: number;
   readonly shard?: number;
+  /** Kept in these slices of it instead: start and length by dim, and the key of each. */
+  readonly slices?: readonly { readonly key: string; readonly extents: readonly (readonly [number, number])[] }[];
 }
 
 /** A float32 checkpoint with one shard. */
@@ -260,6 +269,15 @@ export function writeBundle(prefix: string, variables: readonly VariableSpec[]):
         w.uint(1, FLOAT);
         w.message(2, () => shapeFields(v.dims)(w));
         if (v.shard !== undefined) w.uint(3, v.shard);
+        for (const s of v.slices ?? [])
+          w.message(7, () => {
+            for (const [start, length] of s.extents)
+              w.message(1, () => {
+                w.uint(1, start);
+                if (length >= 0) w.uint(2, length);
+              });
+          });
+        if (v.slices !== undefined) return;
         w.uint(4, offset);
         w.uint(5, bytes.length);
         const crc = new Uint8Array(4);
@@ -277,31 +295,46 @@ export function writeBundle(prefix: string, variables: readonly VariableSpec[]):
 
 const varint = (x: number): number[] => (x < 128 ? [x] : [(x & 127) | 128, ...varint(Math.floor(x / 128))]);
 
-/** A sorted-string table with one data block. */
-export function table(entries: readonly (readonly [string, Uint8Array])[]): Uint8Array {
+/** A sorted-string table with one data block; keys that begin with 0 are bytes. */
+export const table = (entries: readonly (readonly [string, Uint8Array])[]): Uint8Array =>
+  tableOf(entriesOf(entries.map(([k, v]) => [Buffer.from(k, k.startsWith("\0") ? "latin1" : "utf8"), v])));
+
+/** The entries of a block, each with what its key shares with the one before. */
+function entriesOf(list: readonly (readonly [Uint8Array, Uint8Array])[]): readonly number[] {
+  const body: number[] = [];
+  let before = new Uint8Array(0);
+  for (const [key, value] of list) {
+    let shared = 0;
+    while (shared < key.length && shared < before.length && key[shared] === before[shared]) shared++;
+    body.push(...entry(shared, key.subarray(shared), value));
+    before = new Uint8Array(key);
+  }
+  return body;
+}
+export const entry = (shared: number, fresh: Uint8Array, value: Uint8Array): readonly number[] => [
+  ...varint(shared),
+  ...varint(fresh.length),
+  ...varint(value.length),
+  ...fresh,
+  ...value,
+];
+
+/** A table whose data block has these entries. */
+export function tableOf(entries: readonly number[]): Uint8Array {
   const out: Uint8Array[] = [];
   let at = 0;
-  const block = (list: readonly (readonly [Uint8Array, Uint8Array])[]): number[] => {
-    const body: number[] = [];
-    let before = new Uint8Array(0);
-    for (const [key, value] of list) {
-      let shared = 0;
-      while (shared < key.length && shared < before.length && key[shared] === before[shared]) shared++;
-      body.push(...varint(shared), ...varint(key.length - shared), ...varint(value.length), ...key.subarray(shared), ...value);
-      before = new Uint8Array(key);
-    }
-    body.push(0, 0, 0, 0, 1, 0, 0, 0);
-    const bytes = Uint8Array.from([...body, 0]);
+  const block = (body: readonly number[]): number[] => {
+    const bytes = Uint8Array.from([...body, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
     const crc = new Uint8Array(4);
     new DataView(crc.buffer).setUint32(0, masked(crc32c(bytes)), true);
     out.push(bytes, crc);
-    const handle = [...varint(at), ...varint(body.length)];
+    const handle = [...varint(at), ...varint(bytes.length - 1)];
     at += bytes.length + 4;
     return handle;
   };
-  const data = block(entries.map(([k, v]) => [Buffer.from(k), v]));
+  const data = block(entries);
   const meta = block([]);
-  const index = block([[Buffer.from("~"), Uint8Array.from(data)]]);
+  const index = block(entriesOf([[Buffer.from("~"), Uint8Array.from(data)]]));
   const footer = new Uint8Array(48);
   footer.set([...meta, ...index]);
   footer.set([0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb], 40);

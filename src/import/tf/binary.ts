@@ -4,7 +4,6 @@ import { type Field, type Message, messages, type Numbers, tfWireError } from ".
 
 const MAX_DEPTH = 64;
 const utf8 = new TextDecoder("utf-8", { fatal: true });
-const EMPTY: Numbers = { runs: [], values: [] };
 
 /** The message `name` that `bytes` hold. Throws P1302. */
 export function decodeMessage<T>(name: string, bytes: Uint8Array, file?: string | undefined): T {
@@ -44,7 +43,7 @@ class Decoder {
       return;
     }
     if (of === "numbers") {
-      const before = (out[name] as Numbers | undefined) ?? EMPTY;
+      const { runs } = (out[name] as Numbers | undefined) ?? { runs: [] };
       const from = c.at;
       let run: Uint8Array;
       if (c.type === BYTES) run = c.view();
@@ -52,7 +51,9 @@ class Decoder {
         c.skip();
         run = c.bytes.subarray(from, c.at);
       }
-      out[name] = { runs: [...before.runs, run], values: [] } satisfies Numbers;
+      // Every number may stand alone, and there may be millions.
+      (runs as Uint8Array[]).push(run);
+      out[name] = { runs, values: [] } satisfies Numbers;
       return;
     }
     if (!field.repeated) {

@@ -102,7 +102,8 @@ export class Frames {
     for (const r of this.#roots) if (r.node === name) ports = Math.max(ports, r.port + 1);
     return Math.max(ports, seen.size);
   }
-  #isNeeded(name: string): boolean {
+  /** What the roots need. */
+  needed(): ReadonlySet<string> {
     if (this.#needed === undefined)
       // Control edges count: a branch without operands hangs on its predicate by nothing else.
       this.#needed = backwards(
@@ -111,7 +112,10 @@ export class Frames {
         undefined,
         true,
       );
-    return this.#needed.has(name);
+    return this.#needed;
+  }
+  #isNeeded(name: string): boolean {
+    return this.needed().has(name);
   }
 
   // ---- loops ----------------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,11 @@ export const malformed = defineError<{ what: string }>("P1304", "a TensorFlow gr
   fix: "freeze or save the model again; the graph is damaged or was edited by hand",
 }));
 
+export const notATensor = defineError<{ what: string }>("P1308", "a graph's result is no tensor", ({ what }) => ({
+  what,
+  fix: "name other `outputs`",
+}));
+
 /** `node:port`, or in a function `node:argument:index`. */
 export interface Ref {
   readonly node: string;

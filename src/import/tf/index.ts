@@ -12,10 +12,10 @@ import type { Bindings } from "../bind.js";
 import { decodeMessage } from "./binary.js";
 import { Builder, type Shared } from "./builder.js";
 import { readWhole } from "./files.js";
-import { malformed, parseRef, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
+import { malformed, notATensor, parseRef, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
 import { Lowering, type Scope } from "./lower.js";
 import { NodeView } from "./node-view.js";
-import { type LoadedModel, loadMetaGraph, loadSavedModel, noValue } from "./saved-model.js";
+import { type LoadedModel, loadMetaGraph, loadSavedModel, noValue, type SignatureInput } from "./saved-model.js";
 import type { GraphDef } from "./schema.js";
 import { parseText } from "./text.js";
 
@@ -27,10 +27,6 @@ export const unknownTensor = defineError<{ name: string; near: string | undefine
     fix: near === undefined ? "list the names with `partita inspect MODEL --ir`" : `did you mean '${near}'?`,
   }),
 );
-export const notATensor = defineError<{ what: string }>("P1308", "a graph's result is no tensor", ({ what }) => ({
-  what,
-  fix: "name other `outputs`",
-}));
 
 export interface ImportTfOptions {
   /** Names the model in messages; the path by default. */
@@ -56,8 +52,8 @@ export interface TfModel {
   readonly file: string | undefined;
   /** Names the graph. */
   readonly name: string;
-  /** The user's name for an input, by `node:port`; placeholders that are not listed are named by their tensor. */
-  readonly inputNames: ReadonlyMap<string, string>;
+  /** The signature's inputs, by `node:port`; placeholders that are not listed are named by their tensor. */
+  readonly inputs: ReadonlyMap<string, SignatureInput>;
   readonly outputs: readonly { readonly ref: Ref; readonly name: string }[] | undefined;
   readonly variable: (node: RawNode, view: NodeView, b: Builder) => TfValue;
 }
@@ -82,7 +78,7 @@ export function importTf(input: string | Uint8Array, options: ImportTfOptions = 
       model: readGraph(graph, file),
       file,
       name: "graph",
-      inputNames: new Map(),
+      inputs: new Map(),
       outputs: undefined,
       variable: (n) => {
         throw noValue({ name: n.name, why: "is not frozen, and a GraphDef holds no values" }, { file, node: n.name, op: n.op });
@@ -92,9 +88,11 @@ export function importTf(input: string | Uint8Array, options: ImportTfOptions = 
   );
 }
 
-/** Text begins with a word or a comment; a binary GraphDef with the tag of its first field. */
-const isText = (bytes: Uint8Array): boolean =>
-  /^\s*(#|[a-z_]+\s*[:{<])/.test(Buffer.from(bytes.subarray(0, 256)).toString("latin1")) && bytes[0] !== 0x0a;
+/** Text begins with a word or a comment; a binary GraphDef with the tag of its first field, which is a line's end as well, and a tag soon after. */
+function isText(bytes: Uint8Array): boolean {
+  const start = Buffer.from(bytes.subarray(0, 256)).toString("latin1");
+  return /^\s*(#|[a-z_]+\s*[:{<])/.test(start) && (bytes[0] !== 0x0a || !/[^\t-\r -~]/.test(start));
+}
 
 /** Variables as constants: a handle for resource variables, the tensor itself for TensorFlow 1's. */
 function withVariables(m: LoadedModel): TfModel {
@@ -120,7 +118,7 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   const shared: Shared = { file, remarks: options.remarks ?? (() => {}), nodes: 0, root: undefined };
   const editor = new Editor({ name: m.name, opsets: { "": 18 }, extra: file === undefined ? {} : { file } });
   const b = new Builder(editor, shared, undefined);
-  const cuts = new Map<string, Map<number, TfValue>>();
+  const cuts: Cuts = new Map();
   const made: { readonly id: ValueId; readonly index: number }[] = [];
   const lowering = new Lowering(model, shared, {
     roots: outputs.map((o) => o.ref),
@@ -128,7 +126,7 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
     placeholder: (node, view) => {
       if (model.nodes.get(node.name) !== node)
         throw malformed({ what: "a placeholder in a function is no input" }, { file, node: node.name, op: node.op });
-      const name = m.inputNames.get(`${node.name}:0`) ?? `${node.name}:0`;
+      const name = m.inputs.get(`${node.name}:0`)?.name ?? `${node.name}:0`;
       const v = declare(name, placeholderType(view, name.replace(/:0$/, ""), model.producer), [`${node.name}:0`, node.name]);
       if (editor.constant(v.id) === undefined) made.push({ id: v.id, index: node.index });
       return v;
@@ -153,10 +151,19 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   for (const name of new Set([...(options.inputs ?? []), ...overridden])) {
     const ref = refOf(model, name, "input", file);
     const node = model.nodes.get(ref.node);
-    if (node?.op === "Placeholder" || node?.op === "PlaceholderV2") continue;
-    const of = cuts.get(ref.node) ?? new Map<number, TfValue>();
-    cuts.set(ref.node, of);
-    of.set(ref.port, declare(full(name), cutType(m, ref, node, options)));
+    if (isPlaceholder(node)) continue;
+    cut(cuts, ref, declare(full(name), cutType(m, ref, node, options)));
+  }
+  // A signature may feed any tensor: a placeholder with a default, or what the graph would compute itself.
+  for (const [tensor, input] of m.inputs) {
+    const ref = refOf(model, tensor, "input", file);
+    const node = model.nodes.get(ref.node);
+    if (node === undefined || isPlaceholder(node) || cuts.get(ref.node)?.has(ref.port) === true) continue;
+    const { dtype, dims, name } = input;
+    if (dtype === undefined) throw malformed({ what: `the signature's input '${name}' has no element type` }, { file, value: name });
+    const v = declare(name, { kind: "tensor", dtype, shape: symbolic(dims, name) }, [tensor, ref.node]);
+    cut(cuts, ref, v);
+    if (editor.constant(v.id) === undefined) made.push({ id: v.id, index: node.index });
   }
   const scope: Scope = {
     graph: model,
@@ -175,6 +182,9 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
       .results(scope, ref.node)
       .flatMap((value, port) => (value === undefined ? [] : [{ name: `${name}:${port}`, value, rename: false }]));
   });
+  // Who serves a signature feeds all of its inputs, also those that nothing reads.
+  if (options.inputs === undefined && options.outputs === undefined)
+    for (const [tensor, { dtype }] of m.inputs) if (dtype !== undefined) lowering.value(scope, refOf(model, tensor, "input", file));
   const tensors = results.flatMap(({ name, value, rename }) => {
     if (value.kind === "tensor") return [{ name, value, rename }];
     if (options.outputs === undefined && m.outputs === undefined) return [];
@@ -187,7 +197,9 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   for (const r of lowering.refusals) shared.remarks({ severity: "warning", text: r.what, where: r.where, fix: r.fix });
   const graph = editor.finish();
   const aliases = Object.fromEntries([
-    ...[...m.inputNames].filter(([, name]) => graph.inputs.some((v) => valueAt(graph, v).name === name)),
+    ...[...m.inputs].flatMap(([tensor, { name }]) =>
+      graph.inputs.some((v) => valueAt(graph, v).name === name) ? [[tensor, name] as const] : [],
+    ),
     ...results.flatMap(({ name }) => {
       const ref = m.outputs?.find((o) => o.name === name)?.ref;
       return ref === undefined ? [] : [[`${ref.node}:${ref.port}`, name]];
@@ -195,6 +207,14 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   ]);
   return Object.keys(aliases).length === 0 ? graph : { ...graph, extra: { ...graph.extra, aliases } };
 }
+
+type Cuts = Map<string, Map<number, TfValue>>;
+function cut(cuts: Cuts, ref: Ref, v: TfValue): void {
+  const of = cuts.get(ref.node) ?? new Map<number, TfValue>();
+  cuts.set(ref.node, of);
+  of.set(ref.port, v);
+}
+const isPlaceholder = (node: RawNode | undefined): boolean => node?.op === "Placeholder" || node?.op === "PlaceholderV2";
 
 /** Given dims, the declared ones where those are open, symbols where both are. */
 function merged(declared: Shape, given: readonly Dim[], name: string): Shape {
@@ -255,6 +275,9 @@ export const symbolic = (dims: readonly number[] | undefined, name: string): Sha
 
 /** The type of a tensor that becomes an input: what lowering makes of the part in front of it, else what a reader's attributes say. */
 function cutType(m: TfModel, ref: Ref, node: RawNode | undefined, options: ImportTfOptions): ValueType {
+  // The default may have dims that the placeholder leaves open.
+  if (node?.op === "PlaceholderWithDefault" && node.attrs.has("shape"))
+    return placeholderType(new NodeView(node, node.name, [], undefined, m.file), node.name, m.model.producer);
   try {
     const g = lowerModel({ ...m, outputs: [{ ref, name: "cut" }] }, { shapes: options.shapes, operators: options.operators });
     const [out] = g.outputs;

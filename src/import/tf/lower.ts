@@ -9,11 +9,12 @@ import type { TfAttr, TfValue } from "../../ops/tf/define.js";
 import { lookupTf } from "../../ops/tf/registry.js";
 import { dtypeFromTf, tfTypeName } from "../../ops/tf/types.js";
 import { inferredTypes } from "../operators.js";
-import { type Builder, type Shared, tooDeep, tooMany } from "./builder.js";
+import { type Builder, refused, type Shared, tooDeep, tooMany } from "./builder.js";
 import { controlError, lowerIf, lowerLoop } from "./control.js";
 import { Frames } from "./frames.js";
 import { ARGUMENT, malformed, type RawFunction, type RawGraph, type RawModel, type RawNode, type Ref, refText } from "./graph.js";
 import { NodeView } from "./node-view.js";
+import { handleOf, State } from "./state.js";
 
 export const cyclic = defineError<{ nodes: readonly string[] }>("P1305", "a TensorFlow graph has a cycle", ({ nodes }) => ({
   what: `these nodes wait for each other: ${nodes.map((n) => `'${n}'`).join(", ")}`,
@@ -30,6 +31,9 @@ export const strange = defineError<{ what: string }>("P1335", "an operator's ope
   fix: "freeze or save the model again; if TensorFlow runs it, report this as a defect",
 }));
 
+/** Variables of TensorFlow 1: what takes one reads it. */
+const REFERENCES: ReadonlySet<string> = new Set(["Variable", "VariableV2"]);
+const READS: ReadonlySet<string> = new Set(["ReadVariableOp", "_ReadVariablesOp", "ResourceGather", "ResourceGatherNd"]);
 const MAX_CALLS = 50;
 /** Scopes inside each other, one evaluation waiting for the next. */
 const MAX_DEPTH = 400;
@@ -78,6 +82,9 @@ export class Lowering {
   readonly #counters = new Map<string, number>();
   readonly #ports = new Map<string, string[]>();
   readonly refusals: PartitaError[] = [];
+  readonly #state: State;
+  /** Variables that a remark has named. */
+  readonly #told = new Set<string>();
   #lowered = 0;
   #depth = 0;
   readonly #limit: number;
@@ -86,6 +93,7 @@ export class Lowering {
     this.model = model;
     this.shared = shared;
     this.#inputs = inputs;
+    this.#state = new State(model);
     this.#taken = new Set(model.nodes.keys());
     let total = model.nodes.size;
     for (const f of model.functions.values()) total += f.nodes.size;
@@ -271,7 +279,7 @@ export class Lowering {
   #rule(scope: Scope, node: RawNode, name: string): readonly (TfValue | undefined)[] {
     const b = scope.builder;
     const view = (ins: readonly TfValue[]): NodeView => new NodeView(node, name, ins, scope.attrs, this.shared.file);
-    const operands = (): readonly TfValue[] => node.ins.map((r) => this.value(scope, r));
+    const operands = (): readonly TfValue[] => node.ins.map((r, i) => this.#handed(scope, node, i, this.value(scope, r)));
     switch (node.op) {
       case "Placeholder":
       case "PlaceholderV2":
@@ -325,6 +333,40 @@ export class Lowering {
       default:
         return this.#operator(scope, node, view(operands()), name);
     }
+  }
+
+  /** An operand; that of a variable which the graph changes says so to whom it is handed, and is refused where it is read afterwards. */
+  #handed(scope: Scope, node: RawNode, i: number, v: TfValue): TfValue {
+    const changes = this.#state.changes(scope.graph, scope.graph === this.model ? this.frames(this.model).needed() : undefined);
+    const before = v.kind === "variable" ? v.changed : undefined;
+    if (before === undefined && changes.size === 0) return v;
+    const direct = scope.graph.nodes.get(node.ins[i]?.node ?? "");
+    const reference = direct !== undefined && REFERENCES.has(direct.op);
+    if (v.kind !== "variable" && !reference) return v;
+    let changed = before;
+    for (const c of changes.get(handleOf(scope.graph, direct?.name) ?? "") ?? [])
+      changed = { by: c.by.name, stale: changed?.stale === true || c.after.has(node.name) };
+    if (changed === undefined) return v;
+    if (reference || (i === 0 && READS.has(node.op))) {
+      const variable = v.kind === "variable" ? v.name : (direct?.name ?? "");
+      if (changed.stale)
+        throw refused(
+          {
+            why: `it reads variable '${variable}' after '${changed.by}' has changed it; here variables are constants`,
+            fix: "export the model for inference, without what changes its variables",
+          },
+          scope.builder.place,
+        );
+      if (!this.#told.has(variable))
+        this.shared.remarks({
+          severity: "warning",
+          text: `in TensorFlow '${changed.by}' changes variable '${variable}' in every run; here every run begins with the value that was saved`,
+          where: scope.builder.place,
+          fix: "where that matters, make the state an input and an output of the model, and carry it with `session.stream`",
+        });
+      this.#told.add(variable);
+    }
+    return v.kind === "variable" ? { ...v, changed } : v;
   }
 
   #operator(scope: Scope, node: RawNode, view: NodeView, name: string): readonly (TfValue | undefined)[] {

@@ -2,13 +2,15 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { defineError, didYouMean } from "../../diagnostics.js";
-import type { Constant } from "../../ir/types.js";
+import type { Constant, DType } from "../../ir/types.js";
+import { dtypeFromTf } from "../../ops/tf/types.js";
 import { decodeMessage } from "./binary.js";
 import { type Bundle, openBundle } from "./bundle.js";
 import { readWhole } from "./files.js";
-import { ARGUMENT, parseRef, type RawGraph, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
+import { ARGUMENT, notATensor, parseRef, type RawGraph, type RawModel, type RawNode, type Ref, readGraph } from "./graph.js";
 import type { MetaGraphDef, SavedModel, SignatureDef } from "./schema.js";
-import { constantOfProto } from "./tensors.js";
+import { type Part, parsePart } from "./slices.js";
+import { constantOfProto, shapeOfProto } from "./tensors.js";
 import { parseText } from "./text.js";
 
 export const unknownSignature = defineError<{ what: string; known: readonly string[] }>(
@@ -31,12 +33,19 @@ export const noValue = defineError<{ name: string; why: string }>("P1315", "a va
 /** Whether the graph as a whole is meant instead of a signature: where both ends are named, or the outputs and there is no signature. */
 export type WholeGraph = "never" | "without-signature" | "always";
 
+export interface SignatureInput {
+  /** The user's name for it. */
+  readonly name: string;
+  readonly dtype: DType | undefined;
+  /** Dims with -1 for open ones; undefined where the rank is open. */
+  readonly dims: readonly number[] | undefined;
+}
 export interface LoadedModel {
   readonly model: RawModel;
   readonly file: string;
   readonly name: string;
-  /** User's names of inputs by tensor, and outputs, of the signature; undefined where the whole graph is meant. */
-  readonly inputNames: ReadonlyMap<string, string>;
+  /** Inputs by tensor, and outputs, of the signature; undefined where the whole graph is meant. */
+  readonly inputs: ReadonlyMap<string, SignatureInput>;
   readonly outputs: readonly { readonly ref: Ref; readonly name: string }[] | undefined;
   readonly variable: (node: RawNode) => Constant;
 }
@@ -48,7 +57,9 @@ export function loadSavedModel(folder: string, signature: string | undefined, wh
   const bytes = readWhole(file);
   const saved = file === binary ? decodeMessage<SavedModel>("SavedModel", bytes, file) : parseText<SavedModel>("SavedModel", bytes, file);
   const graphs = saved.meta_graphs ?? [];
-  const meta = graphs.find((g) => g.meta_info_def?.tags?.includes("serve") === true) ?? (graphs.length === 1 ? graphs[0] : undefined);
+  // Beside the graph to serve there may be one for a TPU, tagged 'serve' as well.
+  const serving = graphs.filter((g) => g.meta_info_def?.tags?.includes("serve") === true);
+  const meta = serving.find((g) => g.meta_info_def?.tags?.length === 1) ?? serving[0] ?? (graphs.length === 1 ? graphs[0] : undefined);
   if (meta?.graph_def === undefined)
     throw noGraph(
       { what: graphs.length === 0 ? "it holds no graph" : `none of its ${graphs.length} graphs has the tag 'serve'` },
@@ -76,19 +87,26 @@ function loaded(
   const model = readGraph(meta.graph_def ?? {}, file);
   const none = signaturesOf(meta).length === 0;
   const chosen = whole === "always" || (whole === "without-signature" && none) ? undefined : signatureOf(meta, signature, file);
-  const inputNames = new Map<string, string>();
-  for (const [key, info] of chosen?.inputs ?? []) if (info.name !== undefined) inputNames.set(canonical(info.name), key);
+  const inputs = new Map<string, SignatureInput>();
+  for (const [key, info] of chosen?.inputs ?? []) {
+    const dims = shapeOfProto(info.tensor_shape, { file, value: key });
+    if (info.name !== undefined) inputs.set(canonical(info.name), { name: key, dtype: dtypeFromTf(info.dtype ?? 0), dims });
+  }
   const outputs =
     chosen === undefined
       ? undefined
-      : [...(chosen.outputs ?? [])].map(([key, info]) => ({ name: key, ref: parseRef(info.name ?? "", { file, value: key }) }));
+      : [...(chosen.outputs ?? [])].map(([key, info]) => {
+          if (info.name === undefined)
+            throw notATensor({ what: `'${key}' is a sparse or ragged tensor, which is several` }, { file, value: key });
+          return { name: key, ref: parseRef(info.name, { file, value: key }) };
+        });
   let bundle: Bundle | undefined;
   let keys: RestoredKeys | undefined;
   return {
     model,
     file,
     name,
-    inputNames,
+    inputs,
     outputs,
     variable(node) {
       if (bundle === undefined) {
@@ -103,9 +121,10 @@ function loaded(
       }
       const shared = node.attrs.get("shared_name")?.s;
       const own = shared === undefined || shared.length === 0 ? node.name : Buffer.from(shared).toString("utf8");
-      const candidates = [keys?.own.get(node.name), own, `${own}/.ATTRIBUTES/VARIABLE_VALUE`, node.name, keys?.copies.get(node.name)];
-      for (const key of candidates) {
-        const found = key === undefined ? undefined : bundle.tensor(key);
+      const restored = keys?.own.get(node.name);
+      const candidates = [own, `${own}/.ATTRIBUTES/VARIABLE_VALUE`, node.name].map((key): Restored => ({ key, part: undefined }));
+      for (const source of [restored, ...candidates, keys?.copies.get(node.name)]) {
+        const found = source === undefined ? undefined : bundle.tensor(source.key, source.part);
         if (found !== undefined) return found;
       }
       const near = didYouMean(own, bundle.keys().slice(0, 5000));
@@ -132,15 +151,20 @@ function signatureOf(meta: MetaGraphDef, wanted: string | undefined, file: strin
   return found[1];
 }
 
+/** A tensor of the checkpoint, or a part of it. */
+interface Restored {
+  readonly key: string;
+  readonly part: Part | undefined;
+}
 interface RestoredKeys {
-  /** Checkpoint keys by the variable node they restore. */
-  readonly own: ReadonlyMap<string, string>;
+  /** What of the checkpoint restores a variable, by its node. */
+  readonly own: ReadonlyMap<string, Restored>;
   /** Keys of a copy by the variable that it starts as: Keras 3's variables are saved by way of one, and not themselves. */
-  readonly copies: ReadonlyMap<string, string>;
+  readonly copies: ReadonlyMap<string, Restored>;
 }
 /** The keys are followed back from each assignment to the RestoreV2 that feeds it. */
 function restoredKeys(model: RawModel, file: string): RestoredKeys {
-  const keys = new Map<string, string>();
+  const keys = new Map<string, Restored>();
   const behind = (g: RawGraph, ref: Ref | undefined): { readonly node: RawNode; readonly port: number } | undefined => {
     let at = ref;
     for (let steps = 0; at !== undefined && steps < 100; steps++) {
@@ -151,25 +175,26 @@ function restoredKeys(model: RawModel, file: string): RestoredKeys {
     }
     return undefined;
   };
-  const names = new Map<RawNode, readonly string[]>();
-  const assignments = (g: RawGraph, visit: (target: RawNode, key: string) => void): void => {
+  const lists = new Map<RawNode, readonly Restored[]>();
+  const listOf = (g: RawGraph, restore: RawNode): readonly Restored[] => {
+    const [names, parts] = [1, 2].map((i) => stringsOf(behind(g, restore.ins[i])?.node, file));
+    return (names ?? []).map((key, i) => ({ key, part: parsePart(parts?.[i] ?? "") }));
+  };
+  const assignments = (g: RawGraph, visit: (target: RawNode, source: Restored) => void): void => {
     for (const n of g.nodes.values()) {
       if (n.op !== "AssignVariableOp" && n.op !== "Assign") continue;
       const [target, source] = [behind(g, n.ins[0]), behind(g, n.ins[1])];
       if (target === undefined || source?.node.op !== "RestoreV2") continue;
-      let list = names.get(source.node);
-      if (list === undefined) {
-        list = stringsOf(behind(g, source.node.ins[1])?.node, file);
-        names.set(source.node, list);
-      }
+      const list = lists.get(source.node) ?? listOf(g, source.node);
+      lists.set(source.node, list);
       const key = list[source.port];
       if (key !== undefined) visit(target.node, key);
     }
   };
   assignments(model, (target, key) => keys.set(target.name, key));
-  const byFunction = new Map<string, ReadonlyMap<number, string>>();
+  const byFunction = new Map<string, ReadonlyMap<number, Restored>>();
   for (const f of model.functions.values()) {
-    const args = new Map<number, string>();
+    const args = new Map<number, Restored>();
     assignments(f, (target, key) => {
       if (target.op === ARGUMENT) args.set(target.index, key);
     });
@@ -183,7 +208,7 @@ function restoredKeys(model: RawModel, file: string): RestoredKeys {
       if (target !== undefined) keys.set(target.node.name, key);
     }
   }
-  const copies = new Map<string, string>();
+  const copies = new Map<string, Restored>();
   const twice = new Set<string>();
   for (const n of model.nodes.values()) {
     if (n.op !== "AssignVariableOp") continue;

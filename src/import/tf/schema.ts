@@ -224,5 +224,7 @@ export interface BundleEntry {
   readonly offset?: number;
   readonly size?: number;
   readonly crc32c?: Numbers;
-  readonly slices?: readonly unknown[];
+  readonly slices?: readonly {
+    readonly extent?: readonly { readonly start?: number | bigint; readonly length?: number | bigint }[];
+  }[];
 }

@@ -1,4 +1,5 @@
 /** Decodes TensorFlow's messages from protobuf's text format by the schema: the same records as the binary format gives. */
+import { constants } from "node:buffer";
 import { defineError } from "../../diagnostics.js";
 import { tfTypeNumber } from "../../ops/tf/types.js";
 import { type Field, type Message, messages, type Numbers } from "./schema.js";
@@ -12,6 +13,8 @@ const MAX_DEPTH = 64;
 
 /** The message `name` that `bytes` hold as text. Throws P1316. */
 export function parseText<T>(name: string, bytes: Uint8Array, file: string | undefined): T {
+  if (bytes.length > constants.MAX_STRING_LENGTH)
+    throw badText({ what: `its ${bytes.length} bytes are more than are read as text; save it in the binary format`, line: 1 }, { file });
   const p = new TextParser(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8"), file);
   return p.message(name, undefined, 0) as T;
 }
@@ -63,47 +66,55 @@ class TextParser {
     this.#at++;
     return { kind: "symbol", text: c };
   }
+  /** A string's bytes, unescaped in place: what stands for a byte is never shorter than it, and weights are millions of escapes. */
   #string(quote: string): Token {
     const t = this.#text;
-    const parts: number[] = [];
-    let plainFrom = ++this.#at;
-    const chunks: Uint8Array[] = [];
-    const flush = (end: number): void => {
-      if (end > plainFrom) chunks.push(Buffer.from(t.slice(plainFrom, end), "utf8"));
-    };
+    const from = ++this.#at;
+    let plain = true;
     for (;;) {
       const c = t[this.#at];
+      if (c === quote) break;
       if (c === undefined || c === "\n") this.#fail("a string has no end");
-      if (c === quote) {
-        flush(this.#at++);
-        break;
-      }
-      if (c !== "\\") {
-        this.#at++;
+      if (c === "\\") plain = false;
+      this.#at += c === "\\" ? 2 : 1;
+    }
+    const bytes = Buffer.from(t.slice(from, this.#at++), "utf8");
+    return { kind: "string", text: "a string", bytes: plain ? bytes : bytes.subarray(0, this.#unescaped(bytes)) };
+  }
+  /** How many bytes are left. */
+  #unescaped(bytes: Uint8Array): number {
+    let to = 0;
+    for (let i = 0; i < bytes.length; ) {
+      const c = bytes[i++] as number;
+      if (c !== BACKSLASH) {
+        bytes[to++] = c;
         continue;
       }
-      flush(this.#at);
-      const e = t[this.#at + 1] ?? "";
-      const octal = /^[0-7]{1,3}/.exec(t.slice(this.#at + 1, this.#at + 4))?.[0];
-      const hex = /^[xX]([0-9a-fA-F]{1,2})/.exec(t.slice(this.#at + 1, this.#at + 4));
-      parts.length = 0;
-      if (octal !== undefined) {
-        parts.push(Number.parseInt(octal, 8) & 255);
-        this.#at += 1 + octal.length;
-      } else if (hex !== null) {
-        parts.push(Number.parseInt(hex[1] ?? "0", 16));
-        this.#at += 1 + hex[0].length;
-      } else {
-        const plain = ESCAPES[e];
-        if (plain === undefined) this.#fail(`'\\${e}' is no escape`);
-        parts.push(plain);
-        this.#at += 2;
+      const e = bytes[i] as number;
+      const hex = e === 0x78 || e === 0x58;
+      const base = hex ? 16 : 8;
+      const first = hex ? i + 1 : i;
+      let [value, end] = [0, first];
+      for (let d = digit(bytes[end]); d < base && end < first + (hex ? 2 : 3); d = digit(bytes[end])) {
+        value = value * base + d;
+        end++;
       }
-      chunks.push(Uint8Array.from(parts));
-      plainFrom = this.#at;
+      if (end > first) {
+        bytes[to++] = value & 255;
+        i = end;
+        continue;
+      }
+      const simple = ESCAPES[String.fromCharCode(e)];
+      if (simple === undefined)
+        this.#fail(
+          `'\\${Buffer.from(bytes.subarray(i, i + 4))
+            .toString("utf8")
+            .slice(0, 1)}' is no escape`,
+        );
+      bytes[to++] = simple;
+      i++;
     }
-    const bytes = chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks);
-    return { kind: "string", text: "a string", bytes };
+    return to;
   }
   #next(): Token {
     const t = this.#token;
@@ -243,6 +254,14 @@ class TextParser {
   }
 }
 
+const BACKSLASH = 0x5c;
+/** A hexadecimal digit's value; 16 where there is none. */
+function digit(c: number | undefined): number {
+  if (c === undefined) return 16;
+  if (c >= 0x30 && c <= 0x39) return c - 0x30;
+  const letter = c | 0x20;
+  return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : 16;
+}
 const WORD = /[A-Za-z0-9_.+][\w.]*(?:(?<=[eE])[+-]\d+)?/y;
 const ESCAPES: Readonly<Record<string, number>> = {
   n: 10,

@@ -27,6 +27,8 @@ export interface VariableHandle {
   readonly kind: "variable";
   readonly name: string;
   readonly value: Val;
+  /** The node that changes it, and whether it has done so before this handle is used. */
+  readonly changed?: { readonly by: string; readonly stale: boolean } | undefined;
 }
 /**
  * A TensorList, or the state of a TensorArray (its flow). One of three forms: `elements`, where length and indices are known (undefined:
