@@ -42,16 +42,22 @@ function split(
       .map((v) => maker.get(v))
       .filter((m): m is NodeId => m !== undefined && inside.has(m));
   const depth = new Map<NodeId, number>();
-  for (const id of s.nodes) depth.set(id, Math.max(0, ...before(id).map((m) => (depth.get(m) ?? 0) + (alone.has(m) ? 1 : 0))));
+  for (const id of s.nodes)
+    depth.set(
+      id,
+      before(id).reduce((a, m) => Math.max(a, (depth.get(m) ?? 0) + (alone.has(m) ? 1 : 0)), 0),
+    );
   const latest = new Map<NodeId, number>();
   for (const id of s.nodes.toReversed()) {
     const limit = latest.get(id);
     if (!alone.has(id) && limit !== undefined) depth.set(id, Math.max(depth.get(id) ?? 0, limit));
     for (const m of before(id)) latest.set(m, Math.min(latest.get(m) ?? Number.POSITIVE_INFINITY, depth.get(id) ?? 0));
   }
+  // By depth in one sweep: a chain of the user's operators is as deep as it is long.
+  const levels: NodeId[][] = [];
+  for (const id of s.nodes) (levels[depth.get(id) ?? 0] ??= []).push(id);
   const pieces: Piece[] = [];
-  for (let d = 0; d <= Math.max(...depth.values()); d++) {
-    const here = s.nodes.filter((id) => depth.get(id) === d);
+  for (const here of levels) {
     const together = here.filter((id) => !alone.has(id));
     if (together.length > 0) pieces.push({ engine: s.engine, name: s.engine, nodes: together });
     for (const id of here) if (alone.has(id)) pieces.push({ engine: s.engine, name: NAME, nodes: [id] });

@@ -140,6 +140,12 @@ function gather(s: Sums, x: ArrayLike<number>, y: ArrayLike<number>, scale: numb
 const decibels = (signal: number, noise: number): number | undefined =>
   noise === 0 || signal === 0 || !Number.isFinite(signal + noise) ? undefined : 10 * Math.log10(signal / noise);
 
+/** Least and greatest; a vocabulary has more output channels than a call takes arguments. */
+const extent = (scales: readonly number[]): readonly [number, number] => [
+  scales.reduce((a, s) => Math.min(a, s), Number.POSITIVE_INFINITY),
+  scales.reduce((a, s) => Math.max(a, s), 0),
+];
+
 function weightsOf(float: Graph, placed: Placed): readonly WeightDrift[] {
   const nodes = new Map(float.nodes.map((n) => [n.id, n]));
   return placed.decisions.flatMap((d) => {
@@ -161,7 +167,7 @@ function weightsOf(float: Graph, placed: Placed): readonly WeightDrift[] {
       {
         name: d.name,
         node: reader === undefined ? undefined : displayName(float, reader),
-        scales: [Math.min(...d.scales), Math.max(...d.scales)] as const,
+        scales: extent(d.scales),
         sqnr: decibels(signal, noise),
       },
     ];

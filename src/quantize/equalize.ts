@@ -59,12 +59,16 @@ export function equalize(
   ];
   for (const { of, exponent, worth } of classes) {
     const factors = factorsOf(g, of, ranges, exponent);
-    if (factors === undefined || !(Math.max(...factors) >= worth * Math.min(...factors))) continue;
+    const spread = factors === undefined ? 0 : largest(factors) * largest(factors.map((f) => 1 / f));
+    if (factors === undefined || !(spread >= worth)) continue;
     chosen.push({ of, factors });
-    equalized.push({ tensors: of.tensors.map((t) => g.values[t.value]?.name ?? ""), spread: Math.max(...factors) / Math.min(...factors) });
+    equalized.push({ tensors: of.tensors.map((t) => g.values[t.value]?.name ?? ""), spread });
   }
   return { graph: chosen.length === 0 ? g : scaleChannels(g, chosen), equalized };
 }
+
+/** Of positive numbers, of which there may be more than a call takes arguments. */
+const largest = (values: Float64Array): number => values.reduce((a, v) => Math.max(a, v), 0);
 
 function factorsOf(g: Graph, c: ChannelClass, ranges: ChannelRanges, alpha: number): Float64Array | undefined {
   const active = new Float64Array(c.channels);
@@ -73,16 +77,16 @@ function factorsOf(g: Graph, c: ChannelClass, ranges: ChannelRanges, alpha: numb
     if (range === undefined || range.length !== c.channels) return undefined;
     for (let i = 0; i < c.channels; i++) active[i] = Math.max(active[i] as number, range[i] as number);
   }
-  const largest = Math.max(...active);
-  if (!(largest > 0) || !Number.isFinite(largest)) return undefined;
+  const most = largest(active);
+  if (!(most > 0) || !Number.isFinite(most)) return undefined;
   const shares = sharesOf(g, c);
   const exponent = shares === undefined ? 1 : alpha;
   const factors = active.map((a, i) =>
-    a === 0 ? Number.NaN : Math.max(shares?.[i] ?? 1, SILENT) ** (1 - exponent) / Math.max(a, SILENT * largest) ** exponent,
+    a === 0 ? Number.NaN : Math.max(shares?.[i] ?? 1, SILENT) ** (1 - exponent) / Math.max(a, SILENT * most) ** exponent,
   );
   // A channel that never spoke keeps its size beside the loudest.
-  const reach = Math.max(...factors.map((f, i) => (Number.isNaN(f) ? 0 : f * (active[i] as number))));
-  const scaled = factors.map((f) => (Number.isNaN(f) ? 1 : (f * largest) / reach));
+  const reach = largest(factors.map((f, i) => (Number.isNaN(f) ? 0 : f * (active[i] as number))));
+  const scaled = factors.map((f) => (Number.isNaN(f) ? 1 : (f * most) / reach));
   return scaled.every((f) => Number.isFinite(1 / f)) ? scaled : undefined;
 }
 
