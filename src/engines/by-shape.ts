@@ -446,11 +446,17 @@ class OpenExecutable implements Executable {
   }
   /** The segment's operators on the host, for any dims. */
   #original(): Promise<Executable> {
-    this.#onHost ??= (async () => {
+    if (this.#onHost !== undefined) return this.#onHost;
+    const opening = (async () => {
       const artifact = await this.#host.build(lower(this.#rules.segment.graph, this.#host.keeps ?? keepAll), this.#stored.context);
       return await this.#host.open(artifact, this.#context);
     })();
-    return this.#onHost;
+    this.#onHost = opening;
+    // What failed once (a thread that could not start) may succeed the next time.
+    opening.catch(() => {
+      this.#onHost = undefined;
+    });
+    return opening;
   }
 }
 

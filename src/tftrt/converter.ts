@@ -3,7 +3,7 @@ import type { ModelInput } from "../compile.js";
 import { presentGpu } from "../engines/tensorrt/load.js";
 import type { CompileOptions } from "../options.js";
 import type { Feeds } from "../runtime/ports.js";
-import type { TensorLike } from "../tensor.js";
+import { copyOf, type TensorLike } from "../tensor.js";
 import { covering, type EngineShapes, InferenceGraph, warnings } from "./graph.js";
 import {
   badParameter,
@@ -92,19 +92,19 @@ async function calibrationGraph(
   const feeds: Feeds[] = [];
   const run = graph.run.bind(graph);
   graph.run = async (given, options) => {
+    // Of what is fed now: a caller may hand the buffers over, or fill them again.
+    const kept = typeof given === "object" && given !== null ? copies(given) : {};
     const results = await run(given, options);
-    // Copies: a caller may fill the same buffers again.
-    feeds.push(Object.fromEntries(Object.entries(given).map(([name, t]) => [name, copied(t)])));
+    feeds.push(kept);
     return results;
   };
   calibrating.set(graph, { feeds, finish });
   return graph;
 }
-const copied = (t: TensorLike): TensorLike => ({
-  type: t.type,
-  dims: [...t.dims],
-  data: (ArrayBuffer.isView(t.data) ? (t.data as Float32Array).slice() : [...(t.data as readonly string[])]) as never,
-});
+const copies = (feeds: Feeds): Feeds => Object.fromEntries(Object.entries(feeds).map(([name, t]) => [name, copied(t)]));
+/** What is no tensor stays as it is: whoever runs it says so. */
+const copied = (t: TensorLike): TensorLike =>
+  ArrayBuffer.isView(t?.data) ? { type: t.type, dims: t.dims, data: copyOf(t.data as Float32Array) } : t;
 
 /** Dims of a static engine: the batch is `maxBatchSize` where it is open. Undefined, with a warning, where another dim is open. */
 function staticDims(graph: InferenceGraph, maxBatchSize: number): Readonly<Record<string, readonly number[]>> | undefined {
@@ -168,7 +168,8 @@ export class TrtGraphConverterV2 {
     let graph = await InferenceGraph.of({ ...parts, options: { ...compileOptions(p, undefined), ...signature } });
     if (calibrationInputFn !== undefined) {
       const feeds: Feeds[] = [];
-      for await (const given of calibrationInputFn()) feeds.push(named(graph, given));
+      // A generator may fill the same buffers for every feed.
+      for await (const given of called(calibrationInputFn, "convert")) feeds.push(copies(named(graph, given)));
       graph = await InferenceGraph.of({ ...parts, options: { ...compileOptions(p, feeds), ...signature } });
     }
     this.#graph = graph;
@@ -179,7 +180,7 @@ export class TrtGraphConverterV2 {
   async build(inputFn: InputFn): Promise<void> {
     const graph = this.#converted("build");
     const shapes: EngineShapes[] = [];
-    for await (const given of inputFn()) {
+    for await (const given of called(inputFn, "build")) {
       const feeds = named(graph, given);
       shapes.push(Object.fromEntries(Object.entries(feeds).map(([name, { dims }]) => [name, { min: dims, opt: dims, max: dims }])));
     }
@@ -225,8 +226,27 @@ export class TrtGraphConverterV2 {
   }
 }
 
+/** What a function gives to iterate over. Throws P1008 for what gives nothing such. */
+function called(fn: InputFn, method: string): ReturnType<InputFn> {
+  const given: unknown = typeof fn === "function" ? fn() : undefined;
+  if (typeof given === "object" && given !== null && (Symbol.iterator in given || Symbol.asyncIterator in given))
+    return given as ReturnType<InputFn>;
+  throw badParameter({
+    what:
+      typeof fn === "function"
+        ? `the function that ${method} was given returned nothing to iterate over`
+        : `${method} was given no function`,
+    fix: "pass a generator function that yields feeds",
+  });
+}
+
 /** Feeds by the inputs' own names. Throws P1008. */
 function named(graph: InferenceGraph, given: InputFeeds): Feeds {
+  if (typeof given !== "object" || given === null)
+    throw badParameter({
+      what: `a feed is ${given === null ? "null" : `a ${typeof given}`}`,
+      fix: "give tensors by input name, or in the inputs' order",
+    });
   if (!Array.isArray(given)) {
     const feeds = given as Feeds;
     return Object.fromEntries(

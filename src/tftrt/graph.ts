@@ -121,7 +121,8 @@ export class InferenceGraph {
 
   async dispose(): Promise<void> {
     this.#disposed = true;
-    await Promise.all([this.#cache.dispose(), this.#host?.then(({ session }) => session.dispose())]);
+    const host = this.#host?.then(({ session }) => session.dispose()).catch(() => undefined);
+    await Promise.all([this.#cache.dispose(), host]);
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
@@ -169,8 +170,12 @@ export class InferenceGraph {
   /** The graph as it was, on the host. */
   #original(): Promise<Opened> {
     const { calibration: _, ...options } = this.#parts.options;
-    this.#host ??= opened(compile(this.#parts.model, { ...options, target: "host", precision: "fp32" }));
-    return this.#host;
+    const host = (this.#host ??= opened(compile(this.#parts.model, { ...options, target: "host", precision: "fp32" })));
+    // What failed once (a full disk, too many files) may succeed the next time.
+    host.catch(() => {
+      if (this.#host === host) this.#host = undefined;
+    });
+    return host;
   }
 }
 const CANNOT_PAD = cannotPad({ dim: "", segment: "", why: "" }).code;

@@ -244,6 +244,17 @@ describe("INT8", () => {
     expect((await failure(calib.run(feeds[0] as never))).code).toBe("P3105");
     expect((await failure(calibGraphToInferGraph(g))).what).toContain("not being calibrated");
   });
+  it("calibrates on what was fed, though the feeds are handed over or filled again", async () => {
+    const calib = await createInferenceGraph(frozen, ["y"], { precisionMode: "INT8", maxBatchSize: 4, calibration });
+    for (const f of feeds) {
+      const x = new Tensor("float32", f.x.data.slice(), [4, 2]);
+      const running = calib.run({ x }, { transfer: true });
+      if (x.data.length > 0) x.data.fill(1000);
+      await running.catch(() => undefined);
+    }
+    const g = kept(await calibGraphToInferGraph(calib));
+    near((await g.run({ x: rows(1) }))["y:0"], expected(1));
+  });
   it("useCalibration false: ranges come from the quantization nodes of the graph", async () => {
     const attrs = { min: float(-16), max: float(16), num_bits: int(8) };
     const quantized = graphDef([
@@ -367,8 +378,29 @@ describe("TrtGraphConverterV2", () => {
         for (const [i, x] of feeds.entries()) yield i % 2 === 0 ? { x } : [x];
       }),
     );
-    const { out } = await g.run({ x: new Tensor("float32", [1, -1], [1, 2]) });
-    [5, -3, 9].forEach((v, i) => expect(Math.abs((numbers(out)[i] ?? 0) - v)).toBeLessThan(0.4));
+    const right = async (graph: InferenceGraph): Promise<void> => {
+      const { out } = await graph.run({ x: new Tensor("float32", [1, -1], [1, 2]) });
+      [5, -3, 9].forEach((v, i) => expect(Math.abs((numbers(out)[i] ?? 0) - v)).toBeLessThan(0.4));
+    };
+    await right(g);
+    // One array, filled again for every feed.
+    const x = new Tensor("float32", [0, 0], [1, 2]);
+    const again = converter({ precisionMode: "INT8", calibration: { method: "max", search: "none" } });
+    await right(
+      kept(
+        await again.convert(function* () {
+          for (const feed of [...feeds, new Tensor("float32", [0.01, 0.01], [1, 2])]) {
+            x.data.set(feed.data);
+            yield [x];
+          }
+        }),
+      ),
+    );
+    expect((await failure(again.build(5 as never))).what).toBe("build was given no function");
+    expect((await failure(again.convert((() => undefined) as never))).what).toBe(
+      "the function that convert was given returned nothing to iterate over",
+    );
+    expect((await failure(again.build(() => [null as never]))).what).toBe("a feed is null");
     expect((await failure(converter({ precisionMode: "INT8" }).convert())).what).toContain("needs a calibrationInputFn");
     expect((await failure(converter().convert(inputs(1)))).what).toContain("for INT8 with calibration alone");
   });

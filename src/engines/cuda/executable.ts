@@ -170,8 +170,10 @@ class PlanExecutable implements CudaExecutable {
     return await this.#using(async (instance) => {
       this.#kept ??= new ResidentPool(device, "memory for results that stay on the GPU");
       const pool = this.#kept;
-      const kept = plan.outputs.map((p, i) => (keep[i] === true ? pool.take(p.dtype, p.dims, plan.buffers[p.buffer]?.bytes) : undefined));
+      const kept: (DeviceTensor | undefined)[] = [];
       try {
+        for (const [i, p] of plan.outputs.entries())
+          kept.push(keep[i] === true ? pool.take(p.dtype, p.dims, plan.buffers[p.buffer]?.bytes) : undefined);
         const results = await instance.runResident(
           from,
           kept.map((t) => t?.memory),

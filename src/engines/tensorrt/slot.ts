@@ -200,42 +200,51 @@ export class Slot {
   }
 
   #outputs(dims: readonly (readonly number[])[], keep: readonly boolean[] = [], pool?: ResidentPool): readonly Output[] {
-    return this.#parts.outputs.map((port, i): Output => {
-      const own = dims[i] ?? [];
-      if (isOpen(own))
-        return { name: port.name, memory: undefined, host: undefined, copies: [], tensor: (found, at) => foundTensor(port, found, at) };
-      if (keep[i] === true && pool !== undefined && port.location === "device") {
-        const kept = pool.take(tensorTypeOf(port), own);
-        const none = (): Tensor => {
-          throw new Error(`'${port.name}' stays on the device`);
-        };
-        return { name: port.name, memory: kept.memory, host: undefined, copies: [], kept, tensor: none };
-      }
-      const Typed = typedArrayOf(tensorTypeOf(port));
-      const bytes = own.reduce((a, d) => a * d, Typed.BYTES_PER_ELEMENT);
-      const tensor = (buffer: ArrayBuffer): Tensor => new Tensor(tensorTypeOf(port), new Typed(buffer) as never, own);
-      if (port.location === "host" || bytes === 0) {
-        const host = new ArrayBuffer(bytes);
-        const memory = port.location === "host" ? undefined : this.#roomFor(port.name, bytes).memory;
-        return { name: port.name, memory, host, copies: [], tensor: () => tensor(host) };
-      }
-      const { memory } = this.#roomFor(port.name, bytes);
-      const pinned = this.#pinnedFor(port.name, bytes);
-      const view = new Uint8Array(pinned.buffer, 0, bytes);
-      if (bytes <= SMALL)
-        return { name: port.name, memory, host: view, copies: [[memory, 0, view]], tensor: () => tensor(view.slice().buffer) };
-      const host = new ArrayBuffer(bytes);
-      return {
-        name: port.name,
-        memory,
-        host,
-        copies: [
-          [memory, 0, view],
-          [pinned.handle, 0, host],
-        ],
-        tensor: () => tensor(host),
+    const outputs: Output[] = [];
+    try {
+      for (const i of this.#parts.outputs.keys()) outputs.push(this.#output(i, dims[i] ?? [], keep[i] === true ? pool : undefined));
+      return outputs;
+    } catch (error) {
+      for (const o of outputs) o.kept?.release();
+      throw error;
+    }
+  }
+  /** `pool`: it stays on the device. */
+  #output(i: number, own: readonly number[], pool: ResidentPool | undefined): Output {
+    const port = this.#parts.outputs[i] as IoTensor;
+    if (isOpen(own))
+      return { name: port.name, memory: undefined, host: undefined, copies: [], tensor: (found, at) => foundTensor(port, found, at) };
+    if (pool !== undefined && port.location === "device") {
+      const kept = pool.take(tensorTypeOf(port), own);
+      const none = (): Tensor => {
+        throw new Error(`'${port.name}' stays on the device`);
       };
-    });
+      return { name: port.name, memory: kept.memory, host: undefined, copies: [], kept, tensor: none };
+    }
+    const Typed = typedArrayOf(tensorTypeOf(port));
+    const bytes = own.reduce((a, d) => a * d, Typed.BYTES_PER_ELEMENT);
+    const tensor = (buffer: ArrayBuffer): Tensor => new Tensor(tensorTypeOf(port), new Typed(buffer) as never, own);
+    if (port.location === "host" || bytes === 0) {
+      const host = new ArrayBuffer(bytes);
+      const memory = port.location === "host" ? undefined : this.#roomFor(port.name, bytes).memory;
+      return { name: port.name, memory, host, copies: [], tensor: () => tensor(host) };
+    }
+    const { memory } = this.#roomFor(port.name, bytes);
+    const pinned = this.#pinnedFor(port.name, bytes);
+    const view = new Uint8Array(pinned.buffer, 0, bytes);
+    if (bytes <= SMALL)
+      return { name: port.name, memory, host: view, copies: [[memory, 0, view]], tensor: () => tensor(view.slice().buffer) };
+    const host = new ArrayBuffer(bytes);
+    return {
+      name: port.name,
+      memory,
+      host,
+      copies: [
+        [memory, 0, view],
+        [pinned.handle, 0, host],
+      ],
+      tensor: () => tensor(host),
+    };
   }
 
   #request(inputs: readonly Input[], outputs: readonly Output[]): RunRequest {
@@ -279,6 +288,8 @@ export class Slot {
     if (known !== undefined && known.bytes >= needed) return known;
     this.#drop();
     if (known !== undefined) this.#owned.drop(known.memory);
+    // Where there is no memory for the larger one, the next run must not take what is gone.
+    this.#room.delete(name);
     const room = { memory: this.#owned.own(this.#parts.device.allocate(`memory for '${name}'`, needed)), bytes: needed };
     this.#room.set(name, room);
     return room;
@@ -287,6 +298,7 @@ export class Slot {
     const known = this.#pinned.get(name);
     if (known !== undefined && known.buffer.byteLength >= bytes) return known;
     if (known !== undefined) this.#owned.drop(known.handle);
+    this.#pinned.delete(name);
     const pinned = this.#parts.device.pin(`pinned memory for '${name}'`, bytes);
     this.#owned.own(pinned.handle);
     this.#pinned.set(name, pinned);

@@ -110,6 +110,21 @@ describe.skipIf(missing !== undefined)(`tensors on the device${missing === undef
     expect(addon.live()).toEqual(start);
   });
 
+  it("feeds for which there is no memory leave those that came before as good as they were", async () => {
+    const g = parse(`graph "net" opset {"": 18} (%x: float32[n]) -> (%y) { %r = Relu(%x)\n %y = Add(%r, %x) }`);
+    const at = (n: number): ReadonlyMap<string, number> => new Map([["n", n]]);
+    const ranges = { min: at(1), opt: at(N), max: at(2 ** 28) };
+    const artifact = await tensorrtEngine.build(g, { target: { sm: 90, tensorrt: 110_201, precision: "fp32" }, ranges });
+    const executable = await tensorrtEngine.open(artifact, { streams: 1, threads: 1 });
+    const run = async (n: number): Promise<number[]> =>
+      numbers((await executable.run([new Tensor("float32", new Float32Array(n).fill(1, 0, Math.min(n, N)), [n])]))[0]);
+    expect(await run(N)).toEqual(new Array(N).fill(2));
+    for (let i = 0; i < 2; i++) {
+      await expect(run(90_000_000)).rejects.toThrow(/^P2104/);
+      expect(await run(N)).toEqual(new Array(N).fill(2));
+    }
+    await executable.dispose();
+  });
   it("a plan is opened on the device asked for", async () => {
     for (const device of [0, 1]) {
       const e = await trt(1, device);
