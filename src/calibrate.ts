@@ -11,6 +11,7 @@ import { inferGraph } from "./ops/infer.js";
 import { badOption, type CompileOptions, settle } from "./options.js";
 import { type ModelInput, prepare } from "./prepare.js";
 import { type Calibration, COUNTING, modelKey, readCalibration, writeCalibration } from "./quantize/calibration.js";
+import { candidates, whyNone } from "./quantize/candidates.js";
 import { type FeedSource, FeedTally, feedsOf, hashOfUnion, portsOf, preprocessingOf } from "./quantize/feeds.js";
 import { mergeObservations, type Observation, type Observations, Observer } from "./quantize/histogram.js";
 import type { Preprocessing } from "./quantize/images.js";
@@ -64,8 +65,8 @@ export async function calibrate(model: ModelInput, options: CalibrateOptions, co
   const { facts } = inferGraph(graph, { shapes });
   const tensors = quantizable(graph, facts);
   if (tensors.length === 0)
-    throw nothingToQuantize({ reason: "it has no Conv, ConvTranspose, Gemm or MatMul of float32" }, { file: graph.extra?.file });
-  const ports = portsOf(graph);
+    throw nothingToQuantize({ reason: candidates(graph, facts).refused[0]?.why ?? whyNone(graph) }, { file: graph.extra?.file });
+  const ports = portsOf(graph, new Set(tensors));
   const of = (observations: Observations, feeds: number, data: string): Calibration => ({
     keys: { model: modelKey(graph), data, preprocessing: preprocessingOf(options.data, ports, preprocessing), version: COUNTING },
     feeds,

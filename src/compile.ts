@@ -38,7 +38,7 @@ import { type ModelInput, prepare } from "./prepare.js";
 import { checkCalibration, modelKey, readCalibration } from "./quantize/calibration.js";
 import { portsOf } from "./quantize/feeds.js";
 import { type Quantized, quantize } from "./quantize/index.js";
-import { carriesQuantizers } from "./quantize/place.js";
+import { carriesQuantizers, quantizable } from "./quantize/place.js";
 import { collectFeeds } from "./quantize/store.js";
 import { readTable } from "./quantize/table.js";
 import { quantizationReport } from "./report/quantization.js";
@@ -279,7 +279,12 @@ async function calibrated(
   const feeds =
     data === undefined || carriesQuantizers(graph)
       ? undefined
-      : await collectFeeds(data, portsOf(graph), { batch, preprocessing, remarks: context.remarks, signal });
+      : await collectFeeds(data, portsOf(graph, new Set(quantizable(graph, inferGraph(graph, { shapes: context.shapes }).facts))), {
+          batch,
+          preprocessing,
+          remarks: context.remarks,
+          signal,
+        });
   const own = carriesQuantizers(graph);
   const stored = file === undefined || own ? undefined : readCalibration(file);
   if (stored !== undefined) checkCalibration(stored, { model: modelKey(graph), names: [] }, file);

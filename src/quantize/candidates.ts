@@ -4,7 +4,7 @@
  * Every input of Conv, ConvTranspose, Gemm and MatMul; the residual input of an Add behind one of them; average pools whose result is read
  * as int8; and the operators between that move int8 as well as float. All else stays float, with a reason.
  */
-import { displayName, producersOf, readsOf, usesOf } from "../ir/graph.js";
+import { bodiesOf, displayName, producersOf, readsOf, usesOf } from "../ir/graph.js";
 import { smallNumbers } from "../ir/payload.js";
 import type { Attr, Graph, Node, NodeId, ValueId } from "../ir/types.js";
 import { dtypeOf, type Fact, shapeOf } from "../ops/define.js";
@@ -188,6 +188,16 @@ const averages = (n: Node): boolean =>
     (n.attrs["auto_pad"] === undefined || attr(n, "auto_pad") === "NOTSET" || attr(n, "auto_pad") === "VALID") &&
     !flagged(n, "ceil_mode") &&
     (flagged(n, "count_include_pad") || n.attrs["pads"]?.kind !== "ints" || n.attrs["pads"].value.every((p) => Number(p) === 0)));
+
+/** Why nothing of a graph is a candidate, where no operand was refused. */
+export function whyNone(g: Graph): string {
+  const hidden = (n: Node): boolean =>
+    bodiesOf(n).some(({ body }) => body.graph.nodes.some((inner) => inner.op in PRODUCTS || hidden(inner)));
+  const elsewhere = g.nodes.find(hidden);
+  return elsewhere === undefined
+    ? "it has no Conv, ConvTranspose, Gemm or MatMul of float32"
+    : `its products are in the body of ${nameOf(g, elsewhere)}, and what may not run, or run often, stays float`;
+}
 
 const PRODUCTS: Readonly<Record<string, true>> = { Conv: true, ConvTranspose: true, Gemm: true, MatMul: true };
 interface Around {

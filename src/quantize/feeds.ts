@@ -7,7 +7,7 @@ import { readdirSync, statSync } from "node:fs";
 import { extname, join } from "node:path";
 import { defineError, didYouMean, type Remarks } from "../diagnostics.js";
 import { valueAt } from "../ir/graph.js";
-import type { Graph } from "../ir/types.js";
+import type { Graph, ValueId } from "../ir/types.js";
 import { readNpy, readNpz } from "../npz.js";
 import { copyOf, isTensorDType, type NumericDType, Tensor, type TensorLike, typedArrayOf } from "../tensor.js";
 import { IMAGE_EXTENSIONS, imageFeeds, type Preprocessing, preprocessingText } from "./images.js";
@@ -54,11 +54,12 @@ export interface FeedOptions {
   readonly onTotal?: ((feeds: number) => void) | undefined;
 }
 
-/** The inputs of a graph, as feeds are checked against them. */
-export const portsOf = (g: Graph): readonly FeedPort[] =>
+/** The inputs of a graph, as feeds are checked against them. `quantized`: what quantizers may read; the others may be infinite. All, when absent. */
+export const portsOf = (g: Graph, quantized?: ReadonlySet<ValueId>): readonly FeedPort[] =>
   g.inputs.map((v) => {
     const { name, type } = valueAt(g, v);
-    return { name, type: type.kind === "tensor" ? type.dtype : type.kind, dims: type.kind === "tensor" ? type.shape : undefined };
+    const port = { name, type: type.kind === "tensor" ? type.dtype : type.kind, dims: type.kind === "tensor" ? type.shape : undefined };
+    return quantized?.has(v) === false ? { ...port, infinite: true } : port;
   });
 
 /** How a source's files become feeds, as a calibration's key holds it: "" for arrays, which are taken as they stand. */
@@ -68,6 +69,8 @@ export function preprocessingOf(source: FeedSource, ports: readonly FeedPort[], 
   return images ? preprocessingText(preprocessing, ports[0]?.dims?.includes(3) !== true) : "";
 }
 
+/** Milliseconds after which whoever waits for the event loop gets it. */
+const TURN_MS = 20;
 /** Below this many samples a remark says that they are few. */
 const FEW = 32;
 
@@ -151,7 +154,13 @@ export function feedHash(feed: Feeds): string {
 export async function* feedsOf(source: FeedSource, ports: readonly FeedPort[], options: FeedOptions = {}): AsyncGenerator<Feeds> {
   let feed = 0;
   if (Array.isArray(source)) options.onTotal?.(source.length);
+  let last = performance.now();
   for await (const raw of typeof source === "string" ? fromPath(source, ports, options) : source) {
+    // Files and plain generators wait for nothing: without a turn of the event loop no signal would be heard.
+    if (performance.now() - last > TURN_MS) {
+      await new Promise((resolve) => setImmediate(resolve));
+      last = performance.now();
+    }
     options.signal?.throwIfAborted();
     yield checkedFeed(raw, ports, feed++, typeof source === "string" ? source : undefined);
   }
@@ -209,8 +218,10 @@ function checkedTensor(t: TensorLike, port: FeedPort, feed: number, file: string
     throw badFeed({ feed, what: `it is ${found}, the graph takes ${wanted}`, fix: "feed tensors of those dims" }, where);
   if (count === 0) throw badFeed({ feed, what: `it is ${found}: empty`, fix: "leave empty feeds out" }, where);
   const { data } = new Tensor(t.type as NumericDType, t.data as never, t.dims);
-  if (t.type === "float32" || t.type === "float64") demandFinite(data as Float32Array, (x) => x - x !== 0, feed, where);
-  else if (t.type === "float16") demandFinite(data as Uint16Array, (x) => (x & 0x7c00) === 0x7c00, feed, where);
+  const infinite = port.infinite === true;
+  if (t.type === "float32" || t.type === "float64")
+    demandFinite(data as Float32Array, infinite ? Number.isNaN : (x) => x - x !== 0, feed, where);
+  else if (t.type === "float16") demandFinite(data as Uint16Array, (x) => (x & 0x7fff) >= (infinite ? 0x7c01 : 0x7c00), feed, where);
   // Arrays of files are their feed's own. Whoever makes feeds may fill an array again while this one waits for its run.
   return file === undefined ? { type: t.type, data: ArrayBuffer.isView(data) ? copyOf(data) : [...data], dims: [...t.dims] } : t;
 }

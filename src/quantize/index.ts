@@ -10,6 +10,7 @@ import type { Graph, Node } from "../ir/types.js";
 import type { EngineName } from "../ops/define.js";
 import { type InferOptions, inferGraph } from "../ops/infer.js";
 import { matched } from "../partition/verdicts.js";
+import { whyNone } from "./candidates.js";
 import { type ChooseContext, type ChooseOptions, type Chosen, choose } from "./choose.js";
 import { type Drift, driftOf } from "./drift.js";
 import type { Observations } from "./histogram.js";
@@ -142,7 +143,7 @@ export async function quantize(graph: Graph, options: QuantizeOptions): Promise<
   const placed = place(even, facts, ranges, { keepFloat, rounded: chosen?.rounded });
   const { decisions } = placed;
   if (!decisions.some((d) => d.kind === "activation")) {
-    const reason = decisions.find((d) => d.kind === "float")?.why ?? "it has no Conv, ConvTranspose, Gemm or MatMul of float32";
+    const reason = decisions.find((d) => d.kind === "float")?.why ?? whyNone(graph);
     const none = nothingToQuantize({ reason }, { file: graph.extra?.file });
     if (options.strict === true) throw none;
     options.remarks?.({ severity: "warning", text: `${none.what}; the model runs in float`, where: none.where, fix: none.fix });

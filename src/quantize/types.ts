@@ -10,6 +10,8 @@ export interface FeedPort {
   readonly name: string;
   readonly type: string;
   readonly dims: readonly (number | string)[] | undefined;
+  /** Whether infinities may be fed: no quantizer reads it, so that a mask of -inf spoils no range. */
+  readonly infinite?: boolean | undefined;
 }
 
 /** Feeds that can be read again from the start, in the same order. */

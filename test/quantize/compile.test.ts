@@ -111,6 +111,41 @@ describe("what int8 needs", () => {
     await compile(plain, { precision: "int8", calibration, onRemark: (r) => remarks.push(r.text) });
     expect(remarks.some((text) => text.endsWith("the model runs in float"))).toBe(true);
   });
+  test("and products in the body of an If are not said to be none", async () => {
+    const branches = parse(`graph "b" opset {"": 21} (%x: float32[N, 16], %c: bool[]) -> (%y) {
+      ${weights("w", 16, 16)}
+      %y = If(%c) {
+        then_branch = graph "then" () captures (%a = %x, %v = %w) -> (%r) { %r = MatMul(%a, %v) },
+        else_branch = graph "else" () captures (%a = %x) -> (%r) { %r = Relu(%a) }
+      } @"choice"
+    }`);
+    const fed = Array.from({ length: 3 }, (_, i) => ({
+      x: new Tensor("float32", new Float32Array(16).fill(i), [1, 16]),
+      c: new Tensor("bool", [1], []),
+    }));
+    const wanted = "P1633 no operand of the graph can be read as int8: its products are in the body of If 'choice', and";
+    await expect(compile(branches, { precision: "int8", calibration: { data: fed }, strict: true })).rejects.toThrow(wanted);
+    await expect(calibrate(branches, { data: fed })).rejects.toThrow(wanted);
+  });
+  test("feeds with a mask of -inf beside the data", async () => {
+    const masked = parse(`graph "m" opset {"": 21} (%x: float32[8, 16], %mask: float32[8, 16]) -> (%y) {
+      ${weights("w", 16, 16)}
+      %h = MatMul(%x, %w)
+      %s = Add(%h, %mask)
+      %y = Softmax(%s)
+    }`);
+    const mask = new Tensor(
+      "float32",
+      Float32Array.from({ length: 128 }, (_, i) => (i % 16 > 12 ? Number.NEGATIVE_INFINITY : 0)),
+      [8, 16],
+    );
+    const fed = Array.from({ length: 12 }, () => ({ x: new Tensor("float32", Float32Array.from({ length: 128 }, random), [8, 16]), mask }));
+    const program = await compile(masked, { precision: "int8", calibration: { data: fed } });
+    expect(program.report.data.quantization?.agreement?.rows).toBe(48);
+    expect((await calibrate(masked, { data: fed })).calibration.feeds).toBe(12);
+    const spoiled = fed.map(({ x }) => ({ x: mask, mask: x }));
+    await expect(compile(masked, { precision: "int8", calibration: { data: spoiled } })).rejects.toThrow(/^P1603 .*value 'x'/);
+  });
 });
 
 describe("a compiled model", () => {

@@ -163,6 +163,24 @@ describe("bad feeds are coded errors that say what to do", () => {
       /^P1603 .* the first is -Infinity at 1/,
     );
   });
+  it("takes infinities, and no NaN, where no quantizer reads: a mask spoils no range", async () => {
+    const mask = [{ x: new Tensor("float32", [0, -Infinity, Infinity], [1, 3]) }];
+    const port: FeedPort = { name: "x", type: "float32", dims: ["n", 3], infinite: true };
+    expect(await read(mask, [port])).toHaveLength(1);
+    expect(await failure(read([{ x: new Tensor("float32", [0, Number.NaN, -Infinity], [1, 3]) }], [port]))).toMatch(
+      /^P1603 .* 1 of 3 elements are not finite, the first is NaN at 1/,
+    );
+    const half = new Tensor("float16", Uint16Array.from([0xfc00, 0x7c00]), [2]);
+    expect(await read([{ x: half }], [{ name: "x", type: "float16", dims: [2], infinite: true }])).toHaveLength(1);
+  });
+  it("hears a signal between feeds that wait for nothing", async () => {
+    function* endless() {
+      for (;;) yield { x: floats([1, 3]) };
+    }
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(new Error("enough")), 5);
+    await expect(collectFeeds(endless(), open, { signal: controller.signal })).rejects.toThrow("enough");
+  });
   it("P1601, P1604 and remarks: empty, all the same, repeated, few", async () => {
     expect(await failure(collectFeeds([], open))).toMatch(/^P1601 the calibration data is empty\. Give at least one feed/);
     const same = [{ x: floats([1, 3]) }, { x: floats([1, 3]) }];
