@@ -49,11 +49,16 @@ function equalsIn(text: string, inputs: readonly Port[]): number {
 /** Feeds from `--input` files: .npz by name, .npy for the only input, name=file. */
 export function readFeeds(inputs: readonly Port[], files: readonly string[]): Record<string, Tensor> {
   const feeds: Record<string, Tensor> = {};
+  const kept = new Set<string>();
   for (const text of files) {
     const at = equalsIn(text, inputs);
     if (at > 0) feeds[text.slice(0, at)] = readNpy(text.slice(at + 1));
-    else if (text.endsWith(".npz")) for (const [name, tensor] of readNpz(text)) feeds[name] = tensor;
-    else {
+    else if (text.endsWith(".npz")) {
+      for (const [name, tensor] of readNpz(text)) {
+        feeds[name] = tensor;
+        kept.add(name);
+      }
+    } else {
       const [only] = inputs;
       if (inputs.length !== 1 || only === undefined)
         throw badFile(
@@ -63,5 +68,8 @@ export function readFeeds(inputs: readonly Port[], files: readonly string[]): Re
       feeds[only.name] = readNpy(text);
     }
   }
+  // An archive may hold more, such as labels; where an input is missing, the names that are there help to find out why.
+  if (inputs.every((p) => feeds[p.name] !== undefined))
+    for (const name of kept) if (!inputs.some((p) => p.name === name)) delete feeds[name];
   return feeds;
 }

@@ -135,6 +135,20 @@ describe("report", () => {
 });
 
 describe("run", () => {
+  it("takes from an archive what the graph takes, and names what is there where an input is missing", async () => {
+    const labels = new Tensor("int64", [1n, 2n], [2]);
+    const archive = at("labelled.npz");
+    writeFileSync(
+      archive,
+      npzBytes([
+        ["labels", labels],
+        ["x", x],
+      ]),
+    );
+    for (const command of ["run", "verify"]) expect(await partita([command, net, "--input", archive])).toMatchObject({ code: 0 });
+    writeFileSync(archive, npzBytes([["labels", labels]]));
+    expect((await partita(["run", net, "--input", archive])).err).toMatch(/P3103 .*'labels'/);
+  });
   it("a model or a bundle, on .npz, .npy or name=file", async () => {
     for (const [path, input] of [
       [net, at("in.npz")],

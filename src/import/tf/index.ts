@@ -4,7 +4,7 @@ import { basename, dirname } from "node:path";
 import { defineError, didYouMean, PartitaError, type Remarks } from "../../diagnostics.js";
 import { symbol } from "../../ir/dims.js";
 import { Editor } from "../../ir/edit.js";
-import { valueAt } from "../../ir/graph.js";
+import { bodiesOf, valueAt } from "../../ir/graph.js";
 import type { Dim, Graph, Shape, ValueId, ValueType } from "../../ir/types.js";
 import { type Operator, operatorOf } from "../../ops/javascript.js";
 import type { TfValue, Val } from "../../ops/tf/define.js";
@@ -195,7 +195,8 @@ export function lowerModel(m: TfModel, options: ImportTfOptions): Graph {
   editor.setInputs([...given, ...made.sort((p, q) => p.index - q.index).map((p) => p.id)]);
   b.setOutputs(tensors);
   for (const r of lowering.refusals) shared.remarks({ severity: "warning", text: r.what, where: r.where, fix: r.fix });
-  const graph = editor.finish();
+  const draft = editor.finish();
+  const graph = comparesText(draft) ? { ...draft, opsets: { ...draft.opsets, "": 19 } } : draft;
   const aliases = Object.fromEntries([
     ...[...m.inputs].flatMap(([tensor, { name }]) =>
       graph.inputs.some((v) => valueAt(graph, v).name === name) ? [[tensor, name] as const] : [],
@@ -215,6 +216,14 @@ function cut(cuts: Cuts, ref: Ref, v: TfValue): void {
   of.set(ref.port, v);
 }
 const isPlaceholder = (node: RawNode | undefined): boolean => node?.op === "Placeholder" || node?.op === "PlaceholderV2";
+
+/** Whether text is compared, which ONNX can say since opset 19. */
+const comparesText = (g: Graph): boolean =>
+  g.nodes.some((n) => {
+    const [x] = n.op === "Equal" && n.domain === "" ? n.ins : [];
+    const type = x === undefined ? undefined : g.values[x]?.type;
+    return (type?.kind === "tensor" && type.dtype === "string") || bodiesOf(n).some(({ body }) => comparesText(body.graph));
+  });
 
 /** Given dims, the declared ones where those are open, symbols where both are. */
 function merged(declared: Shape, given: readonly Dim[], name: string): Shape {

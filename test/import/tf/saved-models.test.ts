@@ -17,6 +17,7 @@ import {
   entry,
   FLOAT,
   func,
+  graphDef,
   node,
   placeholder,
   RESOURCE,
@@ -226,6 +227,22 @@ describe("variables that a graph changes", () => {
     await using session = await program.createSession({ threads: 1 });
     for (let run = 0; run < 2; run++) expect(numbers((await session.run({ x: tensor([1, 2]) }))["y"])).toEqual([11, 22]);
   });
+});
+
+it("text is compared, which ONNX can say since opset 19", async () => {
+  const text = type(7);
+  const nodes = [
+    placeholder("s", 7, [2]),
+    constant("a", 7, [], ["a"]),
+    node("same", "Equal", ["s", "a"], { T: text }),
+    node("other", "NotEqual", ["s", "a"], { T: text }),
+  ];
+  await using session = await (await compile(graphDef(nodes), { target: "host" })).createSession({ threads: 1 });
+  const { "same:0": same, "other:0": other } = await session.run({ s: new Tensor("string", ["a", "b"], [2]) });
+  expect([numbers(same), numbers(other)]).toEqual([
+    [1, 0],
+    [0, 1],
+  ]);
 });
 
 describe("files that ask for work without end", () => {
