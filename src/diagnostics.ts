@@ -125,11 +125,16 @@ export type Verdict = { readonly ok: true } | { readonly ok: false; readonly why
 export const yes: Verdict = { ok: true };
 export const no = (why: string, fix?: string): Verdict => (fix === undefined ? { ok: false, why } : { ok: false, why, fix });
 
+/** Longer words are not compared: nobody misspells them, and the comparison takes time and memory by the square of the length. */
+const LONGEST_WORD = 200;
+
 /** The known word nearest to a misspelt one, or undefined when none is near (Damerau-Levenshtein distance at most a third of its length). */
 export function didYouMean(word: string, known: Iterable<string>): string | undefined {
   let best: string | undefined;
   let bestDistance = Number.POSITIVE_INFINITY;
+  if (word.length > LONGEST_WORD) return undefined;
   for (const candidate of known) {
+    if (candidate.length > LONGEST_WORD) continue;
     const d = editDistance(word.toLowerCase(), candidate.toLowerCase());
     if (d < bestDistance) [best, bestDistance] = [candidate, d];
   }

@@ -9,9 +9,9 @@ import { PartitaError } from "../../src/diagnostics.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import { parse } from "../../src/ir/parse.js";
-import { bytesOf } from "../../src/ir/payload.js";
+import { bytesOf, typedOf } from "../../src/ir/payload.js";
 import { Tensor } from "../../src/tensor.js";
-import { intField, messageField, textField } from "../fuzz/proto.js";
+import { type Field, intField, messageField, textField } from "../fuzz/proto.js";
 import { attribute, external, FLOAT, INT64, info, model, rawData, tensor } from "../support/onnx-model.js";
 
 const root = mkdtempSync(join(tmpdir(), "partita-import-"));
@@ -244,6 +244,57 @@ describe("hostile structure", () => {
       expect(refusal(() => [...g.constants.values()].map(bytesOf)).code).toBe("P1102");
     }
   });
+  it("a sparse tensor has elements of whole bytes and int64 indices", () => {
+    const sparse = (type: number, indices: number) =>
+      messageField(
+        15,
+        "sparse",
+        messageField(1, "tensor", ...tensor("w", [2], type, rawData(new Uint8Array(1)))),
+        messageField(2, "tensor", ...tensor("", [2], indices, rawData(new Uint8Array(indices === INT64 ? 16 : 8)))),
+        intField(3, 4),
+      );
+    const why = (type: number, indices: number) => refusal(() => importOnnx(model({ moreOfGraph: [sparse(type, indices)] }))).message;
+    expect(why(22, INT64)).toMatch(/^P1203 .*value 'w': a sparse tensor has int4 elements/);
+    expect(why(22, 6)).toMatch(/^P1203 .*indices int32\[2\], which are int64/);
+  });
+  it("unknown fields by the hundred thousand cost no more than they weigh", () => {
+    const unknown = Buffer.alloc(1_200_000, Uint8Array.of(0xa0, 6, 1));
+    const file = Buffer.concat([model({ nodes: [{ op: "Neg", ins: ["x"], outs: ["y"] }] }), unknown]);
+    const start = performance.now();
+    expect(importOnnx(file).extra?.unknown?.length).toBe(unknown.length);
+    expect(performance.now() - start).toBeLessThan(2000);
+  });
+  it("unknown fields between known ones keep their order", () => {
+    const known: Field = { number: 14, wire: 2, value: { kind: "entry", fields: [textField(1, "k"), textField(2, "v")] } };
+    const g = importOnnx(model({ nodes: [{ op: "Neg", ins: ["x"], outs: ["y"] }], more: [intField(100, 1), known, intField(101, 2)] }));
+    expect([...(g.extra?.unknown ?? [])]).toEqual([0xa0, 6, 1, 0xa8, 6, 2]);
+    expect(g.extra?.metadata).toEqual([["k", "v"]]);
+  });
+  it("names of a hundred thousand characters are compared with no others", () => {
+    const long = (c: string): string => c.repeat(100_000);
+    const nodes = [
+      { op: "Neg", ins: [long("a")], outs: ["y"], name: "neg" },
+      { op: "Neg", ins: ["x"], outs: [long("b")] },
+    ];
+    expect(refusal(() => importOnnx(model({ nodes }))).message).toMatch(/^P1210 node 'neg'/);
+  });
+  it("names that are made to meet in a hash table are read like others", () => {
+    // Eight characters of which the second four undo, in multiplicative hashing from a known start, what the first four did.
+    const names: string[] = [];
+    const bytes = Buffer.alloc(8);
+    for (let i = 0; names.length < 20_000; i++) {
+      for (let k = 0, rest = i; k < 4; k++, rest = Math.floor(rest / 90)) bytes[k] = 36 + (rest % 90);
+      let hash = Math.imul(8 ^ bytes.readInt32LE(0), 0x9e3779b1);
+      hash ^= hash >>> 15;
+      bytes.writeInt32LE(hash ^ 0x30303030, 4);
+      if (bytes.every((b) => b < 128)) names.push(bytes.toString("latin1"));
+    }
+    const nodes = names.map((name, i) => ({ op: "Neg", ins: [i === 0 ? "x" : (names[i - 1] as string)], outs: [name] }));
+    const file = model({ nodes, outputs: [info(names[names.length - 1] as string)] });
+    const start = performance.now();
+    expect(importOnnx(file).nodes).toHaveLength(names.length);
+    expect(performance.now() - start).toBeLessThan(1000);
+  });
   it("names that JavaScript objects know are ordinary names", async () => {
     const names = ["__proto__", "constructor", "toString", "hasOwnProperty"];
     const nodes = names.map((name, i) => ({ op: "Relu", ins: [i === 0 ? "x" : (names[i - 1] as string)], outs: [name], name }));
@@ -293,4 +344,32 @@ describe("what is no model", () => {
   ])("%s", async (_, input, message) => {
     await expect(compile(input as never)).rejects.toThrow(message);
   });
+});
+
+it("a Constant's whole number keeps its 64 bits", () => {
+  for (const x of [2n ** 53n + 1n, -(2n ** 63n), 2n ** 63n - 1n]) {
+    const constant = { op: "Constant", outs: ["y"], attrs: [attribute("value_int", intField(3, BigInt.asUintN(64, x)), intField(20, 2))] };
+    const [c] = importOnnx(model({ nodes: [constant] })).constants.values();
+    expect(c === undefined ? [] : [...typedOf(c)]).toEqual([x]);
+  }
+});
+
+it("values of bodies are written under names that no other value has", async () => {
+  const branch = (name: string): string => `graph "${name}" () captures (%"v@1" = %"v@1", %"v@2" = %"v@2", %x = %x) -> (%r, %x) {
+    %v = Neg(%"v@1")
+    %v/passed = Neg(%"v@2")
+    %r = Sub(%v, %v/passed)
+  }`;
+  const g = parse(`graph "clash" opset {"": 18} (%x: float32[2], %go: bool[]) -> (%y, %z) {
+    %"v@1" = Abs(%x)
+    %"v@2" = Exp(%x)
+    %y: float32[2], %z: float32[2] = If(%go) { then_branch = ${branch("then")} else_branch = ${branch("else")} }
+  }`);
+  const session = await (await compile(encodeOnnx(g))).createSession({ threads: 1 });
+  for (const go of [0, 1]) {
+    const { y } = await session.run({ x: new Tensor("float32", [0, -3], [2]), go: new Tensor("bool", Uint8Array.of(go), []) });
+    expect((y as Tensor<"float32">).data[0]).toBe(1);
+    expect((y as Tensor<"float32">).data[1]).toBeCloseTo(Math.exp(-3) - 3, 5);
+  }
+  await session.dispose();
 });

@@ -9,6 +9,7 @@ import { int64Constant, makeConstant } from "../../ir/payload.js";
 import type { Attr, Attrs, Body, Constant, Graph, ValueId, ValueType, Verbatim } from "../../ir/types.js";
 import type { RawNode, Rewriter } from "../../ops/define.js";
 import { readingOf } from "../../ops/registry.js";
+import { MAX_DEPTH, tooDeep } from "./fields.js";
 import { type NameId, type Names, NameTable } from "./names.js";
 import type { RawAttr, RawFunction, RawGraph, RawModel, RawNodeProto } from "./records.js";
 
@@ -62,10 +63,15 @@ export const badAttribute = defineError<{ what: string }>("P1216", "an attribute
 
 /** ai.onnx operator sets that are read. */
 const NEWEST_OPSET = 28;
-/** Inlining may make this many nodes, and this many times those that the file holds: more is an attack or a mistake (functions can double at every level). */
-const MAX_INLINED = 200_000;
-const MAX_GROWTH = 64;
+/**
+ * Inlining may make this much, counted in nodes and the values and attributes they name, and this many times what the file holds: more is an
+ * attack or a mistake (functions can double at every level).
+ */
+const MAX_INLINED = 2 ** 20;
+const MAX_GROWTH = 8;
 const MAX_CALLS = 100;
+/** Characters that a name in a function, and those of the calls in front of it, keep at most: every call writes them again. */
+const LONG_NAME = 1000;
 
 interface Scope {
   readonly editor: Editor;
@@ -78,6 +84,10 @@ interface Scope {
   readonly opsets: ReadonlyMap<string, number>;
   /** In front of names and node names, inside an inlined function. */
   readonly prefix: string;
+  /** The outermost call, by its own name, that an inlined node comes from. */
+  readonly origin: readonly string[] | undefined;
+  /** Bodies around this one, those around the calls of inlined functions among them. */
+  readonly depth: number;
   /** The calling node's attributes, for attribute references inside a function. */
   readonly attributes: ReadonlyMap<string, RawAttr> | undefined;
   readonly calls: readonly string[];
@@ -90,12 +100,15 @@ export class ModelBuilder {
   readonly #functions = new Map<string, RawFunction>();
   #inlined = 0;
   readonly #mayInline: number;
+  /** The editor of the top graph. */
+  #top: Editor | undefined;
 
   constructor(model: RawModel, file: string | undefined) {
     this.#model = model;
     this.#names = model.names;
     this.#file = file;
-    const written = model.functions.reduce((a, f) => a + f.nodes.length, model.graph?.nodes.length ?? 0);
+    const sizeOf = (f: RawFunction): number => f.nodes.reduce((a, n) => a + nodeSize(n), callSize(f));
+    const written = model.functions.reduce((a, f) => a + sizeOf(f), 4 * (model.graph?.nodes.length ?? 0));
     this.#mayInline = MAX_INLINED + MAX_GROWTH * written;
     for (const f of model.functions) this.#functions.set(functionKey(f), f);
   }
@@ -124,8 +137,20 @@ export class ModelBuilder {
         ...(this.#file === undefined ? {} : { file: this.#file }),
       },
     });
+    this.#top = editor;
     this.#fill(
-      { editor, names: new NameTable(), parent: undefined, captured: [], opsets, prefix: "", attributes: undefined, calls: [] },
+      {
+        editor,
+        names: new NameTable(),
+        parent: undefined,
+        captured: [],
+        opsets,
+        prefix: "",
+        origin: undefined,
+        depth: 0,
+        attributes: undefined,
+        calls: [],
+      },
       m.graph,
     );
     return editor.finish();
@@ -199,12 +224,22 @@ export class ModelBuilder {
     return { file: this.#file, node: n.name === "" ? (first === undefined ? undefined : this.#names.text(first)) : n.name, op: n.op };
   }
 
-  #node(scope: Scope, n: RawNodeProto): void {
-    if (scope.calls.length > 0 && ++this.#inlined > this.#mayInline)
+  /** Counts what inlining makes. Throws P1212 when it is too much. */
+  #spend(scope: Scope, size: number, at: RawNodeProto): void {
+    if (scope.calls.length === 0) return;
+    this.#inlined += size;
+    if (this.#inlined > this.#mayInline)
       throw endlessFunction(
-        { name: scope.calls[0]?.split("\0")[1] ?? n.op, why: `would become more than ${this.#mayInline} nodes` },
-        this.#where(n),
+        {
+          name: scope.calls[0]?.split("\0")[1] ?? at.op,
+          why: `would, with the others, become more than ${this.#mayInline} nodes and values`,
+        },
+        this.#where(at),
       );
+  }
+
+  #node(scope: Scope, n: RawNodeProto): void {
+    this.#spend(scope, nodeSize(n), n);
     if (n.op === "") throw namelessOperator({}, this.#where(n));
     const called =
       this.#functions.size === 0
@@ -230,11 +265,8 @@ export class ModelBuilder {
       editor.setConstant(outs[0], c);
       return;
     }
-    const name = n.name === "" ? "" : scope.prefix + n.name;
-    const origin =
-      scope.prefix === ""
-        ? undefined
-        : [scope.calls.length > 0 && scope.prefix.endsWith("/") ? (scope.prefix.slice(0, -1).split("/")[0] ?? name) : name];
+    const name = n.name === "" ? "" : within(scope.prefix, n.name);
+    const { origin } = scope;
     const spec: NodeSpec = {
       op: n.op,
       domain: n.domain,
@@ -285,7 +317,7 @@ export class ModelBuilder {
 
   #inline(scope: Scope, call: RawNodeProto, f: RawFunction): void {
     const key = functionKey(f);
-    const where = { file: this.#file, node: call.name, op: call.op };
+    const where = this.#where(call);
     if (scope.calls.includes(key)) throw endlessFunction({ name: f.name, why: "calls itself" }, where);
     if (scope.calls.length >= MAX_CALLS) throw endlessFunction({ name: f.name, why: `is called more than ${MAX_CALLS} deep` }, where);
     const [first] = call.outs;
@@ -299,9 +331,16 @@ export class ModelBuilder {
       if (id !== undefined && !results.has(name)) results.set(name, id);
     });
     const attributes = new Map(f.defaults.map((a) => [a.name, a]));
-    for (const a of call.attrs ?? [])
-      attributes.set(a.name, a.ref === undefined || a.ref === "" ? a : { ...(scope.attributes?.get(a.ref) ?? a), name: a.name });
-    const prefix = `${scope.prefix}${stem}/`;
+    for (const a of call.attrs ?? []) {
+      // What the caller was not given either is not given here: the function's own default holds.
+      const given = this.#referred(scope, call, a);
+      if (given !== undefined) attributes.set(a.name, given);
+    }
+    // The operators of a function are those of its own sets, whether the model imports them too or not.
+    for (const [domain, version] of f.opsets)
+      if (domain !== "" && version > (this.#top?.opsets[domain] ?? 0)) this.#top?.setOpset(domain, version);
+    const prefix = scope.prefix.length + stem.length < LONG_NAME ? `${scope.prefix}${stem}/` : scope.prefix;
+    const origin = scope.origin ?? [stem];
     const inner: Scope = {
       editor: scope.editor,
       names,
@@ -309,15 +348,18 @@ export class ModelBuilder {
       captured: [],
       opsets: f.opsets.size > 0 ? f.opsets : scope.opsets,
       prefix,
+      origin,
+      depth: scope.depth,
       attributes,
       calls: [...scope.calls, key],
     };
+    this.#spend(inner, callSize(f), call);
     for (const n of f.nodes) {
       for (const name of n.outs) {
         if (name === 0) continue;
         const text = this.#names.text(name);
         if (names.has(name)) throw definedTwice({ name: text }, { ...where, value: text });
-        names.set(name, results.get(name) ?? scope.editor.declare(prefix + text));
+        names.set(name, results.get(name) ?? scope.editor.declare(within(prefix, text)));
       }
     }
     for (const n of f.nodes) this.#node(inner, n);
@@ -327,7 +369,7 @@ export class ModelBuilder {
       const id = target === undefined || target === 0 ? undefined : scope.names.get(target);
       const source = this.#resolve(inner, name, call);
       if (id !== undefined && source !== undefined && id !== source)
-        scope.editor.add({ op: "Identity", ins: [source], outs: [id], name: stem, origin: [stem] });
+        scope.editor.add({ op: "Identity", ins: [source], outs: [id], name: stem, origin });
     });
   }
 
@@ -337,20 +379,28 @@ export class ModelBuilder {
     if (n.attrs === undefined) return NO_ATTRS;
     const attrs: Record<string, Attr> = {};
     for (const raw of n.attrs) {
-      let a = raw;
-      if (raw.ref !== undefined && raw.ref !== "") {
-        const given = scope.attributes?.get(raw.ref);
-        if (given === undefined) continue;
-        a = { ...given, name: raw.name };
-      }
+      const a = this.#referred(scope, n, raw);
+      if (a === undefined) continue;
       if (a.name in attrs && Object.hasOwn(attrs, a.name))
-        throw badAttribute({ what: "it is given twice" }, { file: this.#file, node: n.name, op: n.op, attribute: a.name });
+        throw badAttribute({ what: "it is given twice" }, { ...this.#where(n), attribute: a.name });
       const value = this.#attribute(scope, n, a);
       // "__proto__" and its like are ordinary names to ONNX.
       if (a.name in attrs) Object.defineProperty(attrs, a.name, { value, enumerable: true, configurable: true, writable: true });
       else attrs[a.name] = value;
     }
     return attrs;
+  }
+
+  /** The attribute itself, or the one of the function's call that it refers to; undefined when the call gives none. */
+  #referred(scope: Scope, n: RawNodeProto, a: RawAttr): RawAttr | undefined {
+    if (a.ref === undefined || a.ref === "") return a;
+    if (scope.attributes === undefined)
+      throw badAttribute(
+        { what: `it refers to a function's attribute '${a.ref}', and the node is in no function` },
+        { ...this.#where(n), attribute: a.name },
+      );
+    const given = scope.attributes.get(a.ref);
+    return given === undefined ? undefined : { ...given, name: a.name };
   }
 
   #attribute(scope: Scope, n: RawNodeProto, a: RawAttr): Attr {
@@ -368,7 +418,7 @@ export class ModelBuilder {
       case 4:
         return { kind: "tensor", value: a.t ?? fail("it is of type TENSOR and holds none") };
       case 5:
-        return { kind: "graph", value: this.#body(scope, a.g ?? fail("it is of type GRAPH and holds none")) };
+        return { kind: "graph", value: this.#body(scope, n, a.g ?? fail("it is of type GRAPH and holds none")) };
       case 6:
         return { kind: "floats", value: a.floats ?? [] };
       case 7:
@@ -378,7 +428,7 @@ export class ModelBuilder {
       case 9:
         return { kind: "tensors", value: a.tensors ?? [] };
       case 10:
-        return { kind: "graphs", value: (a.graphs ?? []).map((g) => this.#body(scope, g)) };
+        return { kind: "graphs", value: (a.graphs ?? []).map((g) => this.#body(scope, n, g)) };
       case 11:
         return { kind: "tensor", value: a.sparse ?? fail("it is of type SPARSE_TENSOR and holds none") };
       case 13:
@@ -390,7 +440,10 @@ export class ModelBuilder {
     }
   }
 
-  #body(scope: Scope, g: RawGraph): Body {
+  #body(scope: Scope, n: RawNodeProto, g: RawGraph): Body {
+    // What is decoded is within the limit; functions put bodies into bodies.
+    if (scope.depth >= MAX_DEPTH) throw tooDeep({ limit: MAX_DEPTH }, this.#where(n));
+    this.#spend(scope, 4 * g.initializers.length + g.inputs.length + g.outputs.length, n);
     const verbatim = keep(g.doc, g.metadata, g.unknown);
     const editor = new Editor({ name: g.name, opsets: {}, ...(verbatim === undefined ? {} : { extra: verbatim }) });
     const inner: Scope = {
@@ -400,6 +453,8 @@ export class ModelBuilder {
       captured: [],
       opsets: scope.opsets,
       prefix: scope.prefix,
+      origin: scope.origin,
+      depth: scope.depth + 1,
       attributes: scope.attributes,
       calls: scope.calls,
     };
@@ -407,6 +462,13 @@ export class ModelBuilder {
     return { graph: editor.finish(), captures: inner.captured };
   }
 }
+
+/** A name of a function's inside, as it stands in the graph. */
+const within = (prefix: string, name: string): string => (prefix === "" ? name : prefix + name.slice(0, LONG_NAME));
+
+/** What a node, or a call of a function without its nodes, counts for when it is inlined. */
+const nodeSize = (n: RawNodeProto): number => 1 + n.ins.length + n.outs.length + (n.attrs?.length ?? 0);
+const callSize = (f: RawFunction): number => 1 + f.ins.length + f.outs.length + f.defaults.length;
 
 const functionKey = (f: { readonly domain: string; readonly name: string; readonly overload: string }): string =>
   `${f.domain}\0${f.name}\0${f.overload}`;
@@ -457,7 +519,7 @@ function constantOfAttributes(attrs: Attrs): Constant | undefined {
   if (a?.kind === "tensor") return a.value;
   const text = (s: string | Uint8Array): Uint8Array => (typeof s === "string" ? Buffer.from(s, "utf8") : s);
   for (const [key, v] of Object.entries(attrs)) {
-    if (key === "value_int" && v.kind === "int") return int64Constant(Number(v.value));
+    if (key === "value_int" && v.kind === "int") return makeConstant("int64", [], [v.value]);
     if (key === "value_ints" && v.kind === "ints") return makeConstant("int64", [v.value.length], v.value);
     if (key === "value_float" && v.kind === "float") return makeConstant("float32", [], [v.value]);
     if (key === "value_floats" && v.kind === "floats") return makeConstant("float32", [v.value.length], v.value);

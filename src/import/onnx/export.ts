@@ -71,6 +71,8 @@ class ModelWriter {
   readonly #external: External | undefined;
   readonly types = new Set<number>();
   #scope = 0;
+  /** Between a value's name and the number of its body: in no name of the model. */
+  #mark = "@";
   readonly #nodeNames = new Set<string>();
 
   constructor(external: External | undefined) {
@@ -84,9 +86,10 @@ class ModelWriter {
     w.string(2, "partita");
     if (extra?.modelDomain !== undefined && extra.modelDomain !== "") w.string(4, extra.modelDomain);
     if (extra?.modelVersion !== undefined && extra.modelVersion !== 0) w.int64(5, extra.modelVersion);
-    w.message(7, () => this.graph(g, new Map()));
     const domains = new Set<string>();
+    const graphs: Graph[] = [];
     const visit = (graph: Graph): void => {
+      graphs.push(graph);
       for (const n of graph.nodes) {
         domains.add(n.domain);
         for (const { body } of bodiesOf(n)) visit(body.graph);
@@ -94,6 +97,9 @@ class ModelWriter {
     };
     visit(g);
     domains.add("");
+    if (graphs.length > 1)
+      for (const { values } of graphs) for (const v of values) while (v?.name.includes(this.#mark) === true) this.#mark += "@";
+    w.message(7, () => this.graph(g, new Map()));
     for (const domain of [...domains].sort()) {
       w.message(8, () => {
         if (domain !== "") w.string(1, domain);
@@ -108,7 +114,7 @@ class ModelWriter {
   graph(g: Graph, outer: ReadonlyMap<ValueId, string>): void {
     const { w } = this;
     // Names inside a body must not shadow names outside; a suffix per body keeps them apart.
-    const suffix = this.#scope++ === 0 ? "" : `@${this.#scope - 1}`;
+    const suffix = this.#scope++ === 0 ? "" : `${this.#mark}${this.#scope - 1}`;
     const name = (v: ValueId): string => outer.get(v) ?? `${valueAt(g, v).name}${suffix}`;
     for (const n of g.nodes) w.message(1, () => this.#node(n, name));
     // A body may not hand out a value of the graph around it as it is: it goes through an Identity.
@@ -116,7 +122,8 @@ class ModelWriter {
     for (const v of g.outputs) {
       const source = outer.get(v);
       if (source === undefined || passed.has(v)) continue;
-      const target = `${valueAt(g, v).name}/passed${suffix}`;
+      // Nothing else that is written has anything behind the number.
+      const target = `${valueAt(g, v).name}${suffix}/passed`;
       passed.set(v, target);
       w.message(1, () => {
         w.string(1, source);

@@ -8,6 +8,35 @@ import type { RawAttr, RawFunction, RawGraph, RawModel, RawNodeProto, RawNodes }
 import { TypeDecoder } from "./value-types.js";
 import { Cursor } from "./wire.js";
 
+/** The fields of a message that are not known. They are put together once, at the end: a file may hold millions. */
+class Unknown {
+  readonly #ends: number[] = [];
+  #whole: Uint8Array | undefined;
+
+  /** Takes the current field and steps over it. */
+  add(c: Cursor): void {
+    const from = c.tagAt;
+    c.step();
+    this.#whole = c.bytes;
+    const ends = this.#ends;
+    if (ends[ends.length - 1] === from) ends[ends.length - 1] = c.at;
+    else ends.push(from, c.at);
+  }
+  bytes(): Uint8Array | undefined {
+    const [whole, ends] = [this.#whole, this.#ends];
+    if (whole === undefined) return undefined;
+    let length = 0;
+    for (let i = 0; i < ends.length; i += 2) length += (ends[i + 1] as number) - (ends[i] as number);
+    const out = new Uint8Array(length);
+    for (let i = 0, at = 0; i < ends.length; i += 2) {
+      const piece = whole.subarray(ends[i], ends[i + 1]);
+      out.set(piece, at);
+      at += piece.length;
+    }
+    return out;
+  }
+}
+
 class DecodedNodes extends Array<RawNodeProto> implements RawNodes {
   *outputs(): Iterable<NameId> {
     for (const n of this) yield* n.outs;
@@ -57,6 +86,7 @@ export class Decoder extends TypeDecoder {
   model(bytes: Uint8Array): RawModel {
     const c = new Cursor(bytes, 0, bytes.length, this.file);
     this.names = new Names(bytes);
+    const unknown = new Unknown();
     const m: RawModel = {
       names: this.names,
       irVersion: 0,
@@ -103,9 +133,10 @@ export class Decoder extends TypeDecoder {
           m.functions.push(this.#function(c.message()));
           break;
         default:
-          m.unknown = concat(m.unknown, c.skip());
+          unknown.add(c);
       }
     }
+    m.unknown = unknown.bytes();
     return m;
   }
 
@@ -124,6 +155,7 @@ export class Decoder extends TypeDecoder {
   #graph(c: Cursor, lazy = false): RawGraph {
     const nodes = lazy ? new LazyNodes(this, c) : new DecodedNodes();
     if (++this.#depth > MAX_DEPTH) throw tooDeep({ limit: MAX_DEPTH }, { file: this.file, offset: c.at });
+    const unknown = new Unknown();
     const g: RawGraph = {
       name: "",
       nodes,
@@ -175,15 +207,17 @@ export class Decoder extends TypeDecoder {
           g.metadata = this.entry(c.message(), g.metadata);
           break;
         default:
-          g.unknown = concat(g.unknown, c.skip());
+          unknown.add(c);
       }
     }
+    g.unknown = unknown.bytes();
     this.#depth--;
     return g;
   }
 
   /** One NodeProto. */
   node(c: Cursor): RawNodeProto {
+    let unknown: Unknown | undefined;
     const n: RawNodeProto = {
       ins: [],
       outs: [],
@@ -228,9 +262,10 @@ export class Decoder extends TypeDecoder {
           n.metadata = this.entry(c.message(), n.metadata);
           break;
         default:
-          n.unknown = concat(n.unknown, c.skip());
+          (unknown ??= new Unknown()).add(c);
       }
     }
+    n.unknown = unknown?.bytes();
     return n;
   }
 
@@ -333,12 +368,4 @@ export class Decoder extends TypeDecoder {
     }
     return f;
   }
-}
-
-function concat(a: Uint8Array | undefined, b: Uint8Array): Uint8Array {
-  if (a === undefined) return b.slice();
-  const out = new Uint8Array(a.length + b.length);
-  out.set(a);
-  out.set(b, a.length);
-  return out;
 }

@@ -18,6 +18,8 @@ export class Names {
   readonly #texts: string[] = [""];
   readonly #starts: number[] = [0];
   readonly #lengths: number[] = [0];
+  /** Where hashes begin, another for every model: a file cannot hold names that are made to meet in one slot. Numbers do not depend on it. */
+  readonly #seed = Math.trunc(Math.random() * 2 ** 32) | 0;
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes;
@@ -39,7 +41,7 @@ export class Names {
     if (n === 0) return 0;
     const view = this.#view;
     const [end, whole] = [start + n, start + n - 3];
-    let hash = n;
+    let hash = this.#seed ^ n;
     let high = 0;
     let at = start;
     for (; at < whole; at += 4) {

@@ -1,5 +1,5 @@
 /** TensorProto and SparseTensorProto: payloads are views of the file, ranges of it, or read when asked for. */
-import { byteLength, dtypeFromOnnx } from "../../ir/dtypes.js";
+import { byteLength, dtypeBits, dtypeFromOnnx } from "../../ir/dtypes.js";
 import { elementCount } from "../../ir/payload.js";
 import type { Constant, DType, Payload } from "../../ir/types.js";
 import { badTensorProto, Fields } from "./fields.js";
@@ -30,9 +30,13 @@ export class TensorDecoder extends Fields {
     const fits = indices.dtype === "int64" && indices.dims[0] === nnz && (rank === 1 || (rank === 2 && indices.dims[1] === dims.length));
     if (values.constant.dims.length !== 1 || !fits || nnz > size || size > 2 ** 31)
       throw badTensorProto(
-        { what: `a sparse tensor of dims [${dims}] has values [${values.constant.dims}] and indices [${indices.dims}]` },
+        {
+          what: `a sparse tensor of dims [${dims}] has values [${values.constant.dims}] and indices ${indices.dtype}[${indices.dims}], which are int64`,
+        },
         where,
       );
+    if (dtypeBits(values.constant.dtype) < 8)
+      throw badTensorProto({ what: `a sparse tensor has ${values.constant.dtype} elements, which have no bytes of their own` }, where);
     return {
       name: values.name,
       constant: { dtype: values.constant.dtype, dims, data: { kind: "sparse", values: values.constant, indices } },
@@ -86,6 +90,7 @@ export class TensorDecoder extends Fields {
         case RANGE_FIELD:
           if (this.ranges !== undefined) {
             const v = c.view();
+            if (v.length !== 16) c.fail(`field ${RANGE_FIELD} is not ONNX's`);
             const view = new DataView(v.buffer, v.byteOffset, 16);
             raw = {
               kind: "file",
