@@ -1,7 +1,9 @@
 /** Slices, splits, pads, joins. */
+import { no, yes } from "../diagnostics.js";
 import { add, ceilDiv, isStatic, isUnknown, max, min, sub, UNKNOWN } from "../ir/dims.js";
+import { makeConstant } from "../ir/payload.js";
 import type { Dim } from "../ir/types.js";
-import { constantInputs, gpu, hostOnly } from "./answers.js";
+import { all, constantInputs, gpu, hostOnly, on, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -237,20 +239,8 @@ function oldPad(n: RawNode, to: Rewriter): void {
   const pads = n.attrs["pads"] ?? n.attrs["paddings"];
   const value = n.attrs["value"];
   const t = to.typeOf(n.ins[0]);
-  const dtype = t.kind === "tensor" && t.dtype === "float64" ? "float64" : "float32";
-  const fill =
-    value?.kind === "float" && value.value !== 0
-      ? [
-          to.constant({
-            dtype,
-            dims: [],
-            data: {
-              kind: "bytes",
-              bytes: new Uint8Array((dtype === "float64" ? Float64Array.of(value.value) : Float32Array.of(value.value)).buffer),
-            },
-          }),
-        ]
-      : [];
+  const dtype = t.kind === "tensor" && (t.dtype === "float64" || t.dtype === "float16") ? t.dtype : "float32";
+  const fill = value?.kind === "float" && value.value !== 0 ? [to.constant(makeConstant(dtype, [], [value.value]))] : [];
   const mode = n.attrs["mode"];
   to.emit(
     "Pad",
@@ -259,6 +249,12 @@ function oldPad(n: RawNode, to: Rewriter): void {
     n.outs,
   );
 }
+/** ONNX Runtime repeats what cropping leaves. */
+const uncropped = when("mode wrap without cropping", (at) =>
+  at.attrs["mode"] === "wrap" && elementsOf(at.in["pads"] as Fact | undefined)?.some((p) => typeof p !== "number" || p < 0) === true
+    ? no("repeating what cropping leaves has no kernel", "write it as Slice and Pad")
+    : yes,
+);
 export const pad = defineOp({
   name: "Pad",
   doc: "Adds (or with negative counts removes) elements at the begin and end of axes.",
@@ -282,7 +278,7 @@ export const pad = defineOp({
   },
   cost: moves,
   int8: absent("its fill value needs the scale of its input"),
-  on: gpu(constantInputs("pads", "axes")),
+  on: on(all(constantInputs("pads", "axes"), uncropped), constantInputs("pads", "axes")),
   *samples() {
     yield { name: "constant", in: { x: random("float32", 2, 3), pads: ints64(1, 0, 0, 2), value: given("float32", [], [1.5]) } };
     yield { name: "reflect", in: { x: random("float32", 1, 5), pads: ints64(0, 2, 0, 3) }, attrs: { mode: aText("reflect") } };

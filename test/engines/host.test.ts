@@ -335,6 +335,22 @@ describe("the guard against ONNX Runtime's crash on sequences of a wrong rank", 
   });
 });
 
+it.each([
+  ["constant", "const %p = int64[4] [1, 0, 0, 2]", ""],
+  ["fed", "", ", %p: int64[4]"],
+])("Pads of some axes between Transposes, their counts %s: ONNX Runtime would take them for the first axes", async (_, made, fed) => {
+  const s = await session(`graph "g" opset {"": 18} (%x: float32[1, 1, 2, 3]${fed}) -> (%y) {
+    ${made}
+    const %axes = int64[2] [-2, 3]
+    %t = Transpose(%x) {perm = [0, 1, 3, 2]}
+    %w = Pad(%t, %p, _, %axes)
+    %y = Transpose(%w) {perm = [0, 1, 3, 2]}
+  }`);
+  const counts = fed === "" ? {} : { p: new Tensor("int64", [1, 0, 0, 2], [4]) };
+  const { y } = await s.run({ x: new Tensor("float32", [1, 2, 3, 4, 5, 6], [1, 1, 2, 3]), ...counts });
+  expect(y?.dims).toEqual([1, 1, 4, 4]);
+  expect(elements(y)).toEqual([0, 1, 2, 3, 0, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0]);
+});
 it("Einsum of an operand of unknown rank takes its term's rank and refuses the others with P2002", async () => {
   const s = await session(`graph "g" opset {"": 18} (%x: float32) -> (%y) {
     %y = Einsum(%x) {equation = "ij->ji"} @"swap"

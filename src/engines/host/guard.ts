@@ -11,17 +11,19 @@
  *
  * Another wrong result: a body that gives one value twice leaves the second unwritten. The second becomes a copy.
  *
+ * A third: from level "basic" on a Transpose is moved through a Pad as if it had no axes. Its counts are written out for all of them.
+ *
  * A needless refusal: Range runs on operands of one element and rank 1, but its shape inference refuses them once their rank is known.
  */
 import { Editor } from "../../ir/edit.js";
 import { shapeOfType, typeAt } from "../../ir/graph.js";
-import { int64Constant } from "../../ir/payload.js";
+import { int64Constant, smallNumbers } from "../../ir/payload.js";
 import type { Attr, Dim, Graph, Node, TensorType, ValueId } from "../../ir/types.js";
 import { deep } from "../../passes/pass.js";
 import { flag, vectorProducts } from "./vectors.js";
 
 export function guarded(g: Graph): Graph {
-  return deep(g, (inner) => ranked(ellipses(distinctOutputs(scalarRanges(columns(inner))))));
+  return deep(g, (inner) => ranked(ellipses(distinctOutputs(scalarRanges(padsOfAllAxes(columns(inner)))))));
 }
 
 /** Operators that trust their inputs' ranks read those of unknown rank through a Transpose in place, which refuses every other rank. */
@@ -100,6 +102,39 @@ function distinctOutputs(g: Graph): Graph {
     return copy ?? v;
   });
   draft.setOutputs(outputs);
+  return draft.finish();
+}
+
+/** A Pad of some axes as one of all, where it is known which they are. */
+function padsOfAllAxes(g: Graph): Graph {
+  if (!g.nodes.some((n) => n.op === "Pad" && n.domain === "" && n.ins[3] !== undefined)) return g;
+  const draft = new Editor(g);
+  for (const n of g.nodes) {
+    const [x, pads, value, some] = n.ins;
+    if (n.op !== "Pad" || n.domain !== "" || x === undefined || pads === undefined || some === undefined) continue;
+    const rank = shapeOfType(draft.type(x))?.length;
+    const axes = smallNumbers(draft.constant(some));
+    if (rank === undefined || axes === undefined) continue;
+    const places = [0, rank].flatMap((end) => axes.map((a) => (a < 0 ? a + rank : a) + end));
+    const known = smallNumbers(draft.constant(pads));
+    const none = new Array<number>(2 * rank).fill(0);
+    const constant = (suffix: string, numbers: readonly number[]): ValueId =>
+      draft.addConstant(`${n.name}/${suffix}`, int64Constant(numbers));
+    const all =
+      known === undefined
+        ? draft.add({
+            op: "ScatterElements",
+            ins: [constant("none", none), constant("places", places), pads],
+            outs: 1,
+            name: `${n.name}/pads`,
+            origin: n.origin ?? [n.name],
+          }).outs[0]
+        : constant(
+            "pads",
+            places.reduce((list, at, i) => list.with(at, known[i] ?? 0), none),
+          );
+    draft.patch(n.id, { ins: value === undefined ? [x, all] : [x, all, value] });
+  }
   return draft.finish();
 }
 
