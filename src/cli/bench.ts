@@ -34,7 +34,7 @@ export async function bench(t: Terminal, path: string, options: CompileOptions, 
   const asked = flags.batch?.split(",").map((b) => parseNumber("--batch", b, whole));
   const seconds = parseNumber("--seconds", flags.seconds, { least: 0.001, whole: false });
   const load = loadOf(flags);
-  const maxBatch = flags.maxBatch === undefined ? undefined : parseNumber("--max-batch", flags.maxBatch, whole);
+  const maxBatch = flags.maxBatch === undefined ? undefined : parseNumber("--max-batch", flags.maxBatch, { least: 2, whole: true });
   const maxDelayMs = flags.maxDelay === undefined ? undefined : parseNumber("--max-delay", flags.maxDelay, { least: 0, whole: false });
   if (maxDelayMs !== undefined && maxBatch === undefined)
     throw badOption({ name: "--max-delay", what: "is for runs that are joined, and none are", fix: "give --max-batch too" });

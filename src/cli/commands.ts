@@ -94,6 +94,8 @@ export async function reportCommand(
   flags: { readonly html?: string; readonly why?: string; readonly diff?: string; readonly rows: string; readonly json?: boolean },
 ): Promise<void> {
   const rows = parseNumber("--rows", flags.rows, { least: 1, whole: true });
+  if (flags.why !== undefined && flags.diff !== undefined)
+    throw badOption({ name: "--why", what: "is of one report, --diff of two", fix: "give one of the two" });
   const page = flags.html === undefined || flags.html.endsWith(".html") ? flags.html : `${flags.html}.html`;
   if (page !== undefined) demandPlace(page);
   const r = await reportOf(path, options);

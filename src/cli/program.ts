@@ -18,6 +18,13 @@ export const internalError = defineError<{ what: string }>(
   70,
 );
 
+export const wrongUsage = defineError<{ what: string; fix: string }>(
+  "P4006",
+  "a command line cannot be read",
+  ({ what, fix }) => ({ what, fix }),
+  2,
+);
+
 /** Exit codes: 0 done, 1 the model or the options are at fault, 2 usage, 3 the machine lacks what was asked for, 70 internal error. */
 export async function run(argv: readonly string[], io: Io): Promise<number> {
   const terminal = new Terminal(io);
@@ -26,18 +33,27 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     await program.parseAsync(argv, { from: "user" });
     return terminal.exitCode;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    // Help and the version have been written.
+    if (error instanceof CommanderError && (error.exitCode === 0 || error.code === "commander.help")) return error.exitCode === 0 ? 0 : 2;
     terminal.done();
-    if (error instanceof PartitaError) {
-      if (argv.includes("--json")) terminal.json({ schema: "partita.error/1", error: error.toJSON() });
-      terminal.error(error.message);
-      return error.exit;
-    }
-    const internal = internalError({ what: error instanceof Error ? (error.stack ?? error.message) : String(error) }, {}, error);
-    if (argv.includes("--json")) terminal.json({ schema: "partita.error/1", error: internal.toJSON() });
-    terminal.error(internal.message);
-    return internal.exit;
+    const coded =
+      error instanceof CommanderError
+        ? usageError(error, program, argv)
+        : error instanceof PartitaError
+          ? error
+          : internalError({ what: error instanceof Error ? (error.stack ?? error.message) : String(error) }, {}, error);
+    if (argv.includes("--json")) terminal.json({ schema: "partita.error/1", error: coded.toJSON() });
+    terminal.error(coded.message);
+    return coded.exit;
   }
+}
+
+/** What commander says of a command line, with the place where what it takes is told. */
+function usageError({ message }: CommanderError, program: Command, argv: readonly string[]): PartitaError {
+  const [said = "", near] = message.replace(/^error: /, "").split(/\s*\(Did you mean (.*)\?\)\s*$/);
+  const command = program.commands.find((c) => argv.includes(c.name()))?.name();
+  const help = `see partita ${command === undefined ? "" : `${command} `}--help`;
+  return wrongUsage({ what: said.trim().replace(/\.$/, ""), fix: near === undefined ? help : `did you mean ${near}?` });
 }
 
 /** What was compiled already takes no flags of compiling. Throws P1001 for the first of them. */
@@ -59,7 +75,7 @@ export function commands(terminal: Terminal): Command {
     .version(packageVersion(), "-v, --version", "the version of Partita")
     .exitOverride()
     .showSuggestionAfterError(true)
-    .configureOutput({ writeOut: (s) => terminal.out(s), writeErr: (s) => terminal.err(s) });
+    .configureOutput({ writeOut: (s) => terminal.out(s), writeErr: (s) => terminal.err(s), outputError: () => {} });
 
   const model = (c: Command): Command =>
     c

@@ -393,7 +393,15 @@ describe("exit codes and errors", () => {
     ["the version", ["--version"], 0, /^\d+\.\d+\.\d+\s$/],
     ["a misspelt command", ["complie", "x"], 2, /unknown command 'complie'[\s\S]*Did you mean compile\?/],
     ["a misspelt flag", ["compile", net, "--precison", "fp16"], 2, /unknown option '--precison'[\s\S]*Did you mean --precision\?/],
-    ["a missing argument", ["run"], 2, /missing required argument 'model'/],
+    ["a missing argument", ["run"], 2, /^error: P4006 missing required argument 'model'\. See partita run --help\.\n$/],
+    [
+      "an argument too many",
+      ["doctor", "me"],
+      2,
+      /P4006 too many arguments for 'doctor'\. Expected 0 arguments but got 1\. See partita doctor --help\./,
+    ],
+    ["why and diff", ["report", net, "--why", "fc", "--diff", net], 2, /P1001 option '--why' is of one report, --diff of two/],
+    ["a batch of one", ["bench", net, "--max-batch", "1"], 2, /P1001 option '--max-batch' is '1'\. Give a whole number of at least 2/],
     ["a precision", ["report", net, "--precision", "fp61"], 2, /fp61[\s\S]*fp32, tf32, fp16, bf16, int8/],
     ["a target", ["report", net, "--target", "gpu"], 2, /P1001 option 'target'/],
     ["a shape", ["report", net, "--shape", "x:4"], 2, /P1001 option '--shape' 'x:4' is not NAME=DIMS/],
@@ -482,7 +490,13 @@ describe("exit codes and errors", () => {
     // Failures write nothing that could be taken for a result.
     if (code !== 0 && argv.length > 0) expect(r.out).toBe("");
   });
-  it("--json tells errors as data, on stdout", async () => {
+  it("--json tells errors as data, on stdout, those of the command line among them", async () => {
+    const { out, err, code } = await partita(["compile", net, "--precison", "fp16", "--json"]);
+    expect(JSON.parse(out)).toEqual({
+      schema: "partita.error/1",
+      error: { code: "P4006", what: "unknown option '--precison'", fix: "did you mean --precision?", where: {} },
+    });
+    expect([err, code]).toEqual(["error: P4006 unknown option '--precison'. Did you mean --precision?\n", 2]);
     const r = await partita(["run", net, "--json"]);
     expect(r.code).toBe(1);
     expect(r.json()).toMatchObject({
