@@ -12,6 +12,7 @@ import { badOption, type CompileOptions, settle } from "./options.js";
 import { type ModelInput, prepare } from "./prepare.js";
 import { type Calibration, COUNTING, modelKey, readCalibration, writeCalibration } from "./quantize/calibration.js";
 import { candidates, whyNone } from "./quantize/candidates.js";
+import { einsumsAsProducts } from "./quantize/einsum.js";
 import { type FeedSource, FeedTally, feedsOf, hashOfUnion, portsOf, preprocessingOf } from "./quantize/feeds.js";
 import { mergeObservations, type Observation, type Observations, Observer } from "./quantize/histogram.js";
 import type { Preprocessing } from "./quantize/images.js";
@@ -55,20 +56,21 @@ export async function calibrate(model: ModelInput, options: CalibrateOptions, co
     !(Number.isSafeInteger(shard.of) && Number.isSafeInteger(shard.index) && shard.index >= 1 && shard.index <= shard.of)
   )
     throw badOption({ name: "shard", what: `is ${shard.index}/${shard.of}`, fix: "write i/n, i from 1 to n" });
-  const { graph, shapes } = await prepare(model, settings, remarks);
-  if (carriesQuantizers(graph))
+  const { graph: prepared, shapes } = await prepare(model, settings, remarks);
+  if (carriesQuantizers(prepared))
     throw badOption({
       name: "model",
       what: "carries quantizers of its own",
       fix: "compile it with precision int8 as it is: it needs no calibration",
     });
+  const graph = einsumsAsProducts(prepared, shapes);
   const { facts } = inferGraph(graph, { shapes });
   const tensors = quantizable(graph, facts);
   if (tensors.length === 0)
     throw nothingToQuantize({ reason: candidates(graph, facts).refused[0]?.why ?? whyNone(graph) }, { file: graph.extra?.file });
   const ports = portsOf(graph, new Set(tensors));
   const of = (observations: Observations, feeds: number, data: string): Calibration => ({
-    keys: { model: modelKey(graph), data, preprocessing: preprocessingOf(options.data, ports, preprocessing), version: COUNTING },
+    keys: { model: modelKey(prepared), data, preprocessing: preprocessingOf(options.data, ports, preprocessing), version: COUNTING },
     feeds,
     ...(shard === undefined ? {} : { shards: { of: shard.of, have: [shard.index] } }),
     observations,

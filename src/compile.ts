@@ -36,11 +36,13 @@ import type { Keep } from "./passes/spelling.js";
 import { unrollLoops } from "./passes/unroll-loops.js";
 import { type ModelInput, prepare } from "./prepare.js";
 import { checkCalibration, modelKey, readCalibration } from "./quantize/calibration.js";
+import { einsumsAsProducts } from "./quantize/einsum.js";
 import { portsOf } from "./quantize/feeds.js";
 import { type Quantized, quantize } from "./quantize/index.js";
 import { carriesQuantizers, quantizable } from "./quantize/place.js";
 import { collectFeeds } from "./quantize/store.js";
 import { readTable } from "./quantize/table.js";
+import type { FeedPort } from "./quantize/types.js";
 import { quantizationReport } from "./report/quantization.js";
 import { buildReport, type Report } from "./report/report.js";
 import { demandOperators, loadBundle } from "./runtime/bundle.js";
@@ -276,16 +278,13 @@ async function calibrated(
     return undefined;
   }
   const { signal, strict } = settings;
-  const feeds =
-    data === undefined || carriesQuantizers(graph)
-      ? undefined
-      : await collectFeeds(data, portsOf(graph, new Set(quantizable(graph, inferGraph(graph, { shapes: context.shapes }).facts))), {
-          batch,
-          preprocessing,
-          remarks: context.remarks,
-          signal,
-        });
   const own = carriesQuantizers(graph);
+  const ports = (): readonly FeedPort[] => {
+    const spelled = einsumsAsProducts(graph, context.shapes);
+    return portsOf(graph, new Set(quantizable(spelled, inferGraph(spelled, { shapes: context.shapes }).facts)));
+  };
+  const feeds =
+    data === undefined || own ? undefined : await collectFeeds(data, ports(), { batch, preprocessing, remarks: context.remarks, signal });
   const stored = file === undefined || own ? undefined : readCalibration(file);
   if (stored !== undefined) checkCalibration(stored, { model: modelKey(graph), names: [] }, file);
   const names = graph.values.flatMap((v) => v?.name ?? []);

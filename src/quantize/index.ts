@@ -13,6 +13,7 @@ import { matched } from "../partition/verdicts.js";
 import { whyNone } from "./candidates.js";
 import { type ChooseContext, type ChooseOptions, type Chosen, choose } from "./choose.js";
 import { type Drift, driftOf } from "./drift.js";
+import { einsumsAsProducts } from "./einsum.js";
 import type { Observations } from "./histogram.js";
 import { honoured } from "./honour.js";
 import { observe } from "./observe.js";
@@ -104,18 +105,19 @@ export interface Quantized {
 }
 
 /** Throws P1630 without ranges, P1631 for an exclusion of nothing, P1632 for ranges of another model, P1633 when nothing is left to quantize (strict), and what `observe` throws. */
-export async function quantize(graph: Graph, options: QuantizeOptions): Promise<Quantized> {
-  if (carriesQuantizers(graph)) {
+export async function quantize(given: Graph, options: QuantizeOptions): Promise<Quantized> {
+  if (carriesQuantizers(given)) {
     if (options.feeds !== undefined || options.observations !== undefined || options.ranges !== undefined)
       options.remarks?.({ severity: "note", text: "the model carries quantizers of its own; they are used, and the calibration is not" });
     const feeds = { calibration: 0, held: 0 };
     const summary = { source: "graph", feeds, configuration: "the model's own quantizers", decisions: [], trials: [] } as const;
-    return { graph: honoured(graph), summary };
+    return { graph: honoured(given), summary };
   }
   const { feeds, method = "auto" } = options;
   if (feeds === undefined && options.observations === undefined && options.ranges === undefined)
-    throw nothingToCalibrate({}, { file: graph.extra?.file });
-  const excluded = exclusions(graph, options.exclude ?? []);
+    throw nothingToCalibrate({}, { file: given.extra?.file });
+  const excluded = exclusions(given, options.exclude ?? []);
+  const graph = einsumsAsProducts(given, options.shapes, (n) => excluded(n) !== undefined);
   const factsOf = inferredOnce(options.shapes);
   const searching =
     feeds !== undefined && options.search !== undefined && quantizable(graph, factsOf(graph), { keepFloat: excluded }).length > 0;
