@@ -105,7 +105,8 @@ function readStrings(
   fail: (what: string) => never,
 ): Tensor {
   const width = Number(kind.slice(1)) * (kind[0] === "U" ? 4 : 1);
-  if (!Number.isSafeInteger(width) || count * width > body.length)
+  // NumPy writes no strings of no width; a file that does would ask for any number of them.
+  if (!Number.isSafeInteger(width) || count * Math.max(width, 1) > body.length)
     fail(`${count} strings of ${width} bytes do not fit into ${body.length}`);
   const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
   const one = (i: number): string => {

@@ -43,6 +43,11 @@ describe("npy", () => {
       npyBytes(new Tensor("float32", [1, 2], [2])).subarray(0, -1),
       "P1110 x.npy: shape (2) of float32 needs 8 bytes, the file has 7. Write the file again with numpy.save or numpy.savez.",
     ],
+    [
+      "strings without end in no bytes",
+      Buffer.from("\x93NUMPY\x01\0D\0{'descr': '<U0', 'fortran_order': False, 'shape': (300000000,)}    \n", "latin1"),
+      "P1110 x.npy: 300000000 strings of 0 bytes do not fit into 0.",
+    ],
   ])("refuses %s", (_, bytes, message) => {
     expect(() => readNpy(bytes, "x.npy")).toThrow(message);
   });
