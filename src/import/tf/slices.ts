@@ -2,7 +2,7 @@
 import type { Constant } from "../../ir/types.js";
 
 /** Start and length by dim. */
-export type Region = readonly { readonly start: number; readonly length: number }[];
+type Region = readonly { readonly start: number; readonly length: number }[];
 /** A part of a tensor, as RestoreV2's `shape_and_slices` says it: `7 4 0,3:-`. */
 export interface Part {
   readonly dims: readonly number[];

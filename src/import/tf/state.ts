@@ -7,12 +7,12 @@ import { ARGUMENT, type RawFunction, type RawGraph, type RawModel, type RawNode 
 import type { AttrValue } from "./schema.js";
 
 /** A node that changes a variable, and those that come after it. */
-export interface Change {
+interface Change {
   readonly by: RawNode;
   readonly after: ReadonlySet<string>;
 }
 /** By the node that gives the handle: a variable, or a function's argument. */
-export type Changes = ReadonlyMap<string, readonly Change[]>;
+type Changes = ReadonlyMap<string, readonly Change[]>;
 
 const CHANGES =
   /^(Assign|Resource(Scatter|StridedSliceAssign|Apply|SparseApply)|Scatter(Add|Sub|Mul|Div|Min|Max|Update|Nd(Add|Sub|Update))$|Apply[A-Z])/;

@@ -3,6 +3,7 @@ import { defineError } from "../../diagnostics.js";
 import { bodiesOf } from "../../ir/graph.js";
 import type { Graph, Node } from "../../ir/types.js";
 import { type Operator, operatorOf } from "../../ops/javascript.js";
+import { lookupTf } from "../../ops/tf/registry.js";
 
 export const unreadable = defineError<{ count: number; first: string; more: readonly string[] }>(
   "P1334",
@@ -14,11 +15,17 @@ export const unreadable = defineError<{ count: number; first: string; more: read
   }),
 );
 
-/** The kept nodes of a graph and of the bodies in it. */
+/**
+ * The kept nodes of a graph and of the bodies in it; without those that have a lowering and only read what one of the others gives, whose type is
+ * not known.
+ */
 export function unreadableNodes(g: Graph, operators: readonly Operator[] = []): readonly Node[] {
+  const isKept = (n: Node): boolean => n.domain === "tensorflow" && operatorOf(operators, n) === undefined;
+  const given = new Set(g.nodes.filter(isKept).flatMap((n) => n.outs));
+  const follows = (n: Node): boolean => lookupTf(n.op)?.rule.kind === "lower" && n.ins.some((v) => v !== undefined && given.has(v));
   const found: Node[] = [];
   for (const n of g.nodes) {
-    if (n.domain === "tensorflow" && operatorOf(operators, n) === undefined) found.push(n);
+    if (isKept(n) && !follows(n)) found.push(n);
     for (const { body } of bodiesOf(n)) found.push(...unreadableNodes(body.graph, operators));
   }
   return found;

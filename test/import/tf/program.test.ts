@@ -192,7 +192,7 @@ it("`inputs` cuts a front end that nothing runs, which compiling without it name
     file,
     graphDef([placeholder("wav", 7, []), node("decoded", "DecodeWav", ["wav"]), node("louder", "AddV2", ["decoded", "decoded"], { T })]),
   );
-  await expect(compile(file)).rejects.toThrow(/^P1334 .*node 'decoded' \(DecodeWav\): \d TensorFlow operators? ha/);
+  await expect(compile(file)).rejects.toThrow(/^P1334 .*node 'decoded' \(DecodeWav\): 1 TensorFlow operator has no lowering \(DecodeWav\)/);
   const program = await compile(file, { inputs: ["decoded"], shapes: { decoded: [2, 2] } });
   await using session = await program.createSession({ threads: 1 });
   expect(numbers((await session.run({ decoded: x }))["louder:0"])).toEqual([2, 4, 6, 8]);
