@@ -59,7 +59,7 @@ export const conv = defineOp({
 });
 
 const transposedAttrs = { ...convAttributes, output_padding: optInts(), output_shape: optInts() };
-/** y = (x - 1) s + ((k - 1) d + 1) + output_padding - pads; SAME_*: x s. */
+/** y = (x - 1) s + ((k - 1) d + 1) + output_padding - pads; SAME_*: x s, where that many are reached. */
 function transposedDim(
   x: Dim,
   i: number,
@@ -69,9 +69,11 @@ function transposedDim(
 ): Dim {
   if (a.output_shape !== undefined) return a.output_shape[a.output_shape.length - n + i] ?? UNKNOWN;
   const [s, d, extra] = [a.strides?.[i] ?? 1, a.dilations?.[i] ?? 1, a.output_padding?.[i] ?? 0];
-  if (a.auto_pad.startsWith("SAME")) return mul(x, s);
-  const pads = a.auto_pad === "VALID" ? 0 : (a.pads?.[i] ?? 0) + (a.pads?.[i + n] ?? 0);
-  return sub(add(add(mul(sub(x, 1), s), add(mul(sub(k, 1), d), 1)), extra), pads);
+  const span = add(add(mul(sub(k, 1), d), 1), extra);
+  const same = a.auto_pad.startsWith("SAME");
+  if (same && (!isStatic(span) || span >= s)) return isStatic(span) ? mul(x, s) : UNKNOWN;
+  const pads = same || a.auto_pad === "VALID" ? 0 : (a.pads?.[i] ?? 0) + (a.pads?.[i + n] ?? 0);
+  return sub(add(mul(sub(x, 1), s), span), pads);
 }
 export const convTranspose = defineOp({
   name: "ConvTranspose",

@@ -1,10 +1,11 @@
 /** Elementwise arithmetic, comparison, logic, bit operations, selection and casts, with NumPy broadcasting. */
+import { no, yes } from "../diagnostics.js";
 import * as dims from "../ir/dims.js";
 import { dtypeFromOnnx, isFloat, isInteger } from "../ir/dtypes.js";
 import { roundHalfEven } from "../ir/numeric.js";
-import { makeConstant } from "../ir/payload.js";
+import { makeConstant, smallNumbers } from "../ir/payload.js";
 import type { Dim, DType } from "../ir/types.js";
-import { ANY, FLOATS64, gpu, hostOnly, NUMBERS, on, SIGNED, UNSIGNED } from "./answers.js";
+import { ANY, FLOATS64, gpu, hostOnly, NUMBERS, on, SIGNED, UNSIGNED, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -107,6 +108,12 @@ export const div = arithmetic("Div", "a / b, elementwise; integers truncate towa
   for (const [name, a, b] of AWKWARD) yield { name, in: { a: random("float32", ...a), b: random("float32", ...b) }, tolerance: 1e-5 };
   yield { name: "int64", in: { a: random("int64", 4), b: given("int64", [4], [3, -2, 5, 7]) } };
 });
+/** ONNX Runtime cuts the fraction off the power of an integer; CUDA's kernels round, which is the same where there is none. */
+const wholePowers = when("integers to the power of integers, or of whole numbers that are constants", (at) => {
+  const [a, b] = [at.in["a"] as Fact | undefined, at.in["b"] as Fact | undefined];
+  if (!isIntegral(dtypeOf(a)) || isIntegral(dtypeOf(b)) || smallNumbers(b?.constant)?.every(Number.isInteger) === true) return yes;
+  return no("integers to the power of numbers that may have fractions have no kernel", "cast the base to float32, and the result back");
+});
 export const pow = defineOp({
   name: "Pow",
   doc: "a to the power of b, elementwise; the result has a's type.",
@@ -119,7 +126,7 @@ export const pow = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.a), shapeOfTwo(at))],
   cost: perOutput(8),
   int8: noInt8,
-  on: gpu(),
+  on: on(wholePowers, undefined),
   *samples() {
     yield { name: "square", in: { a: random("float32", 2, 3), b: given("float32", [], [2]) } };
     yield { name: "broadcast", in: { a: given("float32", [2, 1], [1.5, 2]), b: random("float32", 3) } };

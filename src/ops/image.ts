@@ -1,9 +1,10 @@
 /** Resampling: Resize, GridSample, AffineGrid, RoiAlign, Col2Im, ImageDecoder. */
 
+import { no, yes } from "../diagnostics.js";
 import { floorDiv, isStatic, mul, UNKNOWN } from "../ir/dims.js";
 import { smallNumbers } from "../ir/payload.js";
-import type { Attr, Dim } from "../ir/types.js";
-import { all, attribute, FLOATS64, hostOnly, on, spatialDims } from "./answers.js";
+import type { Attr, Dim, ValueId } from "../ir/types.js";
+import { all, attribute, FLOATS64, hostOnly, on, spatialDims, when } from "./answers.js";
 import {
   absent,
   defineOp,
@@ -23,7 +24,7 @@ import { aInt, aText, fed, given, ints64, random } from "./samples.js";
 import { axisOf, elementsOf, fact, perOutput, unknownDims } from "./shapes.js";
 
 const text = (value: string): Attr => ({ kind: "string", value });
-/** Upsample (7 to 9) and Resize 10 sampled asymmetrically, nearest rounding down. */
+/** Upsample (7 to 9) and Resize 10 sampled asymmetrically, nearest rounding down; ONNX Runtime's Resize 10 rounds up along what it shrinks. */
 function asymmetric(n: RawNode, to: Rewriter): void {
   const scales = n.attrs["scales"];
   const list = (values: readonly number[]) =>
@@ -37,13 +38,30 @@ function asymmetric(n: RawNode, to: Rewriter): void {
   const given =
     scales?.kind === "floats" ? list(scales.value) : w?.kind === "float" && h?.kind === "float" ? list([1, 1, h.value, w.value]) : n.ins[1];
   const name = mode?.kind === "string" && mode.value !== "nearest" ? "linear" : "nearest";
-  to.emit(
-    "Resize",
-    [n.ins[0], undefined, given],
-    { coordinate_transformation_mode: text("asymmetric"), mode: text(name), nearest_mode: text("floor") },
-    n.outs,
-  );
+  const resized = (x: ValueId | undefined, by: ValueId | undefined, rounding: string, outs: readonly (ValueId | undefined)[] | number) =>
+    to.emit(
+      "Resize",
+      [x, undefined, by],
+      { coordinate_transformation_mode: text("asymmetric"), mode: text(name), nearest_mode: text(rounding) },
+      outs,
+    );
+  const factors = name === "nearest" && n.op === "Resize" ? (smallNumbers(to.constantOf(given)) ?? []) : [];
+  const shrinks = factors.some((f) => f < 1);
+  if (!shrinks || !factors.some((f) => f > 1)) resized(n.ins[0], given, shrinks ? "ceil" : "floor", n.outs);
+  else {
+    const [smaller] = resized(n.ins[0], list(factors.map((f) => Math.min(f, 1))), "ceil", 1);
+    resized(smaller, list(factors.map((f) => Math.max(f, 1))), "floor", n.outs);
+  }
 }
+/** CUDA's kernels take a whole factor for a plain division, and compute the offset of half_pixel_symmetric in other steps than ONNX Runtime. */
+const sureNearest = when("nearest: tf_half_pixel_for_nn rounding down, no half_pixel_symmetric", (at) => {
+  const { mode, coordinate_transformation_mode: how, nearest_mode: rounding } = at.attrs as Readonly<Record<string, unknown>>;
+  if (mode !== "nearest") return yes;
+  if (how === "half_pixel_symmetric") return no("the nearest pixels by half_pixel_symmetric have no kernel", "sample by half_pixel");
+  return how !== "tf_half_pixel_for_nn" || rounding === "floor"
+    ? yes
+    : no(`the nearest pixels by tf_half_pixel_for_nn have no kernel that rounds by ${rounding}`, "set nearest_mode to floor");
+});
 export const resize = defineOp({
   name: "Resize",
   doc: "Resamples to new sizes or by scales: nearest, linear or cubic, with ONNX's coordinate conventions.",
@@ -111,6 +129,8 @@ export const resize = defineOp({
   on: on(
     all(
       attribute("antialias", [false]),
+      attribute("keep_aspect_ratio_policy", ["stretch"]),
+      sureNearest,
       attribute("coordinate_transformation_mode", [
         "half_pixel",
         "half_pixel_symmetric",

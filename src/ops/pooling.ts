@@ -60,6 +60,11 @@ const planes = all(
       : yes,
   ),
 );
+const paddingTold = when("count_include_pad with pads that are given", (at) =>
+  at.attrs["count_include_pad"] === true && String(at.attrs["auto_pad"]).startsWith("SAME")
+    ? no("a mean that counts padding of its own choice has no kernel", "give the pads in place of auto_pad")
+    : yes,
+);
 /** Opset 1 pools had no default for what later versions default. */
 export const averagePool = defineOp({
   name: "AveragePool",
@@ -73,7 +78,7 @@ export const averagePool = defineOp({
   infer: (at) => [fact(dtypeOf(at.in.x), pooled(shapeOf(at.in.x), at.attrs))],
   cost: windowCost,
   int8: absent("the mean needs its own output scale; Q/DQ stand on both sides"),
-  on: on(undefined, planes),
+  on: on(paddingTold, planes),
   *samples() {
     yield {
       name: "padded",

@@ -48,7 +48,7 @@ const VIEWS: ReadonlySet<string> = new Set(
   "Unsqueeze Squeeze Reshape Transpose Expand Slice Gather Concat Identity Tile Flatten".split(" "),
 );
 /** Whether an additive mask is certainly free of infinities, so that it leaves no query without a key. Looks through shape and sum. */
-export function alwaysFinite(subject: Subject, v: ValueId, depth = 0): boolean {
+export function alwaysFinite(subject: Pick<Subject, "constant" | "producer" | "type">, v: ValueId, depth = 0): boolean {
   const c = subject.constant(v);
   if (c !== undefined) {
     if (c.data.kind === "sparse" || c.data.kind === "strings" || payloadLength(c.data) > 2 ** 26) return false;

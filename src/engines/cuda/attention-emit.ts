@@ -2,6 +2,8 @@
 
 import { valueAt } from "../../ir/graph.js";
 import type { DType, Node, ValueId } from "../../ir/types.js";
+import { alwaysFinite, unguarded } from "../../passes/masks.js";
+import { numbersOf } from "../../passes/match.js";
 import { Block } from "./block.js";
 import type { Emission } from "./emission.js";
 import type { Fused } from "./fusion.js";
@@ -93,7 +95,7 @@ function whole(
           k: grownCache(e, s, shape, 1, grown[0], nodes),
           v: grownCache(e, s, shape, 2, grown[1], nodes),
         };
-  const { target, placed } = destination(e, s, f, out, tail, stored, nodes);
+  const { target, placed } = destination(e, s, f, shape, out, tail, stored, nodes);
   const mask = maskOf(e, s.ins[3]);
   const problem: AttentionProblem = {
     ...shape,
@@ -153,7 +155,7 @@ function step(
   // Of an empty cache nothing is read.
   const pastK = past === 0 ? views.k : asItLies(s.ins[4] as Operand);
   const pastV = past === 0 ? views.v : asItLies(s.ins[5] as Operand);
-  const { target, placed } = destination(e, s, f, out, tail, stored, nodes);
+  const { target, placed } = destination(e, s, f, shape, out, tail, stored, nodes);
   const mask = maskOf(e, s.ins[3]);
   const cache = (x: View, size: number): CachePart => ({ ...headStrides(x, size), dtype: dtypeOf(x.dtype), aligned: aligned(x) });
   const problem: AttentionStep = {
@@ -210,28 +212,64 @@ function grownCache(e: Emission, s: Site, shape: Shape, port: 1 | 2, grown: View
   return made;
 }
 
-/** Where the result goes, seen through what only moves it; a copy makes good what strides cannot say. */
+/** Whether the mask may close a row altogether where that is 0: an Attention node that stands for a Softmax without a guard gives NaN there, as the kernels do. */
+function closesRows(e: Emission, s: Site, { causal, queries, keys }: Shape): boolean {
+  const mask = s.ins[3];
+  if (mask === undefined || unguarded(s.node)) return false;
+  const subject = {
+    constant: (v: ValueId) => e.constant(v),
+    producer: (v: ValueId) => e.producer.get(v)?.node,
+    type: (v: ValueId) => e.facts(v).type,
+  };
+  if (alwaysFinite(subject, mask.id)) return false;
+  const values = numbersOf(mask.constant, 2 ** 24);
+  if (values === undefined) return true;
+  const open = (x: number): boolean => (mask.dtype === "bool" ? x !== 0 : x !== Number.NEGATIVE_INFINITY);
+  const rows = mask.dims.at(-2) ?? 1;
+  return Array.from({ length: values.length / keys }, (_, r) => r).some((r) => {
+    // One row serves all queries where there is no other: the first of them sees least.
+    const seen = causal === undefined ? keys : Math.min((rows === queries ? r % rows : 0) + causal.offset + 1, keys);
+    return !values.slice(r * keys, r * keys + seen).some(open);
+  });
+}
+
+/**
+ * Where the result goes, seen through what only moves it; a copy makes good what strides cannot say, and the rows that a mask has closed: ONNX Runtime's
+ * Attention gives 0 for them.
+ */
 function destination(
   e: Emission,
   s: Site,
   f: Fused,
+  shape: Shape,
   out: View,
   tail: Tail,
   stored: DType,
   nodes: readonly string[],
 ): { readonly target: View; readonly placed: View } {
   const own = s.outs[0] as Tensor;
-  const placed = out.dtype === stored ? placedIn(own, out, tail) : undefined;
+  const closed = closesRows(e, s, shape);
+  const finished =
+    (element: Element): Element =>
+    (scope, index) => {
+      const x = scope.let("float", element(scope, index));
+      return closed ? scope.let("float", `${x} == ${x} ? ${x} : 0.0f`) : x;
+    };
+  const placed = out.dtype === stored && !closed ? placedIn(own, out, tail) : undefined;
   if (placed !== undefined) return { target: out, placed };
   const first = s.node.outs[0] as ValueId;
   const made = e.scratch(first, stored, e.order(first), `unplaced ${valueAt(e.graph, first).name}`);
   if (f.path.length > 1) {
     e.written.set(first, made);
     const { node, port } = e.producer.get(f.root) as { node: Node; port: number };
-    e.push(mapKernel(e.name("place"), out, e.inline.get(node)?.elements[port] as Element), nodes);
+    e.push(mapKernel(e.name("place"), out, finished(e.inline.get(node)?.elements[port] as Element)), nodes);
   } else
     e.push(
-      mapKernel(e.name("place"), out, (scope, index) => scope.load(made, index)),
+      mapKernel(
+        e.name("place"),
+        out,
+        finished((scope, index) => scope.load(made, index)),
+      ),
       nodes,
     );
   return { target: made, placed: made };

@@ -4,6 +4,9 @@ import { type Operand, Refused, type Site } from "./site.js";
 import { storage } from "./storage.js";
 import type { AttentionProblem } from "./templates/index.js";
 
+/** Along the second and third dim of a grid (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"): heads and items of the batch. */
+const MOST_BLOCKS = 65_535;
+
 type Sizes = Pick<AttentionProblem, "batch" | "heads" | "kvHeads" | "queries" | "keys" | "dim" | "dimV" | "scale" | "softcap" | "causal">;
 
 /** The sizes of an Attention node, `keys` with those of the cache; `past` where there is one. Throws `Refused` for what the kernels do not do. */
@@ -23,6 +26,8 @@ export function attentionShape(s: Site): Sizes & { readonly past: number | undef
   const size = (x: Operand, n: number): number => (flat ? (x.dims[2] as number) / n : (x.dims[3] as number));
   const length = (x: Operand): number => x.dims[flat ? 1 : 2] as number;
   if (product(q.dims) === 0 || product(k.dims) === 0 || product(v.dims) === 0) throw new Refused("an empty operand has no kernel");
+  if ((q.dims[0] as number) > MOST_BLOCKS || heads > MOST_BLOCKS)
+    throw new Refused(`${q.dims[0]} items of ${heads} heads are more than one launch takes`, "run smaller batches");
   if (size(q, heads) > 256 || size(v, kvHeads) > 256) throw new Refused(`heads of ${size(q, heads)} channels have no kernel`);
   const past = pastK?.dims[2];
   checkMask(s.ins[3], [q.dims[0] as number, heads, length(q), length(k) + (past ?? 0)]);

@@ -25,7 +25,7 @@ import { a100, h200 } from "./templates/index.js";
 import { fasterOf, tune } from "./tune.js";
 
 /** Bump when emitted code or the artifact's layout changes: caches hold artifacts by key. */
-const VERSION = "cuda/2";
+const VERSION = "cuda/3";
 
 /** For segments of fixed dims. Throws P2114 for others. */
 const fixedEngine: Engine = {

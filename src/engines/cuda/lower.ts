@@ -28,7 +28,7 @@ import { emitRecurrent, recurrentOps, recurrentShape } from "./recurrent.js";
 import { reductionOps, reductions } from "./reduce.js";
 import type { Reduction } from "./reduction.js";
 import { type RowProgram, rowOps, rowProgram } from "./rows.js";
-import type { Element } from "./scope.js";
+import type { Element, Scope } from "./scope.js";
 import { type Operand, Refused, type Site, type Tensor } from "./site.js";
 import { storage, storageOf } from "./storage.js";
 import { tapRuns } from "./taps.js";
@@ -92,6 +92,16 @@ const buffered: Readonly<Record<HeavyKind["kind"], readonly number[]>> = {
   recurrent: [0, 1, 2, 3, 4, 5, 6, 7],
   topk: [0],
 };
+/** Kernels count elements, and threads up to a whole block beyond them, in 32 bits. */
+const MOST_ELEMENTS = 2 ** 31 - 2 ** 16;
+
+/** Of int8 and uint8 these may leave the range of their type, which memory alone would bring back. */
+const WRAPPING: ReadonlySet<string> = new Set(["Abs", "Add", "BitShift", "BitwiseNot", "Div", "Mul", "Neg", "Pow", "Sub", "Sum"]);
+/** A register of a byte's type as what memory would hold: what follows in the same kernel looks at all of its bits. */
+function wrapped(scope: Scope, dtype: DType | undefined, value: string): string {
+  return dtype === "int8" || dtype === "uint8" ? scope.let("int", `(int)(${storage(dtype).type})(${value})`) : value;
+}
+
 const ends: Readonly<Record<HeavyKind["kind"], "any" | "views" | "stores">> = {
   reduce: "any",
   row: "any",
@@ -210,6 +220,7 @@ class Lowering {
     const stored = (v: ValueId): Tensor => {
       const t = this.#e.tensor(v);
       if (storageOf(t.dtype) === undefined) throw new NotEmitted(n, `${t.dtype} has no place in a kernel`);
+      if (product(t.dims) > MOST_ELEMENTS) throw new NotEmitted(n, `a tensor of ${product(t.dims)} elements is more than kernels count`);
       return t;
     };
     const site: Site = {
@@ -249,7 +260,14 @@ class Lowering {
       }
       const light = inline(s);
       if (light === undefined) throw new Refused(`${n.op} has no kernel`);
-      this.#e.inline.set(n, light);
+      const made = WRAPPING.has(n.op)
+        ? light.elements.map(
+            (element): Element =>
+              (scope, index) =>
+                wrapped(scope, s.outs[0]?.dtype, element(scope, index)),
+          )
+        : light.elements;
+      this.#e.inline.set(n, { ...light, elements: made });
       const [x, y] = [s.ins[0], s.outs[0]];
       const straight =
         Object.hasOwn(pointwise, n.op) ||
@@ -370,7 +388,9 @@ class Lowering {
   /** From the heavy node's result to the root, element by element. */
   #tail(f: Fused): Tail {
     return (scope, index, value) => {
-      let [at, current] = [index, value];
+      // Sums of updates wrap too.
+      const scattered = f.heavy?.op === "ScatterElements" || f.heavy?.op === "ScatterND";
+      let [at, current] = [index, scattered ? wrapped(scope, this.#e.tensor(f.path[0] as ValueId).dtype, value) : value];
       scope.overrides.set(f.path[0] as ValueId, current);
       for (let i = 1; i < f.path.length; i++) {
         const [from, to] = [f.path[i - 1] as ValueId, f.path[i] as ValueId];
