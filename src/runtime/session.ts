@@ -89,6 +89,7 @@ export class Session {
   readonly #streams = new Map<Stream, Lane>();
   readonly #origins: Origins;
   readonly #own: OwnTensors;
+  readonly #profiling = new Set<Promise<unknown>>();
   #disposed: Promise<void> | undefined;
 
   /** Every lane runs the whole plan. Throws P3108. */
@@ -386,7 +387,14 @@ export class Session {
     const values = this.#interface.checked(feeds) as Map<string, TensorLike>;
     const [lane] = this.#lanes;
     const { executables = [], engines = [] } = lane ?? {};
-    return await profileSegments({ plan: this.#plan, executables, engines, origins: this.#origins }, values, runs);
+    const profiling = profileSegments({ plan: this.#plan, executables, engines, origins: this.#origins }, values, runs);
+    // Its runs go past the queue: the end waits for them as well.
+    const over: Promise<unknown> = profiling.then(
+      () => this.#profiling.delete(over),
+      () => this.#profiling.delete(over),
+    );
+    this.#profiling.add(over);
+    return await profiling;
   }
   /** Records what this session does until `stop` is called, for Chrome's and Perfetto's viewers. */
   trace(): Recording {
@@ -398,6 +406,7 @@ export class Session {
     this.#disposed ??= (async () => {
       await Promise.all([...this.#streams.keys()].map((s) => s.dispose()));
       await this.#queue.close();
+      await Promise.all(this.#profiling);
       await Promise.all(this.#lanes.map((l) => l.dispose()));
       this.#own.end();
     })();

@@ -138,6 +138,13 @@ describe("options that are none", () => {
       expect(await said({ carry: { x: "y" }, initial: { x: wrong } })).toMatch(/^P3104 value 'x': it is no tensor/);
     expect(await said({ carry: { x: "y" } }, null)).toMatch(/^P3102/);
   });
+  it("a profile that was begun is not taken apart by dispose", async () => {
+    const own = await compiled.createSession();
+    const profile = own.profile({ detail: "nodes", runs: 50 });
+    await own.dispose();
+    expect((await profile).runs).toBe(50);
+    expect(await messageOf(() => own.profile({ detail: "nodes" }))).toMatch(/^P3105/);
+  });
   it("of tensors, and of paths", async () => {
     expect(await messageOf(() => session.allocate("float32", undefined as never))).toMatch(/^P3101 the dims are undefined/);
     expect(await messageOf(() => session.allocate("float32", [2 ** 40]))).toMatch(/^P3101 dims \[1099511627776\] take 4398046511104 bytes/);
