@@ -64,6 +64,12 @@ export function floorDiv(a: Dim, b: Dim): Dim {
   return exactQuotient(a, b) ?? call("floordiv", a, b);
 }
 
+/** Rounds towards zero, where the sign of the quotient is certain; towards negative infinity elsewhere, as shape arithmetic divides nothing negative. */
+export function truncDiv(a: Dim, b: Dim): Dim {
+  const opposite = mul(-1, a);
+  return leastOf(opposite) >= 0 && leastOf(b) >= 1 ? mul(-1, floorDiv(opposite, b)) : floorDiv(a, b);
+}
+
 /** Rounds towards positive infinity. */
 export function ceilDiv(a: Dim, b: Dim): Dim {
   if (isStatic(a) && isStatic(b)) return b === 0 ? UNKNOWN : Math.ceil(a / b) + 0;

@@ -101,8 +101,8 @@ export const mul = arithmetic("Mul", "a * b, elementwise.", NUMBERS, 1, {
   integer: exactly((x, y) => x * y, dims.mul),
   float: exactly((x, y) => x * y),
 });
-/** Integer Div truncates; shape arithmetic never divides negatives, where it would differ from floor division. */
-const truncated = exactly((x, y) => (y === 0 ? Number.NaN : Math.trunc(x / y)), dims.floorDiv);
+/** Integer Div truncates. */
+const truncated = exactly((x, y) => (y === 0 ? Number.NaN : Math.trunc(x / y)), dims.truncDiv);
 const quotient = { integer: truncated, float: exactly((x, y) => x / y) };
 export const div = arithmetic("Div", "a / b, elementwise; integers truncate towards zero.", NUMBERS, 1, quotient, function* () {
   for (const [name, a, b] of AWKWARD) yield { name, in: { a: random("float32", ...a), b: random("float32", ...b) }, tolerance: 1e-5 };

@@ -149,6 +149,18 @@ it("the length of a range that counts down", () => {
   ).graph;
   expect(shapeOfType(typeAt(g, g.outputs[0] as ValueId))).toEqual(["n"]);
 });
+it("half of a dim rounded up by negation is not: ONNX divides towards zero", () => {
+  const lines = [
+    "%n = Shape(%p)",
+    "%m = Neg(%n)",
+    "const %two = int64[1] [2]",
+    "%h = Div(%m, %two)",
+    "%e = Neg(%h)",
+    "%y = ConstantOfShape(%e)",
+  ];
+  const g = inferGraph(parse(`graph "g" opset {"": 18} (%p: bool[n]) -> (%y) {\n${lines.join("\n")}\n}`)).graph;
+  expect(shapeOfType(typeAt(g, g.outputs[0] as ValueId))).toEqual(["floordiv(n, 2)"]);
+});
 it.each(["9223372036854775807", "100000", "-1"])("a region's samples are counted before ONNX Runtime does: sampling_ratio %s", (ratio) => {
   const g = parse(
     [
