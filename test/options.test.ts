@@ -3,20 +3,11 @@
 import { describe, expect, it } from "vitest";
 import { parseNumber, parseShape } from "../src/cli/syntax.js";
 import { compile } from "../src/compile.js";
-import { PartitaError } from "../src/diagnostics.js";
+import type { PartitaError } from "../src/diagnostics.js";
 import { parse } from "../src/ir/parse.js";
 import { type CompileOptions, optionNames, settle } from "../src/options.js";
 import { Tensor } from "../src/tensor.js";
-
-function refusal(run: () => unknown): PartitaError {
-  try {
-    run();
-  } catch (error) {
-    expect(error).toBeInstanceOf(PartitaError);
-    return error as PartitaError;
-  }
-  throw new Error("nothing was refused");
-}
+import { refusal } from "./support/refusal.js";
 
 describe("options", () => {
   it("have defaults", () => {

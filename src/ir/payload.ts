@@ -4,7 +4,7 @@ import { defineError } from "../diagnostics.js";
 import { isTensorDType, type NumericDType, Tensor, type TensorDType, typedArrayOf } from "../tensor.js";
 import { byteLength, dtypeBits } from "./dtypes.js";
 import { numberToBfloat16, numberToHalf } from "./numeric.js";
-import type { Constant, DType, Payload } from "./types.js";
+import type { Constant, Dim, DType, Payload } from "./types.js";
 
 export const weightsGone = defineError<{ what: string }>("P1101", "a file of weights cannot be read", ({ what }) => ({
   what,
@@ -205,4 +205,38 @@ export function toTensor(c: Constant): Tensor | undefined {
       : undefined;
   if (!isTensorDType(c.dtype)) return undefined;
   return new Tensor(c.dtype as TensorDType, typedOf(c) as never, c.dims);
+}
+
+/** Whether the axes that are not 1 wide keep their order, so that the bytes stay where they are. */
+export function movesNothing(dims: readonly Dim[], perm: readonly number[]): boolean {
+  const wide = perm.filter((p) => dims[p] !== 1);
+  return wide.every((p, i) => i === 0 || (wide[i - 1] ?? 0) < p);
+}
+
+/** A constant in another order of axes. */
+export function transposed(c: Constant, perm: readonly number[]): Constant {
+  const dims = perm.map((p) => c.dims[p] ?? 0);
+  if (movesNothing(c.dims, perm)) return { ...c, dims };
+  const width = dtypeBits(c.dtype) / 8;
+  const read = (): Uint8Array => {
+    const from = bytesOf(c);
+    const out = new Uint8Array(from.length);
+    const strides = c.dims.map((_, i) => c.dims.slice(i + 1).reduce((a, d) => a * d, 1));
+    const count = elementCount(dims) ?? 0;
+    const index = new Array<number>(dims.length).fill(0);
+    let source = 0;
+    for (let k = 0; k < count; k++) {
+      for (let b = 0; b < width; b++) out[k * width + b] = from[source * width + b] ?? 0;
+      for (let axis = dims.length - 1; axis >= 0; axis--) {
+        const step = strides[perm[axis] ?? 0] ?? 0;
+        index[axis] = (index[axis] ?? 0) + 1;
+        source += step;
+        if ((index[axis] ?? 0) < (dims[axis] ?? 0)) break;
+        source -= step * (dims[axis] ?? 0);
+        index[axis] = 0;
+      }
+    }
+    return out;
+  };
+  return { dtype: c.dtype, dims, data: { kind: "bytes", bytes: read() } };
 }

@@ -1,8 +1,8 @@
 /** Which operators work in either layout, and how each is spelt in the other: the axes, pads and broadcast operands that change. */
 import { intOf } from "../ir/attributes.js";
 import { dtypeBits } from "../ir/dtypes.js";
-import { bytesOf, elementCount, int64Constant, smallNumbers } from "../ir/payload.js";
-import type { Attr, Attrs, Constant, Dim, Node, Shape, ValueId } from "../ir/types.js";
+import { bytesOf, int64Constant, smallNumbers, transposed } from "../ir/payload.js";
+import type { Attr, Attrs, Constant, Node, Shape, ValueId } from "../ir/types.js";
 
 export interface TurnContext {
   readonly shape: (v: ValueId) => Shape;
@@ -280,36 +280,3 @@ function squeeze(n: Node, x: ValueId, y: ValueId, from: number, rank: number, c:
 /** [N, spatial..., C] to [N, C, spatial...]: which axis each place takes. */
 export const toFirst = (rank: number): readonly number[] => [0, rank - 1, ...Array.from({ length: rank - 2 }, (_, i) => i + 1)];
 export const toLast = (rank: number): readonly number[] => [0, ...Array.from({ length: rank - 2 }, (_, i) => i + 2), 1];
-/** Whether the axes that are not 1 wide keep their order, so that the bytes stay where they are. */
-export function movesNothing(dims: readonly Dim[], perm: readonly number[]): boolean {
-  const wide = perm.filter((p) => dims[p] !== 1);
-  return wide.every((p, i) => i === 0 || (wide[i - 1] ?? 0) < p);
-}
-
-/** A constant in another order of axes. */
-export function transposed(c: Constant, perm: readonly number[]): Constant {
-  const dims = perm.map((p) => c.dims[p] ?? 0);
-  if (movesNothing(c.dims, perm)) return { ...c, dims };
-  const width = dtypeBits(c.dtype) / 8;
-  const read = (): Uint8Array => {
-    const from = bytesOf(c);
-    const out = new Uint8Array(from.length);
-    const strides = c.dims.map((_, i) => c.dims.slice(i + 1).reduce((a, d) => a * d, 1));
-    const count = elementCount(dims) ?? 0;
-    const index = new Array<number>(dims.length).fill(0);
-    let source = 0;
-    for (let k = 0; k < count; k++) {
-      for (let b = 0; b < width; b++) out[k * width + b] = from[source * width + b] ?? 0;
-      for (let axis = dims.length - 1; axis >= 0; axis--) {
-        const step = strides[perm[axis] ?? 0] ?? 0;
-        index[axis] = (index[axis] ?? 0) + 1;
-        source += step;
-        if ((index[axis] ?? 0) < (dims[axis] ?? 0)) break;
-        source -= step * (dims[axis] ?? 0);
-        index[axis] = 0;
-      }
-    }
-    return out;
-  };
-  return { dtype: c.dtype, dims, data: { kind: "bytes", bytes: read() } };
-}

@@ -6,9 +6,9 @@
 
 import { Editor } from "../ir/edit.js";
 import { shapeOfType, UNKNOWN_TYPE } from "../ir/graph.js";
-import { int64Constant } from "../ir/payload.js";
+import { int64Constant, movesNothing, transposed } from "../ir/payload.js";
 import type { Attr, Dim, Graph, Node, NodeId, Shape, ValueId } from "../ir/types.js";
-import { movesNothing, rulesOf, type Turn, type TurnContext, toFirst, toLast, transposed } from "./layout-rules.js";
+import { rulesOf, type Turn, type TurnContext, toFirst, toLast } from "./layout-rules.js";
 import { deep, definePass } from "./pass.js";
 
 export const layout = definePass({

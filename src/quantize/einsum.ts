@@ -3,11 +3,11 @@
  * ("abc,cd->abd", "abc,cde->abde", "abcd,cde->abe"). The weight becomes a matrix here, its summed dims first; products of two activations stay.
  */
 import { Editor } from "../ir/edit.js";
-import { int64Constant } from "../ir/payload.js";
+import { int64Constant, transposed } from "../ir/payload.js";
 import type { Attr, Graph, Node, ValueId } from "../ir/types.js";
 import { type Fact, rankOf } from "../ops/define.js";
 import { type InferOptions, inferGraph } from "../ops/infer.js";
-import { floats, floatsConstant } from "../passes/weights.js";
+import { floats } from "../passes/weights.js";
 
 /** Those that `stays` does not name. */
 export function einsumsAsProducts(g: Graph, shapes: InferOptions["shapes"], stays: (n: Node) => boolean = () => false): Graph {
@@ -63,12 +63,11 @@ function spell(draft: Editor, n: Node, facts: (v: ValueId) => Fact): void {
   };
   turn([...of], [...rows, ...summed]);
   if (summed.length > 1) shape([size(summed)]);
-  const matrix = moved(
-    values,
-    weight.dims,
+  const turned = transposed(
+    weight,
     [...summed, ...columns].map((c) => by.indexOf(c)),
   );
-  const product = draft.addConstant(`${draft.value(w).name}/matrix`, floatsConstant([size(summed), size(columns)], matrix));
+  const product = draft.addConstant(`${draft.value(w).name}/matrix`, { ...turned, dims: [size(summed), size(columns)] });
   steps.push({ op: "MatMul", more: [product], attrs: {}, name: n.name });
   if (columns.length > 1) shape(columns.map((c) => sizes.get(c) as number));
   turn([...rows, ...columns], [...out]);
@@ -78,24 +77,4 @@ function spell(draft: Editor, n: Node, facts: (v: ValueId) => Fact): void {
     if (last) draft.patch(n.id, { op, ins: [at, ...more], attrs, name, origin });
     else at = draft.add({ op, ins: [at, ...more], outs: 1, attrs, name, origin }).outs[0] as ValueId;
   });
-}
-
-/** The elements with their dims in another order. */
-function moved(values: Float32Array, dims: readonly number[], order: readonly number[]): Float32Array {
-  const strides = dims.map((_, i) => dims.slice(i + 1).reduce((a, b) => a * b, 1));
-  const to = order.map((d) => dims[d] as number);
-  const by = order.map((d) => strides[d] as number);
-  const out = new Float32Array(values.length);
-  const at = to.map(() => 0);
-  for (let i = 0, from = 0; i < out.length; i++) {
-    out[i] = values[from] as number;
-    for (let d = to.length - 1; d >= 0; d--) {
-      at[d] = (at[d] as number) + 1;
-      from += by[d] as number;
-      if ((at[d] as number) < (to[d] as number)) break;
-      from -= (by[d] as number) * (to[d] as number);
-      at[d] = 0;
-    }
-  }
-  return out;
 }

@@ -4,7 +4,7 @@
  */
 import { intOf } from "../ir/attributes.js";
 import { Editor } from "../ir/edit.js";
-import { elementCount, makeConstant, typedOf } from "../ir/payload.js";
+import { elementCount, makeConstant, transposed, typedOf } from "../ir/payload.js";
 import type { Attr, Constant, Graph, Node, ValueId } from "../ir/types.js";
 import { flagged, floats } from "../passes/weights.js";
 import { roundHalfEven } from "./arithmetic.js";
@@ -71,26 +71,6 @@ function transposedWeight(draft: Editor, n: Node): void {
   const perTensor = elementCount(draft.constant(scale)?.dims ?? []) === 1;
   const attrs: Readonly<Record<string, Attr>> = perTensor ? {} : { axis: { kind: "int", value: perm.indexOf(axisOf(dq, c.dims.length)) } };
   draft.patch(n.id, { op: "DequantizeLinear", ins: zero === undefined ? [moved, scale] : [moved, scale, zero], attrs });
-}
-/** A tensor of bytes with its dims in another order. */
-function transposed(c: Constant, perm: readonly number[]): Constant {
-  const from = typedOf(c) as Uint8Array;
-  const bytes = new Uint8Array(from.length);
-  const strides = c.dims.map((_, i) => c.dims.slice(i + 1).reduce((a, b) => a * b, 1));
-  const dims = perm.map((p) => c.dims[p] as number);
-  const steps = perm.map((p) => strides[p] as number);
-  const at = dims.map(() => 0);
-  for (let i = 0, offset = 0; i < bytes.length; i++) {
-    bytes[i] = from[offset] as number;
-    for (let d = dims.length - 1; d >= 0; d--) {
-      at[d] = (at[d] as number) + 1;
-      offset += steps[d] as number;
-      if ((at[d] as number) < (dims[d] as number)) break;
-      offset -= (steps[d] as number) * (dims[d] as number);
-      at[d] = 0;
-    }
-  }
-  return { dtype: c.dtype, dims, data: { kind: "bytes", bytes } };
 }
 
 /** A float bias of a product of symmetric int8 operands, at the scale of the sums. */

@@ -13,6 +13,7 @@ import { bytesOf, typedOf } from "../../src/ir/payload.js";
 import { Tensor } from "../../src/tensor.js";
 import { type Field, intField, messageField, textField } from "../fuzz/proto.js";
 import { attribute, external, FLOAT, INT64, info, model, rawData, tensor } from "../support/onnx-model.js";
+import { refusal } from "../support/refusal.js";
 
 const root = mkdtempSync(join(tmpdir(), "partita-import-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -42,16 +43,6 @@ async function sum(path: string): Promise<unknown> {
   await session.dispose();
   return [...(y as Tensor<"float32">).data];
 }
-function refusal(run: () => unknown): PartitaError {
-  try {
-    run();
-  } catch (error) {
-    expect(error, error instanceof Error ? error.stack : "").toBeInstanceOf(PartitaError);
-    return error as PartitaError;
-  }
-  throw new Error("nothing was refused");
-}
-
 describe("external data", () => {
   it("is read at its offset and length, wherever below the model's folder it lies", async () => {
     const at = fresh();

@@ -1,11 +1,11 @@
 /** Local functions: attributes handed on, operator sets of their own, names and origins of what is inlined, and what hostile ones may cost. */
 import { describe, expect, it } from "vitest";
-import { PartitaError } from "../../src/diagnostics.js";
 import { encodeOnnx } from "../../src/import/onnx/export.js";
 import { importOnnx } from "../../src/import/onnx/index.js";
 import type { Graph } from "../../src/ir/types.js";
 import { type Field, intField, messageField, textField } from "../fuzz/proto.js";
 import { attribute, FLOAT, info, model, type NodeSpec, node, rawData, tensor } from "../support/onnx-model.js";
+import { refusal } from "../support/refusal.js";
 
 interface FunctionSpec {
   readonly name: string;
@@ -40,15 +40,6 @@ const call = (op: string, attrs: readonly Field[] = [], name?: string): NodeSpec
   attrs,
   ...(name === undefined ? {} : { name }),
 });
-function refusal(run: () => unknown): PartitaError {
-  try {
-    run();
-  } catch (error) {
-    expect(error, error instanceof Error ? error.stack : "").toBeInstanceOf(PartitaError);
-    return error as PartitaError;
-  }
-  throw new Error("nothing was refused");
-}
 const single = (g: Graph) => {
   expect(g.nodes).toHaveLength(1);
   return g.nodes[0] as Graph["nodes"][number];

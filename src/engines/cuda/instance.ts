@@ -10,12 +10,10 @@ import type { LoadedPlan } from "./loaded.js";
 import type { EventHandle, GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle, Upload } from "./native.js";
 import { packParameters } from "./parameters.js";
 import type { Arg, Buffer, Launch, Operation, PortSpec } from "./plan.js";
-import { Runner } from "./runner.js";
+import { Runner, SMALL } from "./runner.js";
 
 /** Up to this, inputs are copied into the graph's pinned memory on the event loop. A larger one goes to the device before the graph, from where it lies if it is page-locked. */
 const IN_GRAPH = 1 << 16;
-/** Up to this, outputs are copied on the event loop: cheaper than telling another thread of them. */
-const SMALL = 1 << 20;
 const ALIGNMENT = 256;
 /** Graphs over memory of others that an instance keeps. */
 const RESIDENT_GRAPHS = 8;

@@ -10,6 +10,9 @@ import type { GraphHandle, HostCopy, RunNumber, StreamHandle, Upload } from "./n
 /** Milliseconds of a run that the event loop looks after: it rests meanwhile only if nobody asks, and what a message takes is little beside a longer one. */
 const WATCHED = 2;
 
+/** Bytes of an output up to which it is copied on the event loop: cheaper than telling another thread of it. */
+export const SMALL = 1 << 20;
+
 export class Runner {
   readonly #device: Device;
   readonly #stream: StreamHandle;

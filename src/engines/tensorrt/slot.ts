@@ -7,13 +7,11 @@ import { type Device, Owned } from "../cuda/device.js";
 import { gpuError } from "../cuda/errors.js";
 import type { GraphHandle, HostArray, HostCopy, MemoryHandle, PinnedHandle, StreamHandle, Upload } from "../cuda/native.js";
 import { isResident, type ResidentPool } from "../cuda/resident.js";
-import { Runner } from "../cuda/runner.js";
+import { Runner, SMALL } from "../cuda/runner.js";
 import type { DeviceTensor } from "../engine.js";
 import { badInput, planIncomplete } from "./errors.js";
 import type { Context, Engine, InputBinding, IoTensor, IoType, LayerTime, OutputBinding, RunRequest, RunResult } from "./native.js";
 
-/** Up to this, outputs are copied on the event loop: cheaper than telling another thread of them. */
-const SMALL = 1 << 20;
 /** Rows of dims whose outputs' dims are remembered. */
 const REMEMBERED = 64;
 
